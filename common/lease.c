@@ -1,0 +1,1 @@
+#include "common/lease.h"

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef SLUICE_COMMON_LEASE_H
+#define SLUICE_COMMON_LEASE_H
+
+/*
+ * Leases: "address A is name N, for network W, until T". They say what the kernel's sets hold and which name a denied flow was going
+ * to. A lease that has ended is remembered for LEASE_MEMORY_MS, so that a denial can still be named.
+ *
+ * Times are milliseconds of one monotonic clock that the caller chooses (uv_now()).
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/address.h"
+#include "common/domain.h"
+
+#define LEASE_COUNT_MAX 1000000		    /* leases in all; when full, lease_put() refuses */
+#define LEASE_MEMORY_MS (24 * 3600 * 1000UL) /* how long an ended lease is remembered */
+
+struct lease {
+	struct address address;
+	uint16_t network;    /* struct network's id */
+	bool audited;	     /* known by audit mode only: nothing was granted */
+	struct domain name;  /* the name that was asked for, not the end of its CNAME chain */
+	uint64_t specs;	     /* port specifications granted, bits of network->specs */
+	uint64_t until;	     /* ms */
+};
+
+struct lease_table; /* lease.c */
+
+struct lease_table *lease_table_new(void);
+void lease_table_free(struct lease_table *table);
+size_t lease_table_count(const struct lease_table *table);
+
+/**
+ * lease_put() - Add a lease, or extend the one of the same network, address and name
+ *
+ * `until` is never moved backwards; specs and audited are taken over.
+ *
+ * Return: 0, -ENOSPC when the table is full, -ENOMEM.
+ */
+int lease_put(struct lease_table *table, const struct lease *lease);
+
+/**
+ * lease_until() - The latest end of all live, granted leases of an address on a network that include @spec_bit
+ * Return: ms, or 0 when there is none.
+ */
+uint64_t lease_until(const struct lease_table *table, uint16_t network, const struct address *address, uint64_t spec_bit);
+
+/**
+ * lease_find() - The lease that best says which name an address was, for a denied flow of @network
+ *
+ * Live ones of the network first, then ended ones of the network, then those of other networks; among equals the
+ * one that ends last.
+ *
+ * Return: the lease, valid until the table changes, or NULL.
+ */
+const struct lease *lease_find(const struct lease_table *table, uint16_t network, const struct address *address);
+
+/** lease_names() - The names of an address on a network that are live at @now, for PTR. Return: how many were written. */
+size_t lease_names(const struct lease_table *table, uint16_t network, const struct address *address, uint64_t now, struct domain *out,
+		   size_t max);
+
+/**
+ * lease_each() - Call @visit for every lease; it may change specs and until of the lease it is given
+ *
+ * @visit returns false to remove the lease.
+ */
+void lease_each(struct lease_table *table, bool (*visit)(void *context, struct lease *lease), void *context);
+
+/** lease_sweep() - Forget leases that ended more than LEASE_MEMORY_MS before @now; a bounded piece of work per call. */
+void lease_sweep(struct lease_table *table, uint64_t now);
+
+#endif

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef SLUICE_COMMON_LOG_H
+#define SLUICE_COMMON_LOG_H
+
+/*
+ * Log lines: logfmt or JSON (jansson), one line each, UTC. docs/log-format.md lists the events and keys: a public interface.
+ *
+ * Writing never blocks the loop: what the descriptor does not take at once waits in a bounded buffer
+ * (LOG_PENDING_MAX); lines that do not fit are counted and reported in a line of their own (event=log-lost count=N)
+ * as soon as there is room. log_flush() is called by a timer and at the end.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/address.h"
+#include "common/policy.h" /* enum log_format */
+
+#define LOG_PENDING_MAX (1024 * 1024) /* bytes */
+
+enum log_level { LOG_INFO, LOG_WARNING, LOG_ERROR };
+
+struct log; /* log.c */
+struct log_line; /* log.c: a line being written */
+
+/** log_new() - A log that writes to @fd, which stays the caller's. Return: NULL when out of memory. */
+struct log *log_new(int fd, enum log_format format);
+void log_free(struct log *log);
+void log_set_format(struct log *log, enum log_format format);
+void log_flush(struct log *log);
+
+/** log_event() - Begin a line. Return: the line, to be passed to log_*() and ended with log_end(); never NULL. One at a time per log. */
+struct log_line *log_event(struct log *log, const char *event);
+/** log_text() - Add a key. A NULL or empty value is written as "-" (text) or null (JSON). Values are quoted and escaped as needed. */
+void log_text(struct log_line *line, const char *key, const char *value);
+void log_number(struct log_line *line, const char *key, uint64_t value);
+void log_address(struct log_line *line, const char *key, const struct address *address);
+void log_end(struct log_line *line);
+
+/** log_say() - One line of the program's own: ts=... event=message level=warning text="...". */
+void log_say(struct log *log, enum log_level level, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+#endif

@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef SLUICE_COMMON_POLICY_H
+#define SLUICE_COMMON_POLICY_H
+
+/*
+ * The policy as data, and the pure functions that judge names and addresses by it. No socket, clock, log or kernel call: the
+ * resolver, the packet classifier, `sluice check` and `sluice explain` all ask here.
+ *
+ * A policy is built once (gateway/config.c reads the text), finished with policy_finish(), and never changed
+ * afterwards, apart from policy_set_own(). A reload builds another one.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <time.h>
+
+#include "common/address.h"
+#include "common/domain.h"
+#include "common/ports.h"
+#include "common/reason.h"
+
+#define POLICY_NAME_MAX 32	/* characters in the name of a network, rules or upstream section */
+#define POLICY_NETWORKS_MAX 512 /* networks behind one gateway */
+#define POLICY_SPECS_MAX 64	/* distinct port specifications of one network's name rules: bits of a uint64_t */
+#define POLICY_SERVERS_MAX 8	/* servers of one upstream section */
+#define POLICY_NETWORK_NONE UINT16_MAX
+
+enum rule_action { RULE_ALLOW, RULE_DENY };
+enum rule_kind { RULE_NAME, RULE_ADDRESS };
+enum network_mode { MODE_ENFORCE, MODE_AUDIT };
+enum log_format { LOG_TEXT, LOG_JSON };
+
+/* Where something was written. */
+struct source {
+	const char *file; /* owned by the policy; "SLUICE_CONFIG" for the environment variable */
+	unsigned int line;
+};
+
+struct rule {
+	enum rule_action action;
+	enum rule_kind kind;
+	struct pattern pattern; /* RULE_NAME */
+	struct prefix prefix;	/* RULE_ADDRESS */
+	struct ports ports;	/* effective: what the rule says, else the network's `ports =` (name rules), else all */
+	bool ports_given;	/* the rule itself named ports */
+	struct source source;
+	const char *text;	/* owned by the policy: the rule as written */
+	const char *section;	/* owned by the policy: "rules github" when it came through `use`, else NULL */
+};
+
+struct upstream_server {
+	struct address address;
+	uint16_t port;
+};
+
+/* One [upstream NAME] section; the one without a name is the default and always the last of the array. */
+struct upstream_group {
+	char name[POLICY_NAME_MAX + 1]; /* "" for the default */
+	struct pattern *matches;	/* owned; none for the default */
+	size_t match_count;
+	struct upstream_server servers[POLICY_SERVERS_MAX];
+	size_t server_count;
+	bool automatic; /* `server = auto`: servers come from resolv.conf, filled by gateway/config.c */
+	struct prefix *privates; /* owned: ranges that names of this group may point into */
+	size_t private_count;
+	struct source source;
+};
+
+/* Seconds. docs/leases.md argues the defaults. A lease lasts min(max(ttl, min_ttl) + grace, max_age). */
+struct lifetimes {
+	uint32_t min_ttl;
+	uint32_t grace;
+	uint32_t max_age;
+	uint32_t max_addresses; /* addresses of one type that an answer may show */
+};
+
+struct name_index; /* policy.c: from a domain to the rules written for it */
+
+struct network {
+	uint16_t id;			/* stable over reloads for a network of the same name; index into nothing */
+	char name[POLICY_NAME_MAX + 1];
+	struct prefix subnet4, subnet6; /* family 0 when the network lacks it */
+	struct address gateway4, gateway6;
+	enum network_mode mode;
+	time_t audit_until; /* 0: no end */
+	struct ports default_ports;
+	bool default_ports_given;
+	struct lifetimes lifetimes;
+	struct rule *rules; /* owned; own rules and those of `use`, in the order they were read */
+	size_t rule_count;
+	struct prefix *privates; /* owned */
+	size_t private_count;
+	struct source source;
+	/* Made by policy_finish(): */
+	struct ports specs[POLICY_SPECS_MAX]; /* distinct port specifications that names can end up with */
+	size_t spec_count;
+	struct name_index *index; /* owned */
+};
+
+struct policy {
+	char uplink[64]; /* "auto", an interface name, or a subnet */
+	enum log_format log;
+	struct network *networks; /* owned; in the order they were read */
+	size_t network_count;
+	struct upstream_group *upstreams; /* owned; the default is last */
+	size_t upstream_count;
+	/* Set by policy_set_own(): the gateway's own addresses and the uplink's subnets. No answer and no wide address
+	 * rule may point there unless it is named. */
+	struct prefix *own; /* owned */
+	size_t own_count;
+	char **strings; /* owned: file names and rule texts */
+	size_t string_count;
+};
+
+/* What policy_judge_name() says. */
+struct name_verdict {
+	bool allowed;		 /* the question may be asked */
+	bool audited;		 /* allowed only because the network is in audit mode: nothing may be granted */
+	bool parent;		 /* not allowed, but a parent of an allowed name: NODATA rather than NXDOMAIN */
+	enum reason reason;	 /* REASON_NONE when allowed; what enforce would say when audited */
+	const struct rule *rule; /* the rule that decided; NULL: the default */
+	uint64_t specs;		 /* bit i: a flow to this name may use network->specs[i] */
+};
+
+/* What policy_judge_address() says about one flow's destination. */
+struct address_verdict {
+	bool allowed;
+	enum reason reason;
+	const struct rule *rule;
+};
+
+/* One kernel set of address rules: all ranges of one family that one action opens or closes for one port specification. */
+struct address_set {
+	enum rule_action action;
+	int family;
+	struct ports ports;
+	struct address_range *ranges; /* owned; normalised */
+	size_t range_count;
+};
+
+/** policy_new() - An empty policy with the defaults. Return: NULL when out of memory. Owned by the caller. */
+struct policy *policy_new(void);
+
+/** policy_free() - Release the policy and everything it owns; NULL is fine. */
+void policy_free(struct policy *policy);
+
+/**
+ * policy_string() - Keep a copy of a text for the life of the policy
+ * Return: the copy, owned by the policy, or NULL when out of memory. Equal texts are stored once.
+ */
+const char *policy_string(struct policy *policy, const char *text);
+
+/**
+ * policy_finish() - Compute what the judging functions need: port specifications and indexes
+ * @error:	receives a text when the policy cannot be used (more than POLICY_SPECS_MAX specifications)
+ * @where:	the network's source, for the message
+ * Return: 0, -E2BIG or -ENOMEM.
+ *
+ * Deny rules with ports are taken out of the allow rules' ports here, so that every set of ports which a name may end up
+ * with is one of network->specs.
+ */
+int policy_finish(struct policy *policy, char *error, size_t error_size, struct source *where);
+
+/** policy_inherit_ids() - Give networks the ids that networks of the same name had in @old (may be NULL). */
+void policy_inherit_ids(struct policy *policy, const struct policy *old);
+
+/** policy_set_own() - Replace the list of own prefixes with a copy. Return: 0 or -ENOMEM. */
+int policy_set_own(struct policy *policy, const struct prefix *own, size_t count);
+
+/** policy_network() / policy_network_by_name() - Return: the network, or NULL. */
+const struct network *policy_network(const struct policy *policy, uint16_t id);
+const struct network *policy_network_by_name(const struct policy *policy, const char *name);
+
+/** policy_upstream_for() - The upstream group with the longest match for a name, else the default. Never NULL. */
+const struct upstream_group *policy_upstream_for(const struct policy *policy, const struct domain *name);
+
+/**
+ * policy_judge_name() - May this network ask for this name, and on which ports may it reach it?
+ * @now:	wall clock, for audit_until
+ *
+ * Deny rules without ports win over every allow rule. Local names (see policy_name_is_local()) are denied also in audit mode.
+ */
+struct name_verdict policy_judge_name(const struct network *network, const struct domain *name, time_t now);
+
+/** policy_name_is_local() - Single-label names, localhost, local, invalid, onion, docker.internal: never forwarded. */
+bool policy_name_is_local(const struct domain *name);
+
+/** policy_is_auditing() - Is the network in audit mode at this time? */
+bool policy_is_auditing(const struct network *network, time_t now);
+
+/** policy_judge_address() - Do the network's address rules allow this destination? Says nothing about leases. */
+struct address_verdict policy_judge_address(const struct policy *policy, const struct network *network, const struct address *address,
+					    uint8_t protocol, uint16_t port);
+
+/**
+ * policy_answer_may_show() - May an answer for @name show this address to this network? (the rebinding filter)
+ *
+ * False for special-purpose space and for the gateway's own prefixes, unless `private =` of the network or of the
+ * name's upstream group covers the address.
+ */
+bool policy_answer_may_show(const struct policy *policy, const struct network *network, const struct domain *name,
+			    const struct address *address);
+
+/**
+ * policy_address_sets() - The network's address rules, normalised for the kernel: deny sets first
+ * @sets:	receives an array; free with policy_address_sets_free()
+ *
+ * Special-purpose space and own prefixes are cut out of every allow rule whose prefix is wider than them. The ports
+ * of one range may appear in several sets; the kernel takes a deny set before any allow set.
+ *
+ * Return: 0 or -ENOMEM.
+ */
+int policy_address_sets(const struct policy *policy, const struct network *network, struct address_set **sets, size_t *count);
+void policy_address_sets_free(struct address_set *sets, size_t count);
+
+/** policy_lease_seconds() - How long a lease lasts that an answer with this TTL gives. */
+uint32_t policy_lease_seconds(const struct lifetimes *lifetimes, uint32_t ttl);
+
+#endif

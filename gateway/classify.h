@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef SLUICE_GATEWAY_CLASSIFY_H
+#define SLUICE_GATEWAY_CLASSIFY_H
+
+/*
+ * Pure: bytes of a queued packet -> struct flow; struct flow + policy + leases -> why it is denied. Reads hostile bytes; fuzzed.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <time.h>
+
+#include "common/address.h"
+#include "common/lease.h"
+#include "common/policy.h"
+
+/* What the first bytes of a packet say about its flow. */
+struct flow {
+	struct address source, destination;
+	uint8_t protocol;	   /* IPPROTO_*, after IPv6 extension headers */
+	uint16_t source_port;	   /* host order; 0 when the protocol has none or the packet is a later fragment */
+	uint16_t destination_port;
+	uint8_t tcp_flags;
+	uint8_t icmp_type;
+	bool fragment; /* not the first fragment */
+};
+
+/**
+ * classify_packet() - Parse an IPv4 or IPv6 packet as far as it was copied
+ * Return: false when it is malformed; addresses are filled in when the IP header itself was whole.
+ */
+bool classify_packet(const uint8_t *packet, size_t size, struct flow *out);
+
+/* Why a flow is denied, or that audit mode lets it pass. */
+struct denial {
+	bool audited;
+	enum reason reason;
+	const struct rule *rule; /* NULL: the default */
+	struct domain name;	 /* length 0: no name known */
+};
+
+/**
+ * classify_judge() - Why does this flow not pass?
+ * @network:	where it came from
+ * @parsed:	what classify_packet() returned
+ * @local:	the packet was for the gateway itself (input hook)
+ *
+ * The kernel has already found that no rule and no lease lets it pass; this says why, by the same policy functions. Should policy and leases say that it is
+ * allowed (the lease was granted between the kernel's look and ours), reason is REASON_NONE and the packet may pass.
+ */
+struct denial classify_judge(const struct policy *policy, const struct network *network, const struct lease_table *leases,
+			     const struct flow *flow, bool parsed, bool local, uint64_t now, time_t wall);
+
+#endif

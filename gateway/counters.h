@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef SLUICE_GATEWAY_COUNTERS_H
+#define SLUICE_GATEWAY_COUNTERS_H
+
+/*
+ * What the kernel refused or dropped on its own: named counters, and per network the counter of every source. Read by a timer; each reading
+ * reports only what came since the last one.
+ */
+
+#include "common/log.h"
+#include "common/policy.h"
+#include "gateway/ruleset.h"
+
+struct counters; /* counters.c: the last readings */
+
+struct counters *counters_new(void);
+void counters_free(struct counters *counters);
+
+/* One difference since the last reading. @source: family 0 when it is not attributed to one; @network: POLICY_NETWORK_NONE for the uplink's side. */
+typedef void (*counters_report)(void *context, uint16_t network, const struct address *source, enum reason reason, uint64_t packets);
+
+/** counters_read() - Read all counters and report the differences; the first reading after start reports what came while we were away. 0 or -errno. */
+int counters_read(struct counters *counters, struct ruleset *ruleset, const struct policy *policy, counters_report report, void *context);
+
+#endif

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef SLUICE_GATEWAY_DENIALS_H
+#define SLUICE_GATEWAY_DENIALS_H
+
+/*
+ * From a decision to its log line: one line for each denied flow or question, with the container's name when Docker tells it in time, and
+ * summaries for what is above the rate. No denial is uncounted.
+ */
+
+#include <uv.h>
+
+#include "common/log.h"
+#include "common/policy.h"
+#include "gateway/apps.h"
+#include "gateway/classify.h"
+#include "gateway/interfaces.h"
+#include "resolver/resolver.h"
+
+#define DENIALS_WAITING_MAX 1024      /* lines that wait for a container name; more are written without one */
+#define DENIALS_QUESTIONS_RATE 50     /* lines per second and network for denied questions; the rest goes into summaries */
+#define DENIALS_SUMMARY_MS 10000      /* how often summaries are written */
+
+struct denials; /* denials.c */
+
+struct denials *denials_new(uv_loop_t *loop, struct log *log, struct interfaces *interfaces);
+void denials_close(struct denials *denials);
+
+/** denials_flow() - A flow was denied (or let in by audit mode). @network's name is copied. */
+void denials_flow(struct denials *denials, const struct network *network, const struct interface *interface, const struct flow *flow,
+		  const struct denial *denial, const char *action);
+
+/** denials_question() - A question was denied. */
+void denials_question(struct denials *denials, const struct network *network, const struct interface *interface,
+		      const struct denied_question *question);
+
+/** denials_counted() - The kernel refused packets on its own (counters.h). */
+void denials_counted(struct denials *denials, const struct network *network, const struct address *source, enum reason reason,
+		     uint64_t packets);
+
+#endif

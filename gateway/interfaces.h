@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef SLUICE_GATEWAY_INTERFACES_H
+#define SLUICE_GATEWAY_INTERFACES_H
+
+/*
+ * Which interface is which network, through rtnetlink. An interface belongs to the network in whose subnet it has an address. The uplink is the one
+ * interface that is in no network; with `uplink = auto` that is decided once, at the first scan.
+ * docs: docker-forms in docs/architecture.md say what Docker does here.
+ */
+
+#include <net/if.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/log.h"
+#include "common/policy.h"
+#include "gateway/netlink.h"
+
+#define INTERFACES_MAX 1024
+#define INTERFACE_ADDRESSES_MAX 16
+
+struct interface {
+	unsigned int index; /* ifindex */
+	char name[IFNAMSIZ];
+	uint16_t network; /* id, or POLICY_NETWORK_NONE: uplink, loopback, or not ours */
+	bool up, loopback;
+	uint8_t mac[6];
+	struct prefix addresses[INTERFACE_ADDRESSES_MAX]; /* host bits kept */
+	size_t address_count;
+};
+
+struct interfaces {
+	struct netlink requests; /* NETLINK_ROUTE */
+	struct netlink monitor;	 /* NETLINK_ROUTE with groups: link, addresses, routes */
+	struct interface *list;	 /* owned */
+	size_t count;
+	char uplink_name[IFNAMSIZ]; /* decided once; "" before */
+	unsigned int uplink;	    /* ifindex, 0: not there now */
+	bool route4, route6;	    /* a default route leaves through the uplink */
+};
+
+int interfaces_open(struct interfaces *interfaces);
+void interfaces_close(struct interfaces *interfaces);
+
+/**
+ * interfaces_scan() - Read links, addresses and routes; match networks; find the uplink
+ * @error:	receives one line that says what is wrong and what to do: no uplink, several candidates (listed), a network without
+ *		interface (only a warning in the log: it may be attached later), two networks on one interface
+ * Return: 0 or -errno.
+ */
+int interfaces_scan(struct interfaces *interfaces, const struct policy *policy, struct log *log, char *error, size_t error_size);
+
+/**
+ * interfaces_claim() - Give each network's interface its gateway addresses (IPv6 with IFA_F_NODAD) and a MAC made from the gateway
+ *	address, so that apps' neighbour entries stay true when the container is recreated
+ * Return: 0 or -errno of the first failure, with @error.
+ */
+int interfaces_claim(struct interfaces *interfaces, const struct policy *policy, struct log *log, char *error, size_t error_size);
+
+/** interfaces_repair_route() - Make the default routes leave through the uplink (docker attaches them to any network). 0 or -errno. */
+int interfaces_repair_route(struct interfaces *interfaces, const struct policy *policy, struct log *log, char *error, size_t error_size);
+
+/** interfaces_own_prefixes() - The gateway's own addresses (full length) and the uplink's subnets. Return: how many were written. */
+size_t interfaces_own_prefixes(const struct interfaces *interfaces, struct prefix *out, size_t max);
+
+const struct interface *interfaces_by_index(const struct interfaces *interfaces, unsigned int index);
+const struct interface *interfaces_of_network(const struct interfaces *interfaces, uint16_t network);
+
+/** interfaces_changed() - Read the monitor. Return: true when something was said that calls for another scan. */
+bool interfaces_changed(struct interfaces *interfaces);
+
+/** interfaces_neighbour4() - The IPv4 address with the same MAC as an IPv6 neighbour on an interface. False when there is none. */
+bool interfaces_neighbour4(struct interfaces *interfaces, unsigned int index, const struct address *address6, struct address *out);
+
+#endif

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef SLUICE_GATEWAY_NFQUEUE_H
+#define SLUICE_GATEWAY_NFQUEUE_H
+
+/*
+ * The packet queue: packets in, verdicts out. The only user of libnetfilter_queue. Fail closed: no bypass, no fail-open.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+#define NFQUEUE_COPY_BYTES 160	/* of each packet: IPv6 header, some extension headers, TCP header */
+#define NFQUEUE_LENGTH 4096	/* packets that may wait in the kernel */
+
+struct queued_packet {
+	uint32_t id;
+	uint8_t hook; /* NF_INET_FORWARD or NF_INET_LOCAL_IN */
+	unsigned int in_interface, out_interface; /* ifindex; out is 0 in the input hook */
+	const uint8_t *payload;
+	size_t size; /* bytes copied */
+};
+
+/* Decide about one packet. Return: the mark to accept it with (a later chain rejects marked packets), or 0 to drop it silently. */
+typedef uint32_t (*nfqueue_decide)(void *context, const struct queued_packet *packet);
+
+struct nfqueue; /* nfqueue.c */
+
+/** nfqueue_open() - Bind the queue and watch it on the loop. Return: 0 with @out set, or -errno (-EBUSY: somebody else has the queue). */
+int nfqueue_open(uv_loop_t *loop, uint16_t number, nfqueue_decide decide, void *context, struct nfqueue **out);
+/** nfqueue_close() - Unbind; packets that still wait are dropped by the kernel. Memory goes when the loop has run the close callback. */
+void nfqueue_close(struct nfqueue *queue);
+
+/**
+ * nfqueue_dropped() - Packets that the kernel dropped because the queue or its socket was full, since the queue was bound
+ * (/proc/net/netfilter/nfnetlink_queue). Return: 0 or -errno.
+ */
+int nfqueue_dropped(const struct nfqueue *queue, uint64_t *packets);
+
+#endif

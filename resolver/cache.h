@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef SLUICE_RESOLVER_CACHE_H
+#define SLUICE_RESOLVER_CACHE_H
+
+/*
+ * Upstream answers by (name, type, class, DO, CD, upstream group). Policy is applied on every hit, by the caller. Least recently used
+ * entries go when the memory limit is reached. Times are milliseconds of uv_now().
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/policy.h"
+#include "resolver/message.h"
+
+#define CACHE_BYTES_MAX (32UL * 1024 * 1024)
+#define CACHE_TTL_MAX 86400	   /* seconds */
+#define CACHE_NEGATIVE_TTL_MAX 900 /* seconds; RFC 2308 section 5 */
+#define CACHE_FAILURE_TTL 1	   /* seconds that SERVFAIL of an upstream is remembered; RFC 2308 section 7 */
+
+struct cache_key {
+	struct domain name;
+	uint16_t type, class;
+	bool dnssec_ok, checking_disabled;
+	char upstream[POLICY_NAME_MAX + 1];
+};
+
+struct cache; /* cache.c */
+
+/** cache_new() - @bytes_max: memory limit. Return: NULL when out of memory. */
+struct cache *cache_new(size_t bytes_max);
+void cache_free(struct cache *cache);
+
+/** cache_key_init() - Zero, then fill, so that keys can be compared as bytes. */
+void cache_key_init(struct cache_key *key, const struct domain *name, uint16_t type, bool dnssec_ok, bool checking_disabled,
+		    const char *upstream);
+
+/**
+ * cache_put() - Keep an answer for its TTL: the smallest of its records; SOA minimum for negative answers (none without SOA)
+ * Takes ownership of @answer in every case. Truncated answers and rcodes other than NOERROR, NXDOMAIN, SERVFAIL are not kept.
+ */
+void cache_put(struct cache *cache, const struct cache_key *key, struct answer *answer, uint64_t now);
+
+/**
+ * cache_get() - Find a fresh answer
+ * @age:	set to the seconds since it was put
+ * Return: owned by the cache, valid until the next cache_put() or cache_clear(); NULL when there is none.
+ */
+const struct answer *cache_get(struct cache *cache, const struct cache_key *key, uint64_t now, uint32_t *age);
+
+/** cache_clear() - Drop everything (upstreams changed). */
+void cache_clear(struct cache *cache);
+size_t cache_bytes(const struct cache *cache);
+size_t cache_count(const struct cache *cache);
+
+#endif

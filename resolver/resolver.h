@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef SLUICE_RESOLVER_RESOLVER_H
+#define SLUICE_RESOLVER_RESOLVER_H
+
+/*
+ * The DNS forwarder as a whole: listeners, queries, cache, upstreams. It knows neither nftables nor conntrack: what it
+ * needs from the process around it comes in through struct resolver_host.
+ *
+ * Data flow: listener -> message -> judge_question -> cache or upstream -> judge_answer -> grant (one call for all answers that
+ * are ready in a loop turn) -> reply.
+ */
+
+#include <uv.h>
+
+#include "common/lease.h"
+#include "common/policy.h"
+#include "resolver/judge.h"
+
+/* One address to be granted before an answer leaves. */
+struct grant {
+	uint16_t network;
+	bool audited;	       /* remember the name, open nothing */
+	struct address address;
+	const struct domain *name; /* valid during the call */
+	uint64_t specs;
+	uint32_t seconds; /* life of the lease */
+};
+
+struct denied_question {
+	uint16_t network;
+	bool audited; /* it was let through by audit mode */
+	struct address client;
+	uint16_t client_port;
+	uint8_t protocol; /* IPPROTO_UDP or IPPROTO_TCP */
+	const struct domain *name;
+	uint16_t type;
+	enum reason reason;
+	const struct rule *rule; /* NULL: the default */
+	const char *action;	 /* "nxdomain", "nodata", "formerr", "notimp" */
+};
+
+struct resolver_host {
+	void *context;
+	/* Write all grants into the kernel and wait for its acknowledgement. Return: 0, or -errno: none of the replies may leave. */
+	int (*grant)(void *context, const struct grant *grants, size_t count);
+	/* Log a denied question. */
+	void (*denied)(void *context, const struct denied_question *denied);
+	/* Families that apps of the network can use now. */
+	struct families (*families)(void *context, const struct network *network);
+	/* Live names of an address, for PTR. Return: how many were written. */
+	size_t (*names)(void *context, uint16_t network, const struct address *address, struct domain *out, size_t max);
+};
+
+struct resolver_counters {
+	uint64_t questions, denied, cached, forwarded, failed, dropped;
+};
+
+struct resolver; /* resolver.c */
+
+/** resolver_new() - @policy stays the caller's and must outlive the resolver or be replaced first. */
+struct resolver *resolver_new(uv_loop_t *loop, const struct policy *policy, const struct resolver_host *host);
+
+/** resolver_set_policy() - Judge by another policy from now on; listeners of networks that are gone are closed; the cache is kept unless upstreams differ. */
+int resolver_set_policy(struct resolver *resolver, const struct policy *policy);
+
+/**
+ * resolver_listen() - Open UDP and TCP port 53 on exactly this address for a network; nothing happens when it is open
+ * Return: 0 or -errno of bind().
+ */
+int resolver_listen(struct resolver *resolver, uint16_t network, const struct address *address);
+
+/** resolver_unlisten() - Close the listeners of an address. */
+void resolver_unlisten(struct resolver *resolver, const struct address *address);
+
+const struct resolver_counters *resolver_counters(const struct resolver *resolver);
+
+/** resolver_close() - Stop and release everything; memory goes when the loop has run the close callbacks. */
+void resolver_close(struct resolver *resolver);
+
+#endif

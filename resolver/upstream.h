@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef SLUICE_RESOLVER_UPSTREAM_H
+#define SLUICE_RESOLVER_UPSTREAM_H
+
+/*
+ * Asking upstreams: choose a server, send with a fresh id, port and letter case, retry, fail over, take TCP after TC, match the
+ * reply. Equal lookups in flight are joined by the caller's key (struct cache_key).
+ */
+
+#include <uv.h>
+
+#include "common/policy.h"
+#include "resolver/cache.h"
+#include "resolver/message.h"
+
+#define UPSTREAM_SOCKETS 256	     /* open random-port sockets per family */
+#define UPSTREAM_LOOKUPS_MAX 4096    /* lookups in flight; more: SERVFAIL at once */
+#define UPSTREAM_RETRY_MS 700	     /* first retry, on the next server if there is one */
+#define UPSTREAM_DEADLINE_MS 2800    /* SERVFAIL after this; Docker's resolver gives up after 4 s */
+#define UPSTREAM_SOCKET_USES 2048    /* queries after which a socket is replaced by one with another port */
+
+struct upstream; /* upstream.c */
+
+/*
+ * upstream_done - A lookup has ended
+ * @answer:	owned by the receiver, NULL: no server answered in time or all answers were unusable
+ */
+typedef void (*upstream_done)(void *context, const struct cache_key *key, struct answer *answer);
+
+/** upstream_new() - @done is called once per lookup, never from inside upstream_ask(). Return: NULL when out of memory. */
+struct upstream *upstream_new(uv_loop_t *loop, upstream_done done, void *context);
+
+/** upstream_close() - End all lookups without calling back and close all handles; memory goes when the loop has run their close callbacks. */
+void upstream_close(struct upstream *upstream);
+
+/**
+ * upstream_set_groups() - Take over the servers of a policy (copied)
+ * Lookups in flight keep their servers.
+ */
+int upstream_set_groups(struct upstream *upstream, const struct policy *policy);
+
+/**
+ * upstream_ask() - Look a key up at the upstream group it names
+ *
+ * When the same key is already in flight nothing is sent: one `done` serves all. Return: 0, -EBUSY (too many lookups), -ENOENT (no
+ * such group or no server), or another -errno.
+ */
+int upstream_ask(struct upstream *upstream, const struct cache_key *key);
+
+size_t upstream_in_flight(const struct upstream *upstream);
+
+#endif
