@@ -68,6 +68,9 @@ socklen_t address_to_sockaddr(const struct address *address, uint16_t port, stru
 /** address_from_bytes() - Take 4 or 16 bytes as a packet carries them. */
 struct address address_from_bytes(int family, const void *bytes);
 
+/** prefix_of() - The prefix of that length around an address; @length at most address_bits(). */
+struct prefix prefix_of(const struct address *address, uint8_t length);
+
 /** prefix_contains() - Is the address inside the prefix? False when the families differ. */
 bool prefix_contains(const struct prefix *prefix, const struct address *address);
 
@@ -84,10 +87,10 @@ struct address_range prefix_range(const struct prefix *prefix);
  * address_special() - Name the special-purpose block that an address is in
  *
  * IANA special-purpose registries (RFC 6890 and successors): "this network", private, CGNAT, loopback, link-local (with the
- * clouds' metadata addresses), IETF protocol assignments, documentation, benchmarking, multicast, reserved, broadcast, ULA, site-local, discard; and IPv6
- * addresses that embed an IPv4 address inside such a block: IPv4-mapped and -compatible, NAT64 (64:ff9b::/96 and 64:ff9b:1::/48), 6to4
- * (2002::/16) and Teredo (2001::/32, server and client). Public cloud metadata addresses outside those blocks
- * (fd00:ec2::254 is ULA anyway; 168.63.129.16; 100.100.100.200 is CGNAT) count as special.
+ * clouds' metadata addresses), IETF protocol assignments, documentation, benchmarking, multicast, reserved, broadcast, ULA, site-local,
+ * discard; IPv6 addresses that embed an IPv4 address inside such a block: NAT64 (64:ff9b::/96) and 6to4 (2002::/16); and as a whole the
+ * embedding forms that have no business in an answer: IPv4-mapped and -compatible, local NAT64 (64:ff9b:1::/48), Teredo (2001::/32). Public
+ * cloud metadata addresses outside those blocks (fd00:ec2::254 is ULA anyway; 168.63.129.16; 100.100.100.200 is CGNAT) count as special.
  *
  * Return: a static text such as "private (RFC 1918)", or NULL when the address is ordinary.
  */
@@ -98,7 +101,7 @@ const char *address_special(const struct address *address);
  * @family:	AF_INET or AF_INET6
  * @count:	set to how many
  * Return: a static array. For IPv6 it also holds the embedding prefixes of IPv4 blocks where they are prefixes
- *	(mapped, NAT64 well-known, 6to4) and the whole of Teredo and of 64:ff9b:1::/48.
+ *	(NAT64 well-known, 6to4). An address is in one of them exactly when address_special() names it. Blocks may nest.
  */
 const struct prefix *address_special_blocks(int family, size_t *count);
 

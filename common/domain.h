@@ -6,9 +6,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define DOMAIN_WIRE_MAX 255  /* octets, RFC 1035 section 3.1 */
-#define DOMAIN_LABEL_MAX 63  /* octets */
-#define DOMAIN_TEXT_MAX 1024 /* every octet escaped as \DDD, dots and NUL */
+#define DOMAIN_WIRE_MAX  255  /* octets, RFC 1035 section 3.1 */
+#define DOMAIN_LABEL_MAX 63   /* octets */
+#define DOMAIN_TEXT_MAX  1024 /* every octet escaped as \DDD, dots and NUL */
 
 /*
  * A domain name in uncompressed wire form: length octets, labels, the root label. Letters A-Z are stored in lower
@@ -43,7 +43,8 @@ size_t domain_from_wire(const uint8_t *wire, size_t available, struct domain *ou
  * domain_parse() - Parse the text of a host name as people write it in a policy
  *
  * Lower-cases, drops one trailing dot, turns U-labels into A-labels (IDNA2008 through libidn2). Only letters, digits,
- * hyphens (not first or last) and leading underscores pass.
+ * hyphens (not first or last) and leading underscores pass. A last label of digits only is refused: it is a mistyped
+ * address.
  *
  * Return: NULL, or a static text that says what is wrong ("empty label", "label longer than 63 octets", ...).
  */
@@ -80,7 +81,11 @@ bool pattern_matches(const struct pattern *pattern, const struct domain *name);
 /** pattern_overlaps() - Is there a name that both patterns match? */
 bool pattern_overlaps(const struct pattern *a, const struct pattern *b);
 
-/** pattern_is_above() - Is @name a strict parent of a name that the pattern can match (so: an empty non-terminal)? */
+/**
+ * pattern_is_above() - Is @name a strict parent of a name that the pattern can match (so: an empty non-terminal)?
+ *
+ * Never for PATTERN_ANY: it says nothing about which names exist.
+ */
 bool pattern_is_above(const struct pattern *pattern, const struct domain *name);
 
 #endif

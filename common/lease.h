@@ -37,9 +37,10 @@ size_t lease_table_count(const struct lease_table *table);
 /**
  * lease_put() - Add a lease, or extend the one of the same network, address and name
  *
- * `until` is never moved backwards; specs and audited are taken over.
+ * `until` is never moved backwards; specs and audited are taken over. When the table is full, leases that had ended at the last
+ * lease_sweep() make room.
  *
- * Return: 0, -ENOSPC when the table is full, -ENOMEM.
+ * Return: 0, -ENOSPC when the table is full of live leases, -ENOMEM; then nothing has changed.
  */
 int lease_put(struct lease_table *table, const struct lease *lease);
 
@@ -55,7 +56,7 @@ uint64_t lease_until(const struct lease_table *table, uint16_t network, const st
  * Live ones of the network first, then ended ones of the network, then those of other networks; among equals the
  * one that ends last.
  *
- * Return: the lease, valid until the table changes, or NULL.
+ * Return: the lease, valid until the next lease_find() or change of the table, or NULL.
  */
 const struct lease *lease_find(const struct lease_table *table, uint16_t network, const struct address *address);
 
@@ -66,7 +67,7 @@ size_t lease_names(const struct lease_table *table, uint16_t network, const stru
 /**
  * lease_each() - Call @visit for every lease; it may change specs and until of the lease it is given
  *
- * @visit returns false to remove the lease.
+ * @visit returns false to remove the lease. It gets a copy, valid during the call, and may not touch the table.
  */
 void lease_each(struct lease_table *table, bool (*visit)(void *context, struct lease *lease), void *context);
 

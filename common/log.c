@@ -1,1 +1,342 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Log lines, text or JSON, written without ever blocking.
+ *
+ * Theory of operation
+ *
+ * A line is built in `line`: as text directly, as JSON in an object that keeps the order of its keys. A finished line is appended to `pending`
+ * and written as far as the descriptor takes it. Whatever goes wrong with the descriptor (a pipe nobody reads, a full disk, a reader that went away)
+ * leaves the bytes where they are; they are tried again with the next line and by log_flush(). When `pending` is full, lines are counted and dropped
+ * until half of it is free, then one line says how many.
+ *
+ * A pipe or terminal is shared with other processes, so it may not be made non-blocking: it is opened once more for ourselves. Where that is refused, poll()
+ * comes first and no more than PIPE_BUF bytes are written, which a pipe that polls as writable takes.
+ *
+ * Values may come from an app. What could start a line, end a value or speak to a terminal is written as \xNN; text values that are not plain are quoted.
+ */
 #include "common/log.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define LOG_LINE_MAX 32768 /* bytes of one line; a key that does not fit is left out */
+#define LOG_VALUE_MAX 4000 /* bytes of one value as given; the rest is cut off */
+#define LOG_ESCAPED_MAX (4 * LOG_VALUE_MAX + 4)
+#define LOG_SAY_MAX 4096
+
+struct log_line {
+	struct log *log;
+	bool open;
+	json_t *object;		    /* owned; JSON only */
+	char escaped[LOG_ESCAPED_MAX]; /* the value at hand */
+	char text[LOG_LINE_MAX];
+	size_t size;
+};
+
+struct log {
+	int fd;	    /* the caller's */
+	int own_fd; /* owned: non-blocking twin of fd, or -1 */
+	bool socket;
+	enum log_format format;
+	size_t start, used; /* of pending */
+	uint64_t lost;
+	struct log_line line;
+	char pending[LOG_PENDING_MAX];
+};
+
+/* A descriptor for the same pipe or terminal whose O_NONBLOCK is only ours. A file needs none, and would get an offset of its own. */
+static int open_twin(int fd, const struct stat *status)
+{
+	char path[32];
+	if (!S_ISFIFO(status->st_mode) && !S_ISCHR(status->st_mode))
+		return -1;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return open(path, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+}
+
+struct log *log_new(int fd, enum log_format format)
+{
+	struct stat status;
+	struct sigaction action;
+	struct log *log = calloc(1, sizeof(*log));
+	if (!log)
+		return NULL;
+	log->fd = fd;
+	log->own_fd = -1;
+	log->format = format;
+	if (fstat(fd, &status) == 0) {
+		log->socket = S_ISSOCK(status.st_mode);
+		log->own_fd = open_twin(fd, &status);
+	}
+	/* A reader that goes away may not end the program. */
+	if (sigaction(SIGPIPE, NULL, &action) == 0 && !(action.sa_flags & SA_SIGINFO) && action.sa_handler == SIG_DFL)
+		signal(SIGPIPE, SIG_IGN);
+	return log;
+}
+
+void log_free(struct log *log)
+{
+	if (!log)
+		return;
+	log_flush(log);
+	if (log->line.object)
+		json_decref(log->line.object);
+	if (log->own_fd >= 0)
+		close(log->own_fd);
+	free(log);
+}
+
+void log_set_format(struct log *log, enum log_format format)
+{
+	log->format = format;
+}
+
+/* Write without blocking. Return: bytes taken, or a negative number. */
+static ssize_t write_some(const struct log *log, const char *bytes, size_t size)
+{
+	if (log->socket)
+		return send(log->fd, bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+	if (log->own_fd >= 0)
+		return write(log->own_fd, bytes, size);
+	struct pollfd ready = {.fd = log->fd, .events = POLLOUT};
+	if (poll(&ready, 1, 0) != 1 || !(ready.revents & POLLOUT))
+		return -1;
+	return write(log->fd, bytes, size < PIPE_BUF ? size : PIPE_BUF);
+}
+
+static void write_pending(struct log *log)
+{
+	while (log->used > 0) {
+		ssize_t taken = write_some(log, log->pending + log->start, log->used);
+		if (taken < 0 && errno == EINTR)
+			continue;
+		if (taken <= 0)
+			return;
+		log->start += (size_t)taken;
+		log->used -= (size_t)taken;
+	}
+	log->start = 0;
+}
+
+static bool append_pending(struct log *log, const char *bytes, size_t size)
+{
+	if (size > sizeof(log->pending) - log->used)
+		return false;
+	if (log->start + log->used + size > sizeof(log->pending)) {
+		memmove(log->pending, log->pending + log->start, log->used);
+		log->start = 0;
+	}
+	memcpy(log->pending + log->start + log->used, bytes, size);
+	log->used += size;
+	return true;
+}
+
+/* Length of the UTF-8 sequence at @text that may be shown as it is; 0: the first octet has to be escaped. */
+static size_t showable(const unsigned char *text, uint32_t *point)
+{
+	static const struct {
+		unsigned char mask, lead;
+		uint32_t least;
+	} forms[] = {{0x80, 0x00, 0}, {0xe0, 0xc0, 0x80}, {0xf0, 0xe0, 0x800}, {0xf8, 0xf0, 0x10000}};
+	for (size_t i = 0; i < sizeof(forms) / sizeof(forms[0]); i++) {
+		if ((text[0] & forms[i].mask) != forms[i].lead)
+			continue;
+		*point = text[0] & (unsigned char)~forms[i].mask;
+		for (size_t j = 1; j <= i; j++) {
+			if ((text[j] & 0xc0) != 0x80)
+				return 0;
+			*point = *point << 6 | (text[j] & 0x3f);
+		}
+		bool surrogate = *point >= 0xd800 && *point <= 0xdfff;
+		return *point < forms[i].least || *point > 0x10ffff || surrogate ? 0 : i + 1;
+	}
+	return 0;
+}
+
+/* Control characters (C0, DEL, C1), and those that reorder or break a line on a screen. */
+static bool is_control(uint32_t point)
+{
+	return point < 0x20 || (point >= 0x7f && point < 0xa0) || point == 0xad || (point >= 0x200b && point <= 0x200f) ||
+	       (point >= 0x2028 && point <= 0x202e) || (point >= 0x2060 && point <= 0x206f) || point == 0xfeff ||
+	       (point >= 0xfff9 && point <= 0xfffb) || (point >= 0xe0000 && point <= 0xe007f);
+}
+
+/*
+ * Write @value into line->escaped with \xNN where needed. @quoting: `"` and `\` get a backslash (text form). Return: may the value stand without quotes?
+ */
+static bool escape_value(struct log_line *line, const char *value, bool quoting)
+{
+	const unsigned char *at = (const unsigned char *)value, *end = at + strnlen(value, LOG_VALUE_MAX - 4);
+	char *out = line->escaped;
+	bool plain = strcmp(value, "-") != 0;
+	while (at < end) {
+		uint32_t point = 0;
+		size_t length = showable(at, &point);
+		if (length == 0 || is_control(point)) {
+			/* All octets of a control character, or the one that is no UTF-8. */
+			for (size_t i = 0; i < (length ? length : 1); i++)
+				out += sprintf(out, "\\x%02x", *at++);
+			plain = false;
+			continue;
+		}
+		if (point == '"' || point == '\\') {
+			plain = false;
+			if (quoting)
+				*out++ = '\\';
+		}
+		plain &= point != ' ' && point != '=' && point < 0x80;
+		memcpy(out, at, length);
+		out += length;
+		at += length;
+	}
+	*out = '\0';
+	return plain;
+}
+
+/* Append to the text line, all or nothing. */
+static void line_append(struct log_line *line, const char *key, const char *quote, const char *value)
+{
+	size_t room = sizeof(line->text) - line->size - 1; /* for the newline */
+	int size = snprintf(line->text + line->size, room, "%s%s=%s%s%s", line->size ? " " : "", key, quote, value, quote);
+	if (size > 0 && (size_t)size < room)
+		line->size += (size_t)size;
+}
+
+static void line_value(struct log_line *line, const char *key, const char *value)
+{
+	bool none = !value || !value[0];
+	if (line->object) {
+		if (!none)
+			escape_value(line, value, false);
+		json_object_set_new(line->object, key, none ? json_null() : json_string(line->escaped));
+		return;
+	}
+	bool plain = none || escape_value(line, value, true);
+	line_append(line, key, plain ? "" : "\"", none ? "-" : line->escaped);
+}
+
+static void line_time(struct log_line *line)
+{
+	struct timespec now;
+	struct tm utc;
+	char text[64];
+	clock_gettime(CLOCK_REALTIME, &now);
+	gmtime_r(&now.tv_sec, &utc);
+	size_t size = strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &utc);
+	snprintf(text + size, sizeof(text) - size, ".%03ldZ", now.tv_nsec / 1000000);
+	line_value(line, "ts", text);
+}
+
+/* Finish the text of the line, with its newline. Return: its size, 0 when it could not be made. */
+static size_t line_finish(struct log_line *line)
+{
+	line->open = false;
+	if (line->object) {
+		line->size = json_dumpb(line->object, line->text, sizeof(line->text) - 1, JSON_COMPACT | JSON_PRESERVE_ORDER);
+		json_decref(line->object);
+		line->object = NULL;
+		if (line->size == 0 || line->size > sizeof(line->text) - 1)
+			return line->size = 0;
+	}
+	line->text[line->size++] = '\n';
+	return line->size;
+}
+
+static struct log_line *line_begin(struct log *log, const char *event)
+{
+	struct log_line *line = &log->line;
+	line->log = log;
+	line->open = true;
+	line->size = 0;
+	/* Without memory for the object the line is written as text rather than lost. */
+	line->object = log->format == LOG_JSON ? json_object() : NULL;
+	line_time(line);
+	line_value(line, "event", event);
+	return line;
+}
+
+/* Say how many lines were lost, once there is room. */
+static void report_lost(struct log *log)
+{
+	if (log->used > sizeof(log->pending) / 2)
+		return;
+	struct log_line *line = line_begin(log, "log-lost");
+	log_number(line, "count", log->lost);
+	if (line_finish(line) > 0 && append_pending(log, line->text, line->size))
+		log->lost = 0;
+}
+
+void log_flush(struct log *log)
+{
+	write_pending(log);
+	if (log->lost > 0 && !log->line.open) {
+		report_lost(log);
+		write_pending(log);
+	}
+}
+
+struct log_line *log_event(struct log *log, const char *event)
+{
+	struct log_line *line = &log->line;
+	assert(!line->open);
+	if (log->lost > 0)
+		log_flush(log); /* what was lost is told before this line */
+	return line_begin(log, event);
+}
+
+void log_text(struct log_line *line, const char *key, const char *value)
+{
+	line_value(line, key, value);
+}
+
+void log_number(struct log_line *line, const char *key, uint64_t value)
+{
+	char text[24];
+	if (line->object) {
+		json_object_set_new(line->object, key, json_integer(value > INT64_MAX ? INT64_MAX : (json_int_t)value));
+		return;
+	}
+	snprintf(text, sizeof(text), "%llu", (unsigned long long)value);
+	line_append(line, key, "", text);
+}
+
+void log_address(struct log_line *line, const char *key, const struct address *address)
+{
+	char text[ADDRESS_TEXT_MAX];
+	line_value(line, key, address && address->family ? address_format(address, text) : NULL);
+}
+
+void log_end(struct log_line *line)
+{
+	struct log *log = line->log;
+	size_t size = line_finish(line);
+	if (size == 0 || log->lost > 0 || !append_pending(log, line->text, size))
+		log->lost++;
+	log_flush(log);
+}
+
+void log_say(struct log *log, enum log_level level, const char *format, ...)
+{
+	static const char *const names[] = {[LOG_INFO] = "info", [LOG_WARNING] = "warning", [LOG_ERROR] = "error"};
+	char text[LOG_SAY_MAX];
+	va_list arguments;
+	va_start(arguments, format);
+	vsnprintf(text, sizeof(text), format, arguments);
+	va_end(arguments);
+	struct log_line *line = log_event(log, "message");
+	log_text(line, "level", names[level]);
+	log_text(line, "text", text);
+	log_end(line);
+}

@@ -1,1 +1,275 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The policy as an object: its memory, its networks and their ids, upstream groups. Names are judged in policy_name.c,
+ * addresses in policy_address.c.
+ */
 #include "common/policy.h"
+#include "common/policy_internal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct policy_text {
+	UT_hash_handle hh;
+	char text[];
+};
+
+/* Append the default upstream group. Return: 0 or -ENOMEM. */
+static int add_default_upstream(struct policy *policy)
+{
+	struct upstream_group *grown = realloc(policy->upstreams, (policy->upstream_count + 1) * sizeof(*grown));
+
+	if (!grown)
+		return -ENOMEM;
+	policy->upstreams = grown;
+	grown[policy->upstream_count++] = (struct upstream_group){.automatic = true};
+	return 0;
+}
+
+struct policy *policy_new(void)
+{
+	struct policy *policy = calloc(1, sizeof(*policy));
+
+	if (!policy)
+		return NULL;
+	strcpy(policy->uplink, "auto");
+	policy->log = LOG_TEXT;
+	if (add_default_upstream(policy) < 0) {
+		policy_free(policy);
+		return NULL;
+	}
+	return policy;
+}
+
+/* Undo policy_finish() for one network. */
+static void network_unfinish(struct network *network)
+{
+	policy_name_index_free(network->index);
+	network->index = NULL;
+	policy_address_index_free(network->addresses);
+	network->addresses = NULL;
+	memset(network->specs, 0, sizeof(network->specs));
+	network->spec_count = 0;
+}
+
+static void upstream_group_free(struct upstream_group *group)
+{
+	free(group->matches);
+	free(group->privates);
+}
+
+void policy_free(struct policy *policy)
+{
+	struct policy_text *text, *next;
+
+	if (!policy)
+		return;
+	for (size_t i = 0; i < policy->network_count; i++) {
+		network_unfinish(&policy->networks[i]);
+		free(policy->networks[i].rules);
+		free(policy->networks[i].privates);
+	}
+	for (size_t i = 0; i < policy->upstream_count; i++)
+		upstream_group_free(&policy->upstreams[i]);
+	HASH_ITER (hh, policy->texts, text, next) {
+		HASH_DEL(policy->texts, text);
+		free(text);
+	}
+	free(policy->networks);
+	free(policy->upstreams);
+	free(policy->own);
+	free(policy);
+}
+
+const char *policy_string(struct policy *policy, const char *text)
+{
+	size_t size = strlen(text);
+	struct policy_text *kept;
+
+	HASH_FIND(hh, policy->texts, text, size, kept);
+	if (kept)
+		return kept->text;
+	kept = calloc(1, sizeof(*kept) + size + 1);
+	if (!kept)
+		return NULL;
+	memcpy(kept->text, text, size + 1);
+	HASH_ADD_KEYPTR(hh, policy->texts, kept->text, size, kept);
+	if (!kept->hh.tbl) {
+		free(kept);
+		return NULL;
+	}
+	return kept->text;
+}
+
+int policy_set_own(struct policy *policy, const struct prefix *own, size_t count)
+{
+	struct prefix *copy = calloc(count ? count : 1, sizeof(*copy));
+
+	if (!copy)
+		return -ENOMEM;
+	if (count)
+		memcpy(copy, own, count * sizeof(*copy));
+	free(policy->own);
+	policy->own = copy;
+	policy->own_count = count;
+	return 0;
+}
+
+const struct network *policy_network(const struct policy *policy, uint16_t id)
+{
+	/* Until networks come and go over reloads, the id is the place. */
+	if (id < policy->network_count && policy->networks[id].id == id)
+		return &policy->networks[id];
+	for (size_t i = 0; i < policy->network_count; i++)
+		if (policy->networks[i].id == id)
+			return &policy->networks[i];
+	return NULL;
+}
+
+const struct network *policy_network_by_name(const struct policy *policy, const char *name)
+{
+	for (size_t i = 0; i < policy->network_count; i++)
+		if (strcmp(policy->networks[i].name, name) == 0)
+			return &policy->networks[i];
+	return NULL;
+}
+
+/* The lowest id that neither policy uses; for a process that lived through more networks than there are ids. */
+static uint16_t unused_id(const struct policy *policy, const struct policy *old)
+{
+	for (uint16_t id = 0; id < POLICY_NETWORK_NONE; id++)
+		if (!policy_network(old, id) && !policy_network(policy, id))
+			return id;
+	return POLICY_NETWORK_NONE;
+}
+
+static uint32_t next_id(const struct policy *policy)
+{
+	uint32_t next = policy->next_id;
+
+	for (size_t i = 0; i < policy->network_count; i++)
+		if (policy->networks[i].id >= next && policy->networks[i].id != POLICY_NETWORK_NONE)
+			next = policy->networks[i].id + 1U;
+	return next;
+}
+
+void policy_inherit_ids(struct policy *policy, const struct policy *old)
+{
+	policy->next_id = old ? next_id(old) : 0;
+	for (size_t i = 0; i < policy->network_count; i++) {
+		const struct network *same = old ? policy_network_by_name(old, policy->networks[i].name) : NULL;
+
+		policy->networks[i].id = same ? same->id : POLICY_NETWORK_NONE;
+	}
+	for (size_t i = 0; i < policy->network_count; i++) {
+		struct network *network = &policy->networks[i];
+
+		if (network->id != POLICY_NETWORK_NONE)
+			continue;
+		if (policy->next_id < POLICY_NETWORK_NONE)
+			network->id = (uint16_t)policy->next_id++;
+		else
+			network->id = unused_id(policy, old ? old : policy);
+	}
+}
+
+uint32_t policy_lease_seconds(const struct lifetimes *lifetimes, uint32_t ttl)
+{
+	uint64_t seconds = (uint64_t)(ttl > lifetimes->min_ttl ? ttl : lifetimes->min_ttl) + lifetimes->grace;
+
+	return seconds < lifetimes->max_age ? (uint32_t)seconds : lifetimes->max_age;
+}
+
+bool policy_is_auditing(const struct network *network, time_t now)
+{
+	return network->mode == MODE_AUDIT && (network->audit_until == 0 || now < network->audit_until);
+}
+
+/* More labels win; among patterns with the same base, the one that matches fewer names. */
+static unsigned int specificity(const struct pattern *pattern)
+{
+	return domain_labels(&pattern->base) * (PATTERN_ANY + 1) + (PATTERN_ANY - pattern->kind);
+}
+
+const struct upstream_group *policy_upstream_for(const struct policy *policy, const struct domain *name)
+{
+	const struct upstream_group *best = NULL;
+	unsigned int best_rank = 0;
+
+	assert(policy->upstream_count > 0);
+	for (size_t i = 0; i < policy->upstream_count; i++) {
+		const struct upstream_group *group = &policy->upstreams[i];
+
+		for (size_t j = 0; j < group->match_count; j++) {
+			unsigned int rank = specificity(&group->matches[j]);
+
+			if ((!best || rank > best_rank) && pattern_matches(&group->matches[j], name)) {
+				best = group;
+				best_rank = rank;
+			}
+		}
+	}
+	return best ? best : &policy->upstreams[policy->upstream_count - 1];
+}
+
+static int network_finish(struct network *network, char *error, size_t error_size, struct source *where)
+{
+	int err;
+
+	network_unfinish(network);
+	network->addresses = policy_address_index_new(network);
+	err = network->addresses ? policy_name_finish(network, error, error_size, where) : -ENOMEM;
+	if (err < 0)
+		network_unfinish(network);
+	return err;
+}
+
+/* Keep the last default group only, and make it the last of all. */
+static int order_upstreams(struct policy *policy)
+{
+	struct upstream_group last = {0};
+	bool found = false;
+	size_t kept = 0;
+
+	for (size_t i = 0; i < policy->upstream_count; i++) {
+		if (policy->upstreams[i].name[0] != '\0') {
+			policy->upstreams[kept++] = policy->upstreams[i];
+			continue;
+		}
+		upstream_group_free(&last);
+		last = policy->upstreams[i];
+		found = true;
+	}
+	policy->upstream_count = kept;
+	if (!found)
+		return add_default_upstream(policy);
+	policy->upstreams[policy->upstream_count++] = last;
+	return 0;
+}
+
+static bool ids_are_distinct(const struct policy *policy)
+{
+	for (size_t i = 0; i < policy->network_count; i++)
+		for (size_t j = 0; j < i; j++)
+			if (policy->networks[i].id == policy->networks[j].id)
+				return false;
+	return true;
+}
+
+int policy_finish(struct policy *policy, char *error, size_t error_size, struct source *where)
+{
+	int err = order_upstreams(policy);
+
+	if (!ids_are_distinct(policy))
+		policy_inherit_ids(policy, NULL);
+	for (size_t i = 0; err == 0 && i < policy->network_count; i++)
+		err = network_finish(&policy->networks[i], error, error_size, where);
+	if (err == -ENOMEM) {
+		snprintf(error, error_size, "out of memory");
+		*where = (struct source){0};
+	}
+	return err;
+}

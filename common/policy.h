@@ -20,10 +20,10 @@
 #include "common/ports.h"
 #include "common/reason.h"
 
-#define POLICY_NAME_MAX 32	/* characters in the name of a network, rules or upstream section */
+#define POLICY_NAME_MAX     32  /* characters in the name of a network, rules or upstream section */
 #define POLICY_NETWORKS_MAX 512 /* networks behind one gateway */
-#define POLICY_SPECS_MAX 64	/* distinct port specifications of one network's name rules: bits of a uint64_t */
-#define POLICY_SERVERS_MAX 8	/* servers of one upstream section */
+#define POLICY_SPECS_MAX    64  /* distinct port specifications of one network's name rules: bits of a uint64_t */
+#define POLICY_SERVERS_MAX  8   /* servers of one upstream section */
 #define POLICY_NETWORK_NONE UINT16_MAX
 
 enum rule_action { RULE_ALLOW, RULE_DENY };
@@ -41,12 +41,12 @@ struct rule {
 	enum rule_action action;
 	enum rule_kind kind;
 	struct pattern pattern; /* RULE_NAME */
-	struct prefix prefix;	/* RULE_ADDRESS */
-	struct ports ports;	/* effective: what the rule says, else the network's `ports =` (name rules), else all */
-	bool ports_given;	/* the rule itself named ports */
+	struct prefix prefix;   /* RULE_ADDRESS */
+	struct ports ports;     /* effective: what the rule says, else the network's `ports =` (name rules), else all */
+	bool ports_given;       /* the rule itself named ports */
 	struct source source;
-	const char *text;	/* owned by the policy: the rule as written */
-	const char *section;	/* owned by the policy: "rules github" when it came through `use`, else NULL */
+	const char *text;    /* owned by the policy: the rule as written */
+	const char *section; /* owned by the policy: "rules github" when it came through `use`, else NULL */
 };
 
 struct upstream_server {
@@ -57,11 +57,11 @@ struct upstream_server {
 /* One [upstream NAME] section; the one without a name is the default and always the last of the array. */
 struct upstream_group {
 	char name[POLICY_NAME_MAX + 1]; /* "" for the default */
-	struct pattern *matches;	/* owned; none for the default */
+	struct pattern *matches;        /* owned; none for the default */
 	size_t match_count;
 	struct upstream_server servers[POLICY_SERVERS_MAX];
 	size_t server_count;
-	bool automatic; /* `server = auto`: servers come from resolv.conf, filled by gateway/config.c */
+	bool automatic;          /* `server = auto`: servers come from resolv.conf, filled by gateway/config.c */
 	struct prefix *privates; /* owned: ranges that names of this group may point into */
 	size_t private_count;
 	struct source source;
@@ -75,10 +75,12 @@ struct lifetimes {
 	uint32_t max_addresses; /* addresses of one type that an answer may show */
 };
 
-struct name_index; /* policy.c: from a domain to the rules written for it */
+struct name_index;    /* policy_name.c: from a domain to the rules written for it */
+struct address_index; /* policy_address.c: from a prefix to the rules written for it */
+struct policy_text;   /* policy.c */
 
 struct network {
-	uint16_t id;			/* stable over reloads for a network of the same name; index into nothing */
+	uint16_t id; /* stable over reloads for a network of the same name; index into nothing */
 	char name[POLICY_NAME_MAX + 1];
 	struct prefix subnet4, subnet6; /* family 0 when the network lacks it */
 	struct address gateway4, gateway6;
@@ -95,7 +97,8 @@ struct network {
 	/* Made by policy_finish(): */
 	struct ports specs[POLICY_SPECS_MAX]; /* distinct port specifications that names can end up with */
 	size_t spec_count;
-	struct name_index *index; /* owned */
+	struct name_index *index;        /* owned */
+	struct address_index *addresses; /* owned */
 };
 
 struct policy {
@@ -109,18 +112,18 @@ struct policy {
 	 * rule may point there unless it is named. */
 	struct prefix *own; /* owned */
 	size_t own_count;
-	char **strings; /* owned: file names and rule texts */
-	size_t string_count;
+	struct policy_text *texts; /* owned: file names and rule texts, see policy_string() */
+	uint32_t next_id;          /* network ids below this one were given out at some time since the process started */
 };
 
 /* What policy_judge_name() says. */
 struct name_verdict {
-	bool allowed;		 /* the question may be asked */
-	bool audited;		 /* allowed only because the network is in audit mode: nothing may be granted */
-	bool parent;		 /* not allowed, but a parent of an allowed name: NODATA rather than NXDOMAIN */
-	enum reason reason;	 /* REASON_NONE when allowed; what enforce would say when audited */
+	bool allowed;            /* the question may be asked */
+	bool audited;            /* allowed only because the network is in audit mode: nothing may be granted */
+	bool parent;             /* not allowed, but a parent of an allowed name: NODATA rather than NXDOMAIN */
+	enum reason reason;      /* REASON_NONE when allowed; what enforce would say when audited */
 	const struct rule *rule; /* the rule that decided; NULL: the default */
-	uint64_t specs;		 /* bit i: a flow to this name may use network->specs[i] */
+	uint64_t specs;          /* bit i: a flow to this name may use network->specs[i] */
 };
 
 /* What policy_judge_address() says about one flow's destination. */
@@ -139,7 +142,13 @@ struct address_set {
 	size_t range_count;
 };
 
-/** policy_new() - An empty policy with the defaults. Return: NULL when out of memory. Owned by the caller. */
+/**
+ * policy_new() - An empty policy with the defaults
+ *
+ * It has one upstream group already: the default, automatic, without servers.
+ *
+ * Return: NULL when out of memory. Owned by the caller.
+ */
 struct policy *policy_new(void);
 
 /** policy_free() - Release the policy and everything it owns; NULL is fine. */
@@ -154,15 +163,22 @@ const char *policy_string(struct policy *policy, const char *text);
 /**
  * policy_finish() - Compute what the judging functions need: port specifications and indexes
  * @error:	receives a text when the policy cannot be used (more than POLICY_SPECS_MAX specifications)
- * @where:	the network's source, for the message
+ * @where:	the network's or rule's source, for the message
  * Return: 0, -E2BIG or -ENOMEM.
+ *
+ * The indexes point into network->rules, which may not change or move afterwards. Moves the default upstream group to the end
+ * and gives the networks ids when they have none of their own.
  *
  * Deny rules with ports are taken out of the allow rules' ports here, so that every set of ports which a name may end up
  * with is one of network->specs.
  */
 int policy_finish(struct policy *policy, char *error, size_t error_size, struct source *where);
 
-/** policy_inherit_ids() - Give networks the ids that networks of the same name had in @old (may be NULL). */
+/**
+ * policy_inherit_ids() - Give networks the ids that networks of the same name had in @old (may be NULL)
+ *
+ * New networks get ids that no network had before, so that no lease of a network that is gone counts for another one.
+ */
 void policy_inherit_ids(struct policy *policy, const struct policy *old);
 
 /** policy_set_own() - Replace the list of own prefixes with a copy. Return: 0 or -ENOMEM. */

@@ -6,8 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define PORTS_RANGES_MAX 16 /* ranges per protocol in one port specification */
-#define PORTS_TEXT_MAX 512
+#define PORTS_RANGES_MAX 16   /* ranges per protocol in one port specification */
+#define PORTS_TEXT_MAX   1024 /* 63 runs of "65534-65535/tcp+" and the NUL */
 
 struct port_range {
 	uint16_t first, last; /* inclusive, host byte order */

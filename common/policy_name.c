@@ -1,0 +1,513 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The policy's name rules: put into an index when the policy is finished, and judged by it.
+ *
+ * Theory of operation: policy_finish() puts every name rule of a network into a hash table whose key is the base of its pattern, and marks
+ * all parents of what allow rules can match. A question walks from its whole name up to the root, one look-up per label: what it meets is
+ * every rule that matches, the most specific first. So the cost depends on the labels of a name and not on the number of rules; names
+ * longer than any rule's base start where the longest base could match.
+ *
+ * Ports: a name may be matched by allow rules with ports P1, P2, ... and by deny rules with ports D1, D2, ...; it then
+ * may be reached on every Pi without all Dj. Each such difference must have a kernel set of its own, so they are worked out here: from the
+ * ports of every allow rule, the deny rules that overlap it are taken out in every combination. The distinct results are network->specs.
+ * The table `minus` remembers the steps, so that judging a name only moves bits.
+ */
+#include "common/policy.h"
+#include "common/policy_internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DENY_CLASSES_MAX POLICY_SPECS_MAX /* distinct ports of one network's deny rules: bits of a uint64_t */
+#define KIND_COUNT       (PATTERN_ANY + 1)
+#define LABELS_MAX       127                        /* RFC 1035: 255 octets, two per label at least */
+#define GROUPS_MAX       (2 * (LABELS_MAX + 1) + 1) /* two per level, and `*` */
+#define MINUS_UNKNOWN    UINT8_MAX                  /* no name can need this difference */
+#define MINUS_EMPTY      (UINT8_MAX - 1)            /* nothing is left */
+
+/* Deny rules of one pattern with the same ports. */
+struct port_deny {
+	struct port_deny *next;  /* owned */
+	const struct rule *rule; /* the first of them */
+	unsigned int class;
+};
+
+/* All rules with the same pattern. */
+struct rule_group {
+	uint64_t specs;                /* ports of the allow rules, before deny rules */
+	const struct rule *allow;      /* the first one, or NULL */
+	const struct rule *deny;       /* the first one without ports, or NULL */
+	struct port_deny *port_denies; /* owned; in the order of the rules */
+};
+
+/* A base of patterns, or a parent of one. */
+struct name_node {
+	UT_hash_handle hh; /* the key is inside network->rules */
+	bool parent;       /* strict parent of a name that an allow rule other than `*` can match; then its parents are marked too */
+	struct rule_group *groups; /* owned; KIND_COUNT of them, or NULL: only a parent */
+};
+
+struct name_index {
+	struct name_node *nodes;
+	unsigned int labels_max; /* of all bases */
+	struct ports classes[DENY_CLASSES_MAX];
+	size_t class_count;
+	uint8_t minus[DENY_CLASSES_MAX][POLICY_SPECS_MAX]; /* index of specs[s] without classes[c] */
+};
+
+/* What policy_finish() knows while it works on one network. */
+struct build {
+	struct network *network;
+	struct name_index *index;
+	const struct rule **port_denies; /* owned; name rules that deny some ports */
+	unsigned int *deny_classes;      /* owned; the class of each */
+	size_t port_deny_count;
+	char *error;
+	size_t error_size;
+	struct source *where;
+};
+
+static void group_free(struct rule_group *group)
+{
+	struct port_deny *next;
+
+	for (struct port_deny *deny = group->port_denies; deny; deny = next) {
+		next = deny->next;
+		free(deny);
+	}
+}
+
+static void name_node_free(struct name_node *node)
+{
+	for (size_t i = 0; node->groups && i < KIND_COUNT; i++)
+		group_free(&node->groups[i]);
+	free(node->groups);
+	free(node);
+}
+
+void policy_name_index_free(struct name_index *index)
+{
+	struct name_node *node, *next;
+
+	if (!index)
+		return;
+	HASH_ITER (hh, index->nodes, node, next) {
+		HASH_DEL(index->nodes, node);
+		name_node_free(node);
+	}
+	free(index);
+}
+
+static int fail_too_big(struct build *build, const struct source *where, const char *subject, const char *problem)
+{
+	snprintf(build->error, build->error_size, "%s: %s", subject, problem);
+	*build->where = *where;
+	return -E2BIG;
+}
+
+/* The node of a name; made when it is missing. Return: NULL when out of memory. */
+static struct name_node *node_at(struct name_index *index, const uint8_t *wire, size_t size)
+{
+	struct name_node *node;
+
+	HASH_FIND(hh, index->nodes, wire, size, node);
+	if (node)
+		return node;
+	node = calloc(1, sizeof(*node));
+	if (!node)
+		return NULL;
+	HASH_ADD_KEYPTR(hh, index->nodes, wire, size, node);
+	if (!node->hh.tbl) {
+		free(node);
+		return NULL;
+	}
+	return node;
+}
+
+/* The group of a rule's pattern; made when it is missing. Return: NULL when out of memory. */
+static struct rule_group *group_of(struct name_index *index, const struct rule *rule)
+{
+	struct name_node *node = node_at(index, rule->pattern.base.wire, rule->pattern.base.length);
+	unsigned int labels = domain_labels(&rule->pattern.base);
+
+	if (!node)
+		return NULL;
+	if (!node->groups)
+		node->groups = calloc(KIND_COUNT, sizeof(*node->groups));
+	if (!node->groups)
+		return NULL;
+	if (labels > index->labels_max)
+		index->labels_max = labels;
+	return &node->groups[rule->pattern.kind];
+}
+
+/* Mark the parents of everything that an allow rule can match. */
+static int mark_parents(struct name_index *index, const struct pattern *pattern)
+{
+	const struct domain *base = &pattern->base;
+	size_t at = pattern->kind == PATTERN_EXACT ? 1 + (size_t)base->wire[0] : 0;
+
+	if (pattern->kind == PATTERN_ANY)
+		return 0;
+	while (at < base->length) {
+		struct name_node *node = node_at(index, base->wire + at, base->length - at);
+
+		if (!node)
+			return -ENOMEM;
+		if (node->parent)
+			break;
+		node->parent = true;
+		at += 1 + (size_t)base->wire[at];
+	}
+	return 0;
+}
+
+/* Does the rule deny every port? Its `ports` may be the network's default, which is meant for allow rules only. */
+static bool denies_all_ports(const struct rule *rule)
+{
+	return !rule->ports_given || ports_is_all(&rule->ports);
+}
+
+/* Index of these ports in the network's specifications; added when missing. Return: -1 when there is no room. */
+static int spec_of(struct network *network, const struct ports *ports)
+{
+	for (size_t i = 0; i < network->spec_count; i++)
+		if (ports_equal(&network->specs[i], ports))
+			return (int)i;
+	if (network->spec_count == POLICY_SPECS_MAX)
+		return -1;
+	network->specs[network->spec_count] = *ports;
+	return (int)network->spec_count++;
+}
+
+static int fail_specs(struct build *build)
+{
+	char subject[POLICY_NAME_MAX + 16];
+
+	snprintf(subject, sizeof(subject), "network %s", build->network->name);
+	return fail_too_big(build, &build->network->source, subject,
+			    "its name rules, less the ports of its deny rules, come to more than 64 different port specifications; "
+			    "give more rules the same ports (`ports =` sets one for all), or split the network");
+}
+
+/* Fill minus[class][spec]. */
+static int take_out(struct build *build, const struct rule *rule, unsigned int class, unsigned int spec)
+{
+	struct ports rest = build->network->specs[spec];
+	int left;
+
+	if (build->index->minus[class][spec] != MINUS_UNKNOWN)
+		return 0;
+	if (!ports_subtract(&rest, &build->index->classes[class]))
+		return fail_too_big(build, &rule->source, rule->text ? rule->text : "rule",
+				    "what the deny rules leave of its ports is more than 16 port ranges; write fewer, wider ranges");
+	if (ports_is_empty(&rest)) {
+		build->index->minus[class][spec] = MINUS_EMPTY;
+		return 0;
+	}
+	left = spec_of(build->network, &rest);
+	if (left < 0)
+		return fail_specs(build);
+	build->index->minus[class][spec] = (uint8_t)left;
+	return 0;
+}
+
+/* Take every combination of deny classes out of one specification. */
+static int take_out_all(struct build *build, const struct rule *rule, uint64_t classes, unsigned int spec)
+{
+	uint64_t reached = 1ULL << spec, done = 0;
+	int err;
+
+	while (reached & ~done) {
+		unsigned int next = (unsigned int)__builtin_ctzll(reached & ~done);
+
+		done |= 1ULL << next;
+		for (unsigned int class = 0; class < build->index->class_count; class ++) {
+			uint8_t left;
+
+			if (!(classes >> class & 1))
+				continue;
+			err = take_out(build, rule, class, next);
+			if (err < 0)
+				return err;
+			left = build->index->minus[class][next];
+			if (left < POLICY_SPECS_MAX)
+				reached |= 1ULL << left;
+		}
+	}
+	return 0;
+}
+
+/* Classes of the deny rules that some name of this rule's pattern is matched by. */
+static uint64_t overlapping_classes(const struct build *build, const struct rule *rule)
+{
+	uint64_t classes = 0;
+
+	for (size_t i = 0; i < build->port_deny_count; i++) {
+		uint64_t bit = 1ULL << build->deny_classes[i];
+
+		if (!(classes & bit) && pattern_overlaps(&build->port_denies[i]->pattern, &rule->pattern))
+			classes |= bit;
+	}
+	return classes;
+}
+
+static int index_allow(struct build *build, const struct rule *rule)
+{
+	struct rule_group *group = group_of(build->index, rule);
+	int spec;
+
+	if (!group || mark_parents(build->index, &rule->pattern) < 0)
+		return -ENOMEM;
+	if (!group->allow)
+		group->allow = rule;
+	if (ports_is_empty(&rule->ports))
+		return 0;
+	spec = spec_of(build->network, &rule->ports);
+	if (spec < 0)
+		return fail_specs(build);
+	group->specs |= 1ULL << spec;
+	return take_out_all(build, rule, overlapping_classes(build, rule), (unsigned int)spec);
+}
+
+/* Add a class to a group's list, at its end, unless it is there. */
+static int add_port_deny(struct rule_group *group, const struct rule *rule, unsigned int class)
+{
+	struct port_deny **end = &group->port_denies;
+
+	for (; *end; end = &(*end)->next)
+		if ((*end)->class == class)
+			return 0;
+	*end = calloc(1, sizeof(**end));
+	if (!*end)
+		return -ENOMEM;
+	(*end)->rule = rule;
+	(*end)->class = class;
+	return 0;
+}
+
+/* Class of a deny rule's ports. Return: -1 when there is no room. */
+static int class_of(struct name_index *index, const struct ports *ports)
+{
+	for (size_t i = 0; i < index->class_count; i++)
+		if (ports_equal(&index->classes[i], ports))
+			return (int)i;
+	if (index->class_count == DENY_CLASSES_MAX)
+		return -1;
+	index->classes[index->class_count] = *ports;
+	return (int)index->class_count++;
+}
+
+static int index_deny(struct build *build, const struct rule *rule)
+{
+	struct rule_group *group = group_of(build->index, rule);
+	int class;
+
+	if (!group)
+		return -ENOMEM;
+	if (denies_all_ports(rule)) {
+		if (!group->deny)
+			group->deny = rule;
+		return 0;
+	}
+	class = class_of(build->index, &rule->ports);
+	if (class < 0)
+		return fail_too_big(
+			build, &rule->source, rule->text ? rule->text : "rule",
+			"the network's deny rules have more than 64 different port specifications; give more of them the same ports");
+	build->port_denies[build->port_deny_count] = rule;
+	build->deny_classes[build->port_deny_count++] = (unsigned int)class;
+	return add_port_deny(group, rule, (unsigned int)class);
+}
+
+/* Deny rules first: allow rules need all their classes. */
+static int index_names(struct build *build)
+{
+	const struct network *network = build->network;
+	int err;
+
+	for (size_t i = 0; i < network->rule_count; i++) {
+		const struct rule *rule = &network->rules[i];
+
+		err = rule->kind == RULE_NAME && rule->action == RULE_DENY ? index_deny(build, rule) : 0;
+		if (err < 0)
+			return err;
+	}
+	for (size_t i = 0; i < network->rule_count; i++) {
+		const struct rule *rule = &network->rules[i];
+
+		err = rule->kind == RULE_NAME && rule->action == RULE_ALLOW ? index_allow(build, rule) : 0;
+		if (err < 0)
+			return err;
+	}
+	return 0;
+}
+
+int policy_name_finish(struct network *network, char *error, size_t error_size, struct source *where)
+{
+	struct build build = {.network = network, .error = error, .error_size = error_size, .where = where};
+	int err = -ENOMEM;
+
+	build.index = calloc(1, sizeof(*build.index));
+	build.port_denies = calloc(network->rule_count + 1, sizeof(*build.port_denies));
+	build.deny_classes = calloc(network->rule_count + 1, sizeof(*build.deny_classes));
+	network->index = build.index;
+	if (build.index && build.port_denies && build.deny_classes) {
+		memset(build.index->minus, MINUS_UNKNOWN, sizeof(build.index->minus));
+		err = index_names(&build);
+	}
+	free(build.port_denies);
+	free(build.deny_classes);
+	return err;
+}
+
+/* The groups of all rules that match a name, the most specific first. */
+struct matches {
+	const struct rule_group *groups[GROUPS_MAX];
+	size_t count;
+	bool parent;       /* an allow rule can match something below the name */
+	bool below_denied; /* a deny rule matches everything below the name */
+};
+
+static void match_group(struct matches *matches, const struct rule_group *group)
+{
+	if (group->allow || group->deny || group->port_denies)
+		matches->groups[matches->count++] = group;
+}
+
+/* @self: the node is the name itself, not one of its parents. */
+static void match_node(struct matches *matches, const struct name_node *node, bool self)
+{
+	const struct rule_group *groups = node->groups;
+
+	matches->parent |= self && node->parent;
+	if (!groups)
+		return;
+	match_group(matches, &groups[self ? PATTERN_EXACT : PATTERN_BELOW]);
+	match_group(matches, &groups[PATTERN_TREE]);
+	match_group(matches, &groups[PATTERN_ANY]);
+	matches->parent |= groups[PATTERN_BELOW].allow || groups[PATTERN_TREE].allow;
+	matches->below_denied |= groups[PATTERN_BELOW].deny || groups[PATTERN_TREE].deny || groups[PATTERN_ANY].deny;
+}
+
+static void match_name(const struct name_index *index, const struct domain *name, struct matches *matches)
+{
+	unsigned int labels = domain_labels(name);
+
+	for (size_t at = 0; at < name->length; at += 1 + (size_t)name->wire[at], labels--) {
+		struct name_node *node;
+
+		if (labels > index->labels_max)
+			continue;
+		HASH_FIND(hh, index->nodes, name->wire + at, name->length - at, node);
+		if (node)
+			match_node(matches, node, at == 0);
+	}
+}
+
+static const struct rule *first_deny(const struct matches *matches)
+{
+	for (size_t i = 0; i < matches->count; i++)
+		if (matches->groups[i]->deny)
+			return matches->groups[i]->deny;
+	return NULL;
+}
+
+static uint64_t without_class(const struct name_index *index, unsigned int class, uint64_t specs)
+{
+	uint64_t out = 0;
+
+	for (; specs != 0; specs &= specs - 1) {
+		uint8_t left = index->minus[class][__builtin_ctzll(specs)];
+
+		if (left < POLICY_SPECS_MAX)
+			out |= 1ULL << left;
+	}
+	return out;
+}
+
+/* Apply the deny rules with ports. Return: the one that took the last port, or NULL. */
+static const struct rule *take_denied_ports(const struct name_index *index, const struct matches *matches, uint64_t *specs)
+{
+	for (size_t i = 0; i < matches->count; i++) {
+		for (const struct port_deny *deny = matches->groups[i]->port_denies; deny; deny = deny->next) {
+			*specs = without_class(index, deny->class, *specs);
+			if (*specs == 0)
+				return deny->rule;
+		}
+	}
+	return NULL;
+}
+
+/* Fill in everything but audit mode. */
+static void judge_matches(const struct name_index *index, const struct matches *matches, struct name_verdict *verdict)
+{
+	const struct rule *deny = first_deny(matches), *allow = NULL;
+	uint64_t specs = 0;
+
+	for (size_t i = 0; i < matches->count; i++) {
+		if (!allow)
+			allow = matches->groups[i]->allow;
+		specs |= matches->groups[i]->specs;
+	}
+	if (!deny && specs != 0)
+		deny = take_denied_ports(index, matches, &specs);
+	verdict->rule = deny ? deny : allow;
+	verdict->allowed = !deny && specs != 0;
+	if (verdict->allowed) {
+		verdict->specs = specs;
+		verdict->reason = REASON_NONE;
+	} else if (deny) {
+		verdict->reason = REASON_DENIED_BY_RULE;
+	} else {
+		verdict->reason = allow ? REASON_PORT_NOT_ALLOWED : REASON_NAME_NOT_ALLOWED;
+	}
+	verdict->parent = !verdict->allowed && matches->parent && !matches->below_denied;
+}
+
+struct name_verdict policy_judge_name(const struct network *network, const struct domain *name, time_t now)
+{
+	struct name_verdict verdict = {.reason = REASON_NAME_NOT_ALLOWED};
+	struct matches matches;
+
+	if (policy_name_is_local(name)) {
+		verdict.reason = REASON_LOCAL_NAME;
+		return verdict;
+	}
+	if (!network->index || name->length == 0)
+		return verdict;
+	matches.count = 0;
+	matches.parent = matches.below_denied = false;
+	match_name(network->index, name, &matches);
+	judge_matches(network->index, &matches, &verdict);
+	if (verdict.reason == REASON_NAME_NOT_ALLOWED && policy_is_auditing(network, now)) {
+		verdict.allowed = verdict.audited = true;
+		verdict.parent = false;
+	}
+	return verdict;
+}
+
+/* Is the name this one, or below it? @suffix: wire form without the root label, as a string. */
+static bool ends_in(const struct domain *name, const char *suffix)
+{
+	size_t size = strlen(suffix) + 1;
+	size_t at = 0;
+
+	while (at < name->length && name->length - at > size)
+		at += 1 + (size_t)name->wire[at];
+	return at < name->length && name->length - at == size && memcmp(name->wire + at, suffix, size) == 0;
+}
+
+bool policy_name_is_local(const struct domain *name)
+{
+	static const char *const suffixes[] = {"\011localhost", "\005local", "\007invalid", "\005onion", "\006docker\010internal"};
+
+	if (domain_labels(name) == 1)
+		return true;
+	for (size_t i = 0; i < sizeof(suffixes) / sizeof(suffixes[0]); i++)
+		if (ends_in(name, suffixes[i]))
+			return true;
+	return false;
+}
