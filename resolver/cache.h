@@ -14,10 +14,10 @@
 #include "common/policy.h"
 #include "resolver/message.h"
 
-#define CACHE_BYTES_MAX (32UL * 1024 * 1024)
-#define CACHE_TTL_MAX 86400	   /* seconds */
-#define CACHE_NEGATIVE_TTL_MAX 900 /* seconds; RFC 2308 section 5 */
-#define CACHE_FAILURE_TTL 1	   /* seconds that SERVFAIL of an upstream is remembered; RFC 2308 section 7 */
+#define CACHE_BYTES_MAX        (32UL * 1024 * 1024)
+#define CACHE_TTL_MAX          86400 /* seconds */
+#define CACHE_NEGATIVE_TTL_MAX 900   /* seconds; RFC 2308 section 5 */
+#define CACHE_FAILURE_TTL      1     /* seconds that SERVFAIL of an upstream is remembered; RFC 2308 section 7 */
 
 struct cache_key {
 	struct domain name;

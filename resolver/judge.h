@@ -15,15 +15,15 @@
 #include "common/policy.h"
 #include "resolver/message.h"
 
-#define JUDGE_CHAIN_MAX 16  /* CNAMEs and DNAMEs followed in one answer, and from one answer to the next */
+#define JUDGE_CHAIN_MAX 16 /* CNAMEs and DNAMEs followed in one answer, and from one answer to the next */
 
 /* What to do with a question. */
 enum question_step {
-	QUESTION_LOOK_UP,  /* cache, then upstream */
-	QUESTION_DENY,	   /* NXDOMAIN at once, EDE Blocked; logged */
-	QUESTION_NODATA,   /* NOERROR without records: parent of an allowed name (logged as denied), or a missing family (not logged) */
-	QUESTION_PTR,	   /* answer from leases (judge does not know them); address is set. NXDOMAIN when there is none */
-	QUESTION_ANY,	   /* RFC 8482: one synthesized HINFO */
+	QUESTION_LOOK_UP, /* cache, then upstream */
+	QUESTION_DENY,    /* NXDOMAIN at once, EDE Blocked; logged */
+	QUESTION_NODATA,  /* NOERROR without records: parent of an allowed name (logged as denied), or a missing family (not logged) */
+	QUESTION_PTR,     /* answer from leases (judge does not know them); address is set. NXDOMAIN when there is none */
+	QUESTION_ANY,     /* RFC 8482: one synthesized HINFO */
 };
 
 struct question_verdict {
@@ -41,7 +41,8 @@ struct families {
 };
 
 /** judge_question() - The first step for every question: policy before anything else. */
-struct question_verdict judge_question(const struct network *network, const struct question *question, struct families families, time_t now);
+struct question_verdict judge_question(const struct network *network, const struct question *question, struct families families,
+				       time_t now);
 
 /* An address that an allowed answer showed. */
 struct shown_address {
@@ -51,26 +52,29 @@ struct shown_address {
 
 /* What an answer comes to for one network. */
 struct answer_verdict {
-	struct answer *reply;	       /* owned by the caller: the records that the network may see; NULL when chase is set or out of memory */
-	int ede;		       /* EDE_NONE, EDE_FILTERED when records were taken out */
-	bool chase;		       /* the chain ends in a name without the wanted records: ask for `target` and judge again */
-	struct domain target;	       /* of the chase */
-	bool denied;		       /* a deny rule matched a name of the chain, or every address was taken out by the rebinding filter */
+	struct answer *reply; /* owned by the caller: the records that the network may see; NULL when chase is set or out of memory */
+	int ede;              /* EDE_NONE, EDE_FILTERED when records were taken out, EDE_BLOCKED when a deny rule matched */
+	bool chase;           /* the chain ends in a name without the wanted records: ask for `target` and judge again */
+	struct domain target; /* of the chase */
+	struct answer *chain; /* owned by the caller; with chase: the chain so far, @chain of the next judge_answer(); else NULL */
+	bool denied;          /* a deny rule matched a name of the chain, or every address was taken out by the rebinding filter */
 	enum reason reason;
 	const struct rule *rule;
-	struct domain denied_name;     /* which name of the chain */
-	struct shown_address *shown;   /* owned by the caller (free()): to be granted before the reply leaves */
+	struct domain denied_name;   /* which name of the chain */
+	struct shown_address *shown; /* owned by the caller (free()): to be granted before the reply leaves */
 	size_t shown_count;
 };
 
 /**
  * judge_answer() - Decide what of an upstream's (or cached) answer a network may see
- * @chain:	answers judged before for the same question whose chase led here: their CNAME records are put in front (may be NULL)
- * @age:	seconds since the upstream gave the answer; subtracted from TTLs
+ * @chain:	`chain` of the verdict whose chase led here: its records are put in front (NULL when nothing was chased)
+ * @age:	seconds since the upstream gave @answer; subtracted from its TTLs (those of @chain were reduced before)
  *
- * - Records must be of the question's name or its CNAME/DNAME chain; loops and more than JUDGE_CHAIN_MAX steps: SERVFAIL. Others are dropped.
+ * - Records must be of the question's name or its CNAME/DNAME chain, others are dropped; loops and more than JUDGE_CHAIN_MAX
+ *   steps: SERVFAIL.
  * - `deny` applies to every name of the chain: denied, NXDOMAIN.
- * - A and AAAA records that policy_answer_may_show() refuses are dropped (with RRSIGs of that set); none left: NODATA, denied, REASON_REBINDING.
+ * - A and AAAA records that policy_answer_may_show() refuses are dropped (with RRSIGs of that set); none left: NODATA, denied,
+ *   REASON_REBINDING.
  * - At most lifetimes.max_addresses addresses are shown; `shown` lists exactly those that the reply carries.
  * - TTLs are clamped to policy_lease_seconds().
  * - HTTPS and SVCB: ipv4hint and ipv6hint (keys 4, 6) are removed; a record that lists them as mandatory, whose target is not

@@ -13,18 +13,41 @@
 
 #include "common/domain.h"
 
-#define MESSAGE_SIZE_MAX 65535
-#define MESSAGE_UDP_SIZE 1232	 /* octets we advertise and never exceed over UDP (DNS flag day 2020) */
-#define MESSAGE_UDP_SIZE_PLAIN 512 /* without EDNS, RFC 1035 */
+#define MESSAGE_SIZE_MAX       65535
+#define MESSAGE_UDP_SIZE       1232 /* octets we advertise and never exceed over UDP (DNS flag day 2020) */
+#define MESSAGE_UDP_SIZE_PLAIN 512  /* without EDNS, RFC 1035 */
 
 /* Numbers of the IANA DNS registries that the resolver speaks about; ldns stays inside message.c. */
 enum {
-	TYPE_A = 1, TYPE_NS = 2, TYPE_CNAME = 5, TYPE_SOA = 6, TYPE_PTR = 12, TYPE_HINFO = 13, TYPE_MX = 15, TYPE_TXT = 16,
-	TYPE_AAAA = 28, TYPE_SRV = 33, TYPE_DNAME = 39, TYPE_OPT = 41, TYPE_RRSIG = 46, TYPE_SVCB = 64, TYPE_HTTPS = 65,
-	TYPE_IXFR = 251, TYPE_AXFR = 252, TYPE_ANY = 255,
+	TYPE_A = 1,
+	TYPE_NS = 2,
+	TYPE_CNAME = 5,
+	TYPE_SOA = 6,
+	TYPE_PTR = 12,
+	TYPE_HINFO = 13,
+	TYPE_MX = 15,
+	TYPE_TXT = 16,
+	TYPE_AAAA = 28,
+	TYPE_SRV = 33,
+	TYPE_DNAME = 39,
+	TYPE_OPT = 41,
+	TYPE_RRSIG = 46,
+	TYPE_SVCB = 64,
+	TYPE_HTTPS = 65,
+	TYPE_IXFR = 251,
+	TYPE_AXFR = 252,
+	TYPE_ANY = 255,
 };
 enum { CLASS_IN = 1 };
-enum { RCODE_NOERROR = 0, RCODE_FORMERR = 1, RCODE_SERVFAIL = 2, RCODE_NXDOMAIN = 3, RCODE_NOTIMP = 4, RCODE_REFUSED = 5, RCODE_BADVERS = 16 };
+enum {
+	RCODE_NOERROR = 0,
+	RCODE_FORMERR = 1,
+	RCODE_SERVFAIL = 2,
+	RCODE_NXDOMAIN = 3,
+	RCODE_NOTIMP = 4,
+	RCODE_REFUSED = 5,
+	RCODE_BADVERS = 16
+};
 /* Extended DNS errors, RFC 8914. EDE_NONE: do not add one. */
 enum { EDE_NONE = -1, EDE_STALE_ANSWER = 3, EDE_BLOCKED = 15, EDE_FILTERED = 17, EDE_NO_REACHABLE_AUTHORITY = 22, EDE_NETWORK_ERROR = 23 };
 
@@ -32,7 +55,7 @@ enum { EDE_NONE = -1, EDE_STALE_ANSWER = 3, EDE_BLOCKED = 15, EDE_FILTERED = 17,
 struct question {
 	uint16_t id;
 	uint16_t type, class;
-	struct domain name;			/* folded to lower case: for judging and keys */
+	struct domain name;                     /* folded to lower case: for judging and keys */
 	uint8_t name_as_asked[DOMAIN_WIRE_MAX]; /* same length, the client's case: for the reply */
 	bool recursion_desired, checking_disabled;
 	bool edns, dnssec_ok;
@@ -41,7 +64,7 @@ struct question {
 
 enum message_status {
 	MESSAGE_OK,
-	MESSAGE_DROP,	 /* no reply at all: shorter than a header, or a response */
+	MESSAGE_DROP,    /* no reply at all: shorter than a header, or a response */
 	MESSAGE_FORMERR, /* reply with the header's id and this code */
 	MESSAGE_NOTIMP,
 	MESSAGE_BADVERS,
@@ -51,7 +74,7 @@ enum message_status {
 struct record {
 	const uint8_t *owner; /* wire form, lower case */
 	const uint8_t *rdata; /* uncompressed; names inside RDATA of the types of RFC 1035, DNAME, SRV, SVCB, HTTPS in lower case */
-	uint32_t ttl;	      /* seconds */
+	uint32_t ttl;         /* seconds */
 	uint16_t type, class;
 	uint16_t rdata_length;
 	uint8_t owner_length;
@@ -61,7 +84,7 @@ struct record {
 struct answer {
 	uint16_t rcode; /* with EDNS's upper bits */
 	bool truncated;
-	size_t answer_count;	/* records[0 .. answer_count) */
+	size_t answer_count;    /* records[0 .. answer_count) */
 	size_t authority_count; /* then the authority section */
 	struct record *records;
 	size_t bytes; /* memory the whole answer takes, for the cache's limit */
@@ -132,8 +155,11 @@ int answer_add(struct answer *answer, const uint8_t *owner, size_t owner_length,
 	       size_t rdata_length);
 
 /** answer_add_authority() - The same for the authority section. */
-int answer_add_authority(struct answer *answer, const uint8_t *owner, size_t owner_length, uint16_t type, uint32_t ttl, const uint8_t *rdata,
-			 size_t rdata_length);
+int answer_add_authority(struct answer *answer, const uint8_t *owner, size_t owner_length, uint16_t type, uint32_t ttl,
+			 const uint8_t *rdata, size_t rdata_length);
+
+/** answer_copy() - A copy that takes no more memory than it needs. Return: owned by the caller, or NULL. */
+struct answer *answer_copy(const struct answer *answer);
 void answer_free(struct answer *answer);
 
 #endif

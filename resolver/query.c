@@ -1,1 +1,311 @@
-#include "resolver/listener.h"
+/* SPDX-License-Identifier: MIT */
+/*
+ * From a question to what is done about it.
+ *
+ * Theory of operation: query_receive() parses a message and asks judge_question() before anything else. Denied names end there. Allowed
+ * ones go to the cache, then to the upstream; while a query waits it holds no pointer into the policy, and afterwards the question is
+ * judged again, under the policy of that moment. judge_answer() says what the network may see of the answer, and whether a CNAME leads to
+ * a further look-up, which goes the same way. query_reply.c does the rest at the end of the loop turn.
+ *
+ * Queries with the same key wait for the same look-up, whichever network they come from; each is judged for its own.
+ */
+
+#include "resolver/query.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <utlist.h>
+
+#define POINTER_TTL       60   /* seconds; leases come and go */
+#define POINTER_NAMES_MAX 8    /* names in the answer to PTR */
+#define ANY_TTL           3600 /* seconds */
+
+static void query_look_up(struct queries *queries, struct query *query, const struct domain *name);
+
+static void report(struct queries *queries, const struct client *client, const struct question *question, struct denied_question denied)
+{
+	denied.network = client->network;
+	denied.client = client->address;
+	denied.client_port = client->port;
+	denied.protocol = client->protocol;
+	denied.name = &question->name;
+	denied.type = question->type;
+	queries->counters->denied++;
+	queries->host->denied(queries->host->context, &denied);
+}
+
+/* One line for a query, however often it is judged. */
+static void report_once(struct queries *queries, struct query *query, struct denied_question denied)
+{
+	if (query->logged)
+		return;
+	query->logged = true;
+	report(queries, &query->client, &query->question, denied);
+}
+
+static void report_verdict(struct queries *queries, struct query *query, const struct question_verdict *verdict, const char *action)
+{
+	const struct denied_question denied = {
+		.audited = verdict->name.audited,
+		.reason = verdict->reason,
+		.rule = verdict->rule,
+		.action = action,
+	};
+
+	report_once(queries, query, denied);
+}
+
+/* A message that is no question we serve. */
+static void refuse_message(struct queries *queries, const struct client *client, const struct question *question,
+			   enum message_status status, const uint8_t *wire, size_t size)
+{
+	struct denied_question denied = {.reason = REASON_MALFORMED, .action = "formerr"};
+	uint8_t out[512];
+
+	if (status == MESSAGE_NOTIMP) {
+		denied.reason = REASON_UNSUPPORTED;
+		denied.action = "notimp";
+	}
+	if (question->name.length && status != MESSAGE_BADVERS)
+		report(queries, client, question, denied);
+	else
+		queries->counters->malformed++;
+	(void)listener_reply(client, out, message_build_error(wire, size, status, out));
+}
+
+/* RFC 8482 section 4.2: one HINFO record instead of everything. */
+static void answer_any(struct queries *queries, struct query *query)
+{
+	static const uint8_t hinfo[] = "\7RFC8482"; /* the literal's NUL is the empty OS string */
+	const struct domain *name = &query->question.name;
+	struct answer *answer = answer_new(RCODE_NOERROR, 1, DOMAIN_WIRE_MAX + sizeof(hinfo));
+
+	if (!answer || answer_add(answer, name->wire, name->length, TYPE_HINFO, ANY_TTL, hinfo, sizeof(hinfo)))
+		query_reply_code(queries, query, RCODE_SERVFAIL, EDE_NONE);
+	else
+		(void)query_reply_records(queries, query, answer, -1, EDE_NONE);
+	answer_free(answer);
+}
+
+static int add_pointers(struct answer *answer, const struct domain *owner, const struct domain *names, size_t count)
+{
+	int error = 0;
+
+	for (size_t i = 0; i < count && !error; i++)
+		error = answer_add(answer, owner->wire, owner->length, TYPE_PTR, POINTER_TTL, names[i].wire, names[i].length);
+	return error;
+}
+
+/* PTR is answered from the leases of the network that asks. */
+static void answer_pointer(struct queries *queries, struct query *query, const struct question_verdict *verdict)
+{
+	struct domain names[POINTER_NAMES_MAX];
+	size_t count = queries->host->names(queries->host->context, query->client.network, &verdict->pointer, names, POINTER_NAMES_MAX);
+	struct answer *answer;
+
+	if (!count) {
+		report_verdict(queries, query, verdict, "nxdomain");
+		query_reply_code(queries, query, RCODE_NXDOMAIN, EDE_BLOCKED);
+		return;
+	}
+	answer = answer_new(RCODE_NOERROR, count, 2 * count * DOMAIN_WIRE_MAX);
+	if (!answer || add_pointers(answer, &query->question.name, names, count))
+		query_reply_code(queries, query, RCODE_SERVFAIL, EDE_NONE);
+	else
+		(void)query_reply_records(queries, query, answer, -1, EDE_NONE);
+	answer_free(answer);
+}
+
+static void chase(struct queries *queries, struct query *query, const struct domain *target)
+{
+	/* A chain that ends in a name which never leaves the gateway has no answer, and asking for it would give that name away. */
+	if (++query->chased > QUERY_CHASE_MAX || policy_name_is_local(target))
+		query_reply_code(queries, query, RCODE_SERVFAIL, EDE_NONE);
+	else
+		query_look_up(queries, query, target);
+}
+
+static void report_answer(struct queries *queries, struct query *query, const struct answer_verdict *verdict)
+{
+	struct denied_question denied = {.reason = verdict->reason, .rule = verdict->rule};
+
+	if (!domain_equal(&verdict->denied_name, &query->question.name))
+		denied.by = &verdict->denied_name;
+	denied.action = verdict->reply && verdict->reply->rcode == RCODE_NXDOMAIN ? "nxdomain" : "nodata";
+	report_once(queries, query, denied);
+}
+
+/* What the network may see of an answer becomes the reply. Takes `shown` over when it is to be granted. */
+static void reply_verdict(struct queries *queries, struct query *query, struct answer_verdict *verdict)
+{
+	if (verdict->denied)
+		report_answer(queries, query, verdict);
+	if (!verdict->reply) {
+		query_reply_code(queries, query, RCODE_SERVFAIL, EDE_NONE);
+		return;
+	}
+	if (verdict->reply->rcode == RCODE_SERVFAIL)
+		queries->counters->failed++;
+	if (!query_reply_records(queries, query, verdict->reply, -1, verdict->ede))
+		return;
+	query->shown = verdict->shown;
+	query->shown_count = verdict->shown_count;
+	verdict->shown = NULL;
+}
+
+/* An answer is there, from the cache or an upstream. It stays the caller's, and may be gone when this returns. */
+static void take_answer(struct queries *queries, struct query *query, const struct answer *answer, uint32_t age)
+{
+	const struct network *network = policy_network(queries->policy, query->client.network);
+	struct answer_verdict verdict;
+
+	verdict = judge_answer(queries->policy, network, &query->question, answer, query->chain, age, time(NULL));
+	answer_free(query->chain);
+	query->chain = verdict.chain;
+	if (verdict.chase)
+		chase(queries, query, &verdict.target);
+	else
+		reply_verdict(queries, query, &verdict);
+	answer_free(verdict.reply);
+	free(verdict.shown);
+}
+
+/* Nothing fresh is in the cache: wait for the upstream. */
+static void forward(struct queries *queries, struct query *query, const struct cache_key *key)
+{
+	bool first;
+	int error = query_wait_join(queries, query, key, &first);
+
+	if (!error && !first) {
+		queries->counters->joined++;
+		return;
+	}
+	if (!error) {
+		error = upstream_ask(queries->upstream, key);
+		if (!error) {
+			queries->counters->forwarded++;
+			return;
+		}
+		(void)query_wait_end(queries, key); /* the query was the only one */
+	}
+	query_reply_code(queries, query, RCODE_SERVFAIL, error == -ENOENT ? EDE_NO_REACHABLE_AUTHORITY : EDE_NONE);
+}
+
+static void query_look_up(struct queries *queries, struct query *query, const struct domain *name)
+{
+	const struct upstream_group *group = policy_upstream_for(queries->policy, name);
+	const struct question *question = &query->question;
+	const struct answer *answer;
+	struct cache_key key;
+	uint32_t age;
+
+	cache_key_init(&key, name, question->type, question->dnssec_ok, question->checking_disabled, group->name);
+	answer = cache_get(queries->cache, &key, uv_now(queries->loop), &age);
+	if (answer) {
+		queries->counters->cached++;
+		take_answer(queries, query, answer, age);
+	} else {
+		forward(queries, query, &key);
+	}
+}
+
+/*
+ * Judge a query's question under the policy of now.
+ * Return: true when it is to be looked up; false: it is answered or released.
+ */
+static bool judge(struct queries *queries, struct query *query)
+{
+	const struct network *network = policy_network(queries->policy, query->client.network);
+	struct question_verdict verdict;
+
+	if (!network) {
+		query_release(queries, query);
+		return false;
+	}
+	verdict = judge_question(network, &query->question, queries->host->families(queries->host->context, network), time(NULL));
+	query_move(query, QUERY_JUDGED);
+	query->specs = verdict.name.specs;
+	query->audited = verdict.name.audited;
+	if (verdict.denied || verdict.name.audited) {
+		bool nodata = verdict.step == QUESTION_NODATA;
+
+		report_verdict(queries, query, &verdict, !verdict.denied ? "allowed" : nodata ? "nodata" : "nxdomain");
+	}
+	switch (verdict.step) {
+	case QUESTION_LOOK_UP: return true;
+	case QUESTION_DENY: query_reply_code(queries, query, RCODE_NXDOMAIN, EDE_BLOCKED); break;
+	case QUESTION_NODATA: query_reply_code(queries, query, RCODE_NOERROR, verdict.denied ? EDE_BLOCKED : EDE_NONE); break;
+	case QUESTION_PTR: answer_pointer(queries, query, &verdict); break;
+	case QUESTION_ANY: answer_any(queries, query); break;
+	}
+	return false;
+}
+
+void query_receive(void *context, const struct client *client, const uint8_t *wire, size_t size)
+{
+	struct queries *queries = context;
+	struct question question;
+	struct query *query;
+	enum message_status status = message_parse_question(wire, size, &question);
+
+	queries->counters->questions++;
+	if (status == MESSAGE_DROP) {
+		queries->counters->dropped++;
+		(void)listener_reply(client, NULL, 0);
+		return;
+	}
+	if (status != MESSAGE_OK) {
+		refuse_message(queries, client, &question, status, wire, size);
+		return;
+	}
+	query = query_new(queries, client, &question);
+	if (!query) {
+		queries->counters->failed++;
+		query_reply_at_once(client, &question, RCODE_SERVFAIL);
+		return;
+	}
+	if (judge(queries, query))
+		query_look_up(queries, query, &query->question.name);
+}
+
+/* The look-up that a query waited for has ended. */
+static void resume(struct queries *queries, struct query *query, const struct answer *answer)
+{
+	if (!judge(queries, query))
+		return;
+	if (answer)
+		take_answer(queries, query, answer, 0);
+	else
+		query_reply_code(queries, query, RCODE_SERVFAIL, EDE_NO_REACHABLE_AUTHORITY);
+}
+
+void query_looked_up(void *context, const struct cache_key *key, struct answer *answer)
+{
+	struct queries *queries = context;
+	struct query *query, *next;
+
+	for (query = query_wait_end(queries, key); query; query = next) {
+		next = query->queue_next; /* it goes into another list */
+		resume(queries, query, answer);
+	}
+	if (answer)
+		cache_put(queries->cache, key, answer, uv_now(queries->loop));
+}
+
+uint64_t query_expire(struct queries *queries)
+{
+	uint64_t now = uv_now(queries->loop);
+	struct query *query, *next;
+
+	DL_FOREACH_SAFE (queries->active, query, next) {
+		if (now - query->started < QUERY_DEADLINE_MS)
+			return query->started + QUERY_DEADLINE_MS - now;
+		if (query->state != QUERY_FORWARDED)
+			continue; /* its reply leaves in this turn */
+		query_wait_leave(queries, query);
+		query_reply_code(queries, query, RCODE_SERVFAIL, EDE_NO_REACHABLE_AUTHORITY);
+	}
+	return 0;
+}

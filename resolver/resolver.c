@@ -1,1 +1,287 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The forwarder as a whole: who listens where, which policy is in force, and the turn of the loop.
+ *
+ * Theory of operation: everything that becomes ready in a turn of the loop is granted, replied to and sent together: after polling
+ * (uv_check) what packets have brought about, and before polling (uv_prepare) what timers have, so that nothing ready waits through a poll.
+ */
+
 #include "resolver/resolver.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+#include "resolver/query.h"
+
+#define DNS_PORT 53
+
+/* The two listeners of one gateway address. */
+struct place {
+	struct address address;
+	uint16_t network;
+	struct listener_udp *udp; /* owned */
+	struct listener_tcp *tcp; /* owned */
+	struct place *prev, *next;
+};
+
+struct resolver {
+	struct resolver_host host;
+	struct resolver_counters counters;
+	struct queries queries;
+	struct place *places; /* owned */
+	uv_prepare_t prepare;
+	uv_check_t check;
+	uv_timer_t timer; /* the queries' deadline */
+	bool closing;
+	unsigned int open_handles;
+};
+
+static void on_deadline(uv_timer_t *timer)
+{
+	struct resolver *resolver = timer->data;
+	uint64_t wait;
+
+	if (resolver->closing)
+		return;
+	wait = query_expire(&resolver->queries);
+	if (wait)
+		uv_timer_start(timer, on_deadline, wait, 0);
+}
+
+static void send_ready(struct resolver *resolver)
+{
+	struct place *place;
+
+	query_reply_all(&resolver->queries);
+	DL_FOREACH (resolver->places, place)
+		listener_udp_flush(place->udp);
+}
+
+static void end_of_turn(struct resolver *resolver)
+{
+	if (resolver->closing)
+		return;
+	send_ready(resolver);
+	resolver->counters.ignored = upstream_counters(resolver->queries.upstream)->ignored;
+	if (resolver->queries.active && !uv_is_active((const uv_handle_t *)&resolver->timer))
+		uv_timer_start(&resolver->timer, on_deadline, QUERY_DEADLINE_MS, 0);
+}
+
+static void on_prepare(uv_prepare_t *prepare)
+{
+	end_of_turn(prepare->data);
+}
+
+static void on_check(uv_check_t *check)
+{
+	end_of_turn(check->data);
+}
+
+/* Everything but the handles of its own. */
+static void queries_close(struct resolver *resolver)
+{
+	query_pool_close(&resolver->queries);
+	if (resolver->queries.upstream)
+		upstream_close(resolver->queries.upstream);
+	if (resolver->queries.cache)
+		cache_free(resolver->queries.cache);
+	resolver->queries.upstream = NULL;
+	resolver->queries.cache = NULL;
+}
+
+static int queries_open(struct resolver *resolver, uv_loop_t *loop, const struct policy *policy)
+{
+	struct queries *queries = &resolver->queries;
+	int error;
+
+	queries->loop = loop;
+	queries->policy = policy;
+	queries->host = &resolver->host;
+	queries->counters = &resolver->counters;
+	queries->cache = cache_new(CACHE_BYTES_MAX);
+	queries->upstream = upstream_new(loop, query_looked_up, queries);
+	error = query_pool_open(queries);
+	if (!queries->cache || !queries->upstream || error)
+		return -ENOMEM;
+	return upstream_set_groups(queries->upstream, policy);
+}
+
+struct resolver *resolver_new(uv_loop_t *loop, const struct policy *policy, const struct resolver_host *host)
+{
+	struct resolver *resolver = calloc(1, sizeof(*resolver));
+
+	if (!resolver)
+		return NULL;
+	resolver->host = *host;
+	if (!resolver->host.port)
+		resolver->host.port = DNS_PORT;
+	if (queries_open(resolver, loop, policy)) {
+		queries_close(resolver);
+		free(resolver);
+		return NULL;
+	}
+	uv_prepare_init(loop, &resolver->prepare);
+	uv_check_init(loop, &resolver->check);
+	uv_timer_init(loop, &resolver->timer);
+	resolver->prepare.data = resolver->check.data = resolver->timer.data = resolver;
+	resolver->open_handles = 3;
+	uv_prepare_start(&resolver->prepare, on_prepare);
+	uv_check_start(&resolver->check, on_check);
+	return resolver;
+}
+
+static struct place *place_find(struct resolver *resolver, const struct address *address)
+{
+	struct place *place;
+
+	DL_FOREACH (resolver->places, place) {
+		if (address_equal(&place->address, address))
+			return place;
+	}
+	return NULL;
+}
+
+static int place_open(struct resolver *resolver, struct place *place)
+{
+	const struct listener_user user = {
+		.network = place->network,
+		.receive = query_receive,
+		.context = &resolver->queries,
+		.dropped = &resolver->counters.dropped,
+	};
+	uv_loop_t *loop = resolver->queries.loop;
+	int error = listener_udp_new(loop, &place->address, resolver->host.port, &user, &place->udp);
+
+	if (error)
+		return error;
+	error = listener_tcp_new(loop, &place->address, resolver->host.port, &user, &place->tcp);
+	if (error)
+		listener_udp_close(place->udp);
+	return error;
+}
+
+static void place_close(struct resolver *resolver, struct place *place)
+{
+	query_forget_listener(&resolver->queries, place->udp);
+	query_forget_listener(&resolver->queries, place->tcp);
+	DL_DELETE(resolver->places, place);
+	listener_udp_close(place->udp);
+	listener_tcp_close(place->tcp);
+	free(place);
+}
+
+int resolver_listen(struct resolver *resolver, uint16_t network, const struct address *address)
+{
+	struct place *place = place_find(resolver, address);
+	int error;
+
+	if (place && place->network == network)
+		return 0;
+	if (place)
+		place_close(resolver, place);
+	place = calloc(1, sizeof(*place));
+	if (!place)
+		return -ENOMEM;
+	place->network = network;
+	place->address = *address;
+	error = place_open(resolver, place);
+	if (error) {
+		free(place);
+		return error;
+	}
+	DL_APPEND(resolver->places, place);
+	return 0;
+}
+
+void resolver_unlisten(struct resolver *resolver, const struct address *address)
+{
+	struct place *place = place_find(resolver, address);
+
+	if (place)
+		place_close(resolver, place);
+}
+
+static bool prefixes_equal(const struct prefix *a, const struct prefix *b, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (a[i].length != b[i].length || !address_equal(&a[i].address, &b[i].address))
+			return false;
+	}
+	return true;
+}
+
+static bool groups_equal(const struct upstream_group *a, const struct upstream_group *b)
+{
+	if (strcmp(a->name, b->name) || a->server_count != b->server_count || a->private_count != b->private_count)
+		return false;
+	for (size_t i = 0; i < a->server_count; i++) {
+		if (a->servers[i].port != b->servers[i].port || !address_equal(&a->servers[i].address, &b->servers[i].address))
+			return false;
+	}
+	return prefixes_equal(a->privates, b->privates, a->private_count);
+}
+
+/* `match` is not compared: it chooses the group, and the group's name is part of the key. */
+static bool upstreams_equal(const struct policy *a, const struct policy *b)
+{
+	if (a->upstream_count != b->upstream_count)
+		return false;
+	for (size_t i = 0; i < a->upstream_count; i++) {
+		if (!groups_equal(&a->upstreams[i], &b->upstreams[i]))
+			return false;
+	}
+	return true;
+}
+
+int resolver_set_policy(struct resolver *resolver, const struct policy *policy)
+{
+	struct queries *queries = &resolver->queries;
+	struct place *place, *next;
+	int error;
+
+	/* What is ready was judged by the old policy, and its grants mean bits of the old policy. */
+	send_ready(resolver);
+	if (!upstreams_equal(queries->policy, policy)) {
+		error = upstream_set_groups(queries->upstream, policy);
+		if (error)
+			return error;
+		cache_clear(queries->cache);
+	}
+	queries->policy = policy;
+	DL_FOREACH_SAFE (resolver->places, place, next) {
+		if (!policy_network(policy, place->network))
+			place_close(resolver, place);
+	}
+	return 0;
+}
+
+const struct resolver_counters *resolver_counters(const struct resolver *resolver)
+{
+	return &resolver->counters;
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+	struct resolver *resolver = handle->data;
+
+	if (!--resolver->open_handles)
+		free(resolver);
+}
+
+void resolver_close(struct resolver *resolver)
+{
+	struct place *place, *next;
+
+	if (resolver->closing)
+		return;
+	resolver->closing = true;
+	DL_FOREACH_SAFE (resolver->places, place, next)
+		place_close(resolver, place);
+	queries_close(resolver);
+	uv_close((uv_handle_t *)&resolver->prepare, on_closed);
+	uv_close((uv_handle_t *)&resolver->check, on_closed);
+	uv_close((uv_handle_t *)&resolver->timer, on_closed);
+}

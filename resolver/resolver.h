@@ -19,7 +19,7 @@
 /* One address to be granted before an answer leaves. */
 struct grant {
 	uint16_t network;
-	bool audited;	       /* remember the name, open nothing */
+	bool audited; /* remember the name, open nothing */
 	struct address address;
 	const struct domain *name; /* valid during the call */
 	uint64_t specs;
@@ -36,11 +36,13 @@ struct denied_question {
 	uint16_t type;
 	enum reason reason;
 	const struct rule *rule; /* NULL: the default */
-	const char *action;	 /* "nxdomain", "nodata", "formerr", "notimp" */
+	const struct domain *by; /* the name of the CNAME chain that decided; NULL: the question's own */
+	const char *action;      /* "nxdomain", "nodata", "formerr", "notimp"; "allowed" when audited */
 };
 
 struct resolver_host {
 	void *context;
+	uint16_t port; /* to listen on; 0: 53 */
 	/* Write all grants into the kernel and wait for its acknowledgement. Return: 0, or -errno: none of the replies may leave. */
 	int (*grant)(void *context, const struct grant *grants, size_t count);
 	/* Log a denied question. */
@@ -52,15 +54,27 @@ struct resolver_host {
 };
 
 struct resolver_counters {
-	uint64_t questions, denied, cached, forwarded, failed, dropped;
+	uint64_t questions; /* messages that came in */
+	uint64_t denied;    /* given to resolver_host.denied */
+	uint64_t malformed; /* refused without a name that could be logged */
+	uint64_t cached;    /* answered from the cache, per look-up */
+	uint64_t forwarded; /* look-ups at an upstream */
+	uint64_t joined;    /* questions that waited for a look-up which was under way */
+	uint64_t failed;    /* SERVFAIL: upstream, grant, deadline, memory, or too many questions */
+	uint64_t dropped;   /* no reply could be given, or the kernel did not take it */
+	uint64_t ignored;   /* upstream datagrams that answered nothing we had asked: late, broken or forged */
 };
 
 struct resolver; /* resolver.c */
 
-/** resolver_new() - @policy stays the caller's and must outlive the resolver or be replaced first. */
+/** resolver_new() - @policy stays the caller's and must outlive the resolver or be replaced first; @host is copied. NULL: no memory. */
 struct resolver *resolver_new(uv_loop_t *loop, const struct policy *policy, const struct resolver_host *host);
 
-/** resolver_set_policy() - Judge by another policy from now on; listeners of networks that are gone are closed; the cache is kept unless upstreams differ. */
+/**
+ * resolver_set_policy() - Judge by another policy from now on; the old one must still be there
+ *
+ * Listeners of networks that are gone are closed; the cache is kept unless upstreams differ. Return: 0 or -ENOMEM: the old policy stays.
+ */
 int resolver_set_policy(struct resolver *resolver, const struct policy *policy);
 
 /**

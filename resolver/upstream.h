@@ -13,13 +13,23 @@
 #include "resolver/cache.h"
 #include "resolver/message.h"
 
-#define UPSTREAM_SOCKETS 256	     /* open random-port sockets per family */
-#define UPSTREAM_LOOKUPS_MAX 4096    /* lookups in flight; more: SERVFAIL at once */
-#define UPSTREAM_RETRY_MS 700	     /* first retry, on the next server if there is one */
-#define UPSTREAM_DEADLINE_MS 2800    /* SERVFAIL after this; Docker's resolver gives up after 4 s */
-#define UPSTREAM_SOCKET_USES 2048    /* queries after which a socket is replaced by one with another port */
+#define UPSTREAM_SOCKETS     256  /* open random-port sockets per family */
+#define UPSTREAM_LOOKUPS_MAX 4096 /* lookups in flight; more: SERVFAIL at once */
+#define UPSTREAM_RETRY_MS    700  /* first retry, on the next server if there is one */
+#define UPSTREAM_DEADLINE_MS 2800 /* SERVFAIL after this; Docker's resolver gives up after 4 s */
+#define UPSTREAM_SOCKET_USES 2048 /* queries after which a socket is replaced by one with another port */
+
+#define UPSTREAM_TCP_MAX  64   /* TCP connections to servers at once */
+#define UPSTREAM_PROBE_MS 2000 /* how often a server that did not answer is asked again, beside another one */
 
 struct upstream; /* upstream.c */
+
+struct upstream_counters {
+	uint64_t sent;     /* queries over UDP */
+	uint64_t tcp;      /* queries over TCP */
+	uint64_t timeouts; /* tries without an answer in UPSTREAM_RETRY_MS */
+	uint64_t ignored;  /* datagrams that answered nothing we had asked: late, broken or forged */
+};
 
 /*
  * upstream_done - A lookup has ended
@@ -30,7 +40,8 @@ typedef void (*upstream_done)(void *context, const struct cache_key *key, struct
 /** upstream_new() - @done is called once per lookup, never from inside upstream_ask(). Return: NULL when out of memory. */
 struct upstream *upstream_new(uv_loop_t *loop, upstream_done done, void *context);
 
-/** upstream_close() - End all lookups without calling back and close all handles; memory goes when the loop has run their close callbacks. */
+/** upstream_close() - End all lookups without calling back and close all handles; memory goes when the loop has run their close callbacks.
+ */
 void upstream_close(struct upstream *upstream);
 
 /**
@@ -48,5 +59,6 @@ int upstream_set_groups(struct upstream *upstream, const struct policy *policy);
 int upstream_ask(struct upstream *upstream, const struct cache_key *key);
 
 size_t upstream_in_flight(const struct upstream *upstream);
+const struct upstream_counters *upstream_counters(const struct upstream *upstream);
 
 #endif

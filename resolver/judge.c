@@ -1,1 +1,0 @@
-#include "resolver/judge.h"

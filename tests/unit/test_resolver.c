@@ -1,0 +1,1076 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The resolver as a whole, on loopback: resolver, fake upstream servers and clients in one process and one loop.
+ *
+ * A fake server finds out from its `mode` what to do with a query. Tests step the loop until what they wait for has happened; a guard
+ * timer fails the test when it does not.
+ */
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <uv.h>
+
+#include "resolver/listener.h"
+#include "resolver/resolver.h"
+#include "resolver/upstream.h"
+
+#define GUARD_MS    8000
+#define SERVERS     2
+#define ADDRESS     0x5db8d822U /* 93.184.216.34: what servers answer */
+#define FORGED      0x08080404U
+#define REPLIES_MAX 64
+#define HEADER      12
+
+enum mode {
+	ANSWER,
+	SILENT,
+	REFUSE,    /* SERVFAIL */
+	TRUNCATE,  /* TC over UDP, an answer over TCP */
+	HALF_OPEN, /* TC over UDP, and TCP ends at once */
+	FORGE,     /* three forged answers before the true one */
+	HOLD,      /* keep the last query; release() answers it */
+	MANY,      /* 40 addresses */
+	ALIAS,     /* a CNAME alone for names that begin with "alias" */
+};
+
+struct world;
+
+struct server {
+	struct world *world;
+	enum mode mode;
+	uint16_t port;
+	unsigned int asked, asked_tcp;
+	uv_poll_t udp;
+	int udp_fd, tcp_fd, stream;
+	struct sockaddr_in held_from;
+	uint8_t held[512];
+	size_t held_size;
+};
+
+struct reply {
+	uint16_t id;
+	unsigned int rcode, answers;
+	bool truncated;
+	uint32_t address; /* of the last A record */
+	size_t size;
+};
+
+struct world {
+	uv_loop_t loop;
+	uv_timer_t guard;
+	bool timed_out;
+	struct policy *policy;
+	struct resolver *resolver;
+	uint16_t port;
+	struct server servers[SERVERS];
+	int client, stream;
+	struct reply replies[REPLIES_MAX];
+	unsigned int reply_count;
+	uint8_t pending[70000];
+	size_t pending_size;
+	/* What the host was told. */
+	unsigned int grant_calls, granted, denied;
+	int grant_error;
+	unsigned int grant_fails_for; /* network id + 1 */
+	bool reply_before_grant, network6;
+	struct grant grants[128];
+	struct domain names[128];
+	struct denied_question last_denied;
+	size_t pointers;
+};
+
+/* --- messages --- */
+
+static size_t question_end(const uint8_t *wire)
+{
+	size_t at = HEADER;
+
+	while (wire[at])
+		at += 1U + wire[at];
+	return at + 5;
+}
+
+static size_t put_record(uint8_t *out, uint16_t type, uint16_t length)
+{
+	const uint8_t fixed[] = {0xc0, HEADER, 0, (uint8_t)type, 0, CLASS_IN, 0, 0, 0, 60, (uint8_t)(length >> 8), (uint8_t)length};
+
+	memcpy(out, fixed, sizeof(fixed));
+	return sizeof(fixed);
+}
+
+static size_t put_address(uint8_t *out, uint32_t address)
+{
+	uint32_t network_order = htonl(address);
+	size_t at = put_record(out, TYPE_A, 4);
+
+	memcpy(out + at, &network_order, 4);
+	return at + 4;
+}
+
+/* Header and question of the query, as a response. */
+static size_t begin_response(const uint8_t *query, uint8_t *out, unsigned int rcode, bool truncated, unsigned int answers)
+{
+	size_t size = question_end(query);
+
+	memcpy(out, query, size);
+	out[2] = (uint8_t)(0x81 | truncated << 1);
+	out[3] = (uint8_t)(0x80 | rcode);
+	out[6] = 0;
+	out[7] = (uint8_t)answers;
+	memset(out + 8, 0, 4);
+	return size;
+}
+
+static size_t response(const struct server *server, const uint8_t *query, uint8_t *out)
+{
+	static const uint8_t target[] = "\1t\5other\7example";
+	size_t size;
+
+	if (server->mode == REFUSE)
+		return begin_response(query, out, RCODE_SERVFAIL, false, 0);
+	if (server->mode == ALIAS && query[HEADER] == 5) {
+		size = begin_response(query, out, 0, false, 1);
+		size += put_record(out + size, TYPE_CNAME, sizeof(target));
+		memcpy(out + size, target, sizeof(target));
+		return size + sizeof(target);
+	}
+	if (server->mode != MANY) {
+		size = begin_response(query, out, 0, false, 1);
+		return size + put_address(out + size, ADDRESS);
+	}
+	size = begin_response(query, out, 0, false, 40);
+	for (uint32_t i = 0; i < 40; i++)
+		size += put_address(out + size, ADDRESS + i);
+	return size;
+}
+
+/* --- fake servers --- */
+
+static void send_response(const struct server *server, const uint8_t *wire, size_t size, const struct sockaddr_in *to)
+{
+	assert_int_equal(sendto(server->udp_fd, wire, size, 0, (const struct sockaddr *)to, sizeof(*to)), size);
+}
+
+static void forge(const struct server *server, const uint8_t *query, const struct sockaddr_in *to)
+{
+	uint8_t out[512];
+	size_t size = begin_response(query, out, 0, false, 1);
+
+	size += put_address(out + size, FORGED);
+	/* From another port, then with another id, then with another letter case. */
+	assert_int_equal(sendto(server->world->servers[1].udp_fd, out, size, 0, (const struct sockaddr *)to, sizeof(*to)), size);
+	out[0] ^= 1;
+	send_response(server, out, size, to);
+	out[0] ^= 1;
+	out[HEADER + 1] ^= 0x20;
+	send_response(server, out, size, to);
+	out[HEADER + 1] ^= 0x20;
+	out[7] = 9; /* more records than there are */
+	send_response(server, out, size, to);
+}
+
+static void server_udp(uv_poll_t *poll, int status, int events)
+{
+	struct server *server = poll->data;
+	struct sockaddr_in from;
+	socklen_t length = sizeof(from);
+	uint8_t query[512], out[2048];
+	ssize_t size = recvfrom(server->udp_fd, query, sizeof(query), MSG_DONTWAIT, (struct sockaddr *)&from, &length);
+
+	(void)status;
+	(void)events;
+	if (size < HEADER)
+		return;
+	server->asked++;
+	if (server->mode == HOLD) {
+		memcpy(server->held, query, (size_t)size);
+		server->held_size = (size_t)size;
+		server->held_from = from;
+	}
+	if (server->mode == SILENT || server->mode == HOLD)
+		return;
+	if (server->mode == FORGE)
+		forge(server, query, &from);
+	if (server->mode == TRUNCATE || server->mode == HALF_OPEN)
+		send_response(server, out, begin_response(query, out, 0, true, 0), &from);
+	else
+		send_response(server, out, response(server, query, out), &from);
+}
+
+static void release(struct server *server)
+{
+	uint8_t out[2048];
+
+	assert_true(server->held_size);
+	send_response(server, out, response(server, server->held, out), &server->held_from);
+}
+
+/* Called after each step of the loop: accept, then answer when the query is there. */
+static void server_tcp(struct server *server)
+{
+	uint8_t query[512], out[2048];
+	size_t size;
+
+	if (server->stream < 0) {
+		server->stream = accept(server->tcp_fd, NULL, NULL);
+		if (server->stream < 0)
+			return;
+		server->asked_tcp++;
+	}
+	if (server->mode != HALF_OPEN) {
+		if (recv(server->stream, query, sizeof(query), MSG_DONTWAIT) <= HEADER)
+			return;
+		size = response(server, query + 2, out + 2);
+		out[0] = (uint8_t)(size >> 8);
+		out[1] = (uint8_t)size;
+		/* In two pieces, one of them half the length field. */
+		assert_int_equal(send(server->stream, out, 1, 0), 1);
+		assert_int_equal(send(server->stream, out + 1, size + 1, 0), size + 1);
+	}
+	close(server->stream);
+	server->stream = -1;
+}
+
+static int bound(int type, uint16_t *port)
+{
+	struct sockaddr_in sa = {.sin_family = AF_INET, .sin_port = htons(*port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t length = sizeof(sa);
+	int fd = socket(AF_INET, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+	assert_true(fd >= 0);
+	assert_int_equal(bind(fd, (const struct sockaddr *)&sa, sizeof(sa)), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&sa, &length), 0);
+	*port = ntohs(sa.sin_port);
+	return fd;
+}
+
+static void server_open(struct world *world, struct server *server)
+{
+	server->world = world;
+	server->tcp_fd = bound(SOCK_STREAM, &server->port);
+	server->udp_fd = bound(SOCK_DGRAM, &server->port);
+	assert_int_equal(listen(server->tcp_fd, 16), 0);
+	uv_poll_init(&world->loop, &server->udp, server->udp_fd);
+	server->udp.data = server;
+	server->stream = -1;
+	uv_poll_start(&server->udp, UV_READABLE, server_udp);
+}
+
+static void server_close(struct server *server)
+{
+	uv_close((uv_handle_t *)&server->udp, NULL);
+	close(server->udp_fd);
+	close(server->tcp_fd);
+	if (server->stream >= 0)
+		close(server->stream);
+}
+
+/* --- the host --- */
+
+static bool client_has_reply(const struct world *world)
+{
+	uint8_t octet;
+
+	return recv(world->client, &octet, 1, MSG_DONTWAIT | MSG_PEEK) >= 0;
+}
+
+static int host_grant(void *context, const struct grant *grants, size_t count)
+{
+	struct world *world = context;
+
+	world->grant_calls++;
+	if (client_has_reply(world))
+		world->reply_before_grant = true;
+	if (world->grant_error)
+		return world->grant_error;
+	for (size_t i = 0; i < count; i++) {
+		if (grants[i].network + 1U == world->grant_fails_for)
+			return -ENOSPC;
+	}
+	for (size_t i = 0; i < count; i++) {
+		assert_true(world->granted < 128);
+		world->grants[world->granted] = grants[i];
+		world->names[world->granted++] = *grants[i].name;
+	}
+	return 0;
+}
+
+static void host_denied(void *context, const struct denied_question *denied)
+{
+	struct world *world = context;
+
+	world->denied++;
+	world->last_denied = *denied;
+}
+
+static struct families host_families(void *context, const struct network *network)
+{
+	(void)network;
+	return (struct families){.ipv4 = true, .ipv6 = ((const struct world *)context)->network6};
+}
+
+static size_t host_names(void *context, uint16_t network, const struct address *address, struct domain *out, size_t max)
+{
+	const struct world *world = context;
+
+	(void)network;
+	(void)address;
+	assert_true(world->pointers <= max);
+	for (size_t i = 0; i < world->pointers; i++)
+		assert_null(domain_parse("a.allowed.example", &out[i]));
+	return world->pointers;
+}
+
+/* --- the world --- */
+
+static struct rule rule(struct policy *policy, enum rule_action action, const char *pattern)
+{
+	struct rule made = {.action = action, .kind = RULE_NAME, .ports = ports_all()};
+	const char *warning;
+
+	assert_null(pattern_parse(pattern, &made.pattern, &warning));
+	made.source.file = policy_string(policy, "test");
+	made.text = policy_string(policy, pattern);
+	return made;
+}
+
+static void network(struct policy *policy, struct network *out, const char *name)
+{
+	strcpy(out->name, name);
+	assert_true(prefix_parse("127.0.0.0/8", &out->subnet4, NULL));
+	assert_true(address_parse("127.0.0.1", &out->gateway4));
+	out->default_ports = ports_all();
+	out->lifetimes = (struct lifetimes){.min_ttl = 60, .grace = 60, .max_age = 86400, .max_addresses = 64};
+	out->rules = calloc(2, sizeof(*out->rules));
+	assert_non_null(out->rules);
+	out->rules[0] = rule(policy, RULE_ALLOW, "**.allowed.example");
+	out->rule_count = 1;
+}
+
+static struct policy *policy_make(const struct world *world, const char *denied)
+{
+	struct policy *policy = policy_new();
+	struct upstream_group *group;
+	char error[256];
+	struct source where;
+
+	assert_non_null(policy);
+	policy->networks = calloc(2, sizeof(*policy->networks));
+	assert_non_null(policy->networks);
+	policy->network_count = 2;
+	network(policy, &policy->networks[0], "web");
+	network(policy, &policy->networks[1], "jobs");
+	if (denied) {
+		policy->networks[0].rules[1] = rule(policy, RULE_DENY, denied);
+		policy->networks[0].rule_count = 2;
+	}
+	group = &policy->upstreams[policy->upstream_count - 1];
+	for (unsigned int i = 0; i < SERVERS; i++) {
+		assert_true(address_parse("127.0.0.1", &group->servers[i].address));
+		group->servers[i].port = world->servers[i].port;
+	}
+	group->server_count = SERVERS;
+	assert_int_equal(policy_finish(policy, error, sizeof(error), &where), 0);
+	return policy;
+}
+
+static struct address loopback(const char *text)
+{
+	struct address address;
+
+	assert_true(address_parse(text, &address));
+	return address;
+}
+
+static void on_guard(uv_timer_t *timer)
+{
+	((struct world *)timer->data)->timed_out = true;
+}
+
+static int setup(void **state)
+{
+	struct world *world = calloc(1, sizeof(*world));
+	struct resolver_host host = {
+		.context = world, .grant = host_grant, .denied = host_denied, .families = host_families, .names = host_names};
+	struct address web = loopback("127.0.0.1"), jobs = loopback("127.0.0.2");
+	uint16_t any = 0;
+	int probe;
+
+	assert_non_null(world);
+	uv_loop_init(&world->loop);
+	uv_timer_init(&world->loop, &world->guard);
+	world->guard.data = world;
+	for (unsigned int i = 0; i < SERVERS; i++)
+		server_open(world, &world->servers[i]);
+	world->policy = policy_make(world, NULL);
+	probe = bound(SOCK_STREAM, &world->port); /* a port that is free now */
+	close(probe);
+	host.port = world->port;
+	world->resolver = resolver_new(&world->loop, world->policy, &host);
+	assert_non_null(world->resolver);
+	assert_int_equal(resolver_listen(world->resolver, world->policy->networks[0].id, &web), 0);
+	assert_int_equal(resolver_listen(world->resolver, world->policy->networks[0].id, &web), 0);
+	assert_int_equal(resolver_listen(world->resolver, world->policy->networks[1].id, &jobs), 0);
+	world->client = bound(SOCK_DGRAM, &any);
+	world->stream = -1;
+	*state = world;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct world *world = *state;
+
+	resolver_close(world->resolver);
+	for (unsigned int i = 0; i < SERVERS; i++)
+		server_close(&world->servers[i]);
+	uv_close((uv_handle_t *)&world->guard, NULL);
+	uv_run(&world->loop, UV_RUN_DEFAULT);
+	assert_int_equal(uv_loop_close(&world->loop), 0);
+	policy_free(world->policy);
+	close(world->client);
+	if (world->stream >= 0)
+		close(world->stream);
+	free(world);
+	return 0;
+}
+
+/* --- clients --- */
+
+static size_t build_question(const char *text, uint16_t id, uint16_t type, uint8_t out[512])
+{
+	struct domain name;
+	size_t size;
+
+	assert_null(domain_parse(text, &name));
+	size = message_build_query(id, &name, type, false, false, NULL, out, 512);
+	assert_true(size);
+	return size;
+}
+
+static void ask_wire(struct world *world, const char *listener, const uint8_t *wire, size_t size)
+{
+	struct address address = loopback(listener);
+	struct sockaddr_storage sa;
+	socklen_t length = address_to_sockaddr(&address, world->port, &sa);
+
+	assert_int_equal(sendto(world->client, wire, size, 0, (const struct sockaddr *)&sa, length), size);
+}
+
+static void ask_at(struct world *world, const char *listener, const char *name, uint16_t id, uint16_t type)
+{
+	uint8_t wire[512];
+
+	ask_wire(world, listener, wire, build_question(name, id, type, wire));
+}
+
+static void ask(struct world *world, const char *name, uint16_t id)
+{
+	ask_at(world, "127.0.0.1", name, id, TYPE_A);
+}
+
+static void take_reply(struct world *world, const uint8_t *wire, size_t size)
+{
+	struct reply *reply = &world->replies[world->reply_count++];
+	uint32_t address;
+	size_t last;
+
+	assert_true(world->reply_count <= REPLIES_MAX && size >= HEADER && wire[2] & 0x80);
+	reply->id = message_peek_id(wire);
+	reply->rcode = wire[3] & 15;
+	reply->truncated = wire[2] & 2;
+	reply->answers = wire[7];
+	reply->size = size;
+	if (reply->answers && !reply->truncated) { /* an OPT of 11 octets follows the last record when there was one in the question */
+		last = size - 4 - (wire[11] ? 11 : 0);
+		memcpy(&address, wire + last, 4);
+		reply->address = ntohl(address);
+	}
+}
+
+static void read_stream(struct world *world)
+{
+	ssize_t size =
+		recv(world->stream, world->pending + world->pending_size, sizeof(world->pending) - world->pending_size, MSG_DONTWAIT);
+	size_t at = 0, length;
+
+	if (size > 0)
+		world->pending_size += (size_t)size;
+	while (world->pending_size - at >= 2) {
+		length = (size_t)world->pending[at] << 8 | world->pending[at + 1];
+		if (world->pending_size - at < 2 + length)
+			break;
+		take_reply(world, world->pending + at + 2, length);
+		at += 2 + length;
+	}
+	world->pending_size -= at;
+	memmove(world->pending, world->pending + at, world->pending_size);
+}
+
+static void step(struct world *world)
+{
+	uint8_t wire[2048];
+	ssize_t size;
+
+	uv_run(&world->loop, UV_RUN_NOWAIT);
+	for (unsigned int i = 0; i < SERVERS; i++)
+		server_tcp(&world->servers[i]);
+	while ((size = recv(world->client, wire, sizeof(wire), MSG_DONTWAIT)) > 0)
+		take_reply(world, wire, (size_t)size);
+	if (world->stream >= 0)
+		read_stream(world);
+	usleep(500);
+}
+
+#define run_until(world, condition)                                                                                                        \
+	do {                                                                                                                               \
+		(world)->timed_out = false;                                                                                                \
+		uv_timer_start(&(world)->guard, on_guard, GUARD_MS, 0);                                                                    \
+		while (!(condition) && !(world)->timed_out)                                                                                \
+			step(world);                                                                                                       \
+		uv_timer_stop(&(world)->guard);                                                                                            \
+		assert_true(condition);                                                                                                    \
+	} while (0)
+
+static void run_for(struct world *world, unsigned int steps)
+{
+	for (unsigned int i = 0; i < steps; i++)
+		step(world);
+}
+
+static void assert_address(const struct reply *reply, uint16_t id)
+{
+	assert_int_equal(reply->id, id);
+	assert_int_equal(reply->rcode, RCODE_NOERROR);
+	assert_int_equal(reply->answers, 1);
+	assert_int_equal(reply->address, ADDRESS);
+}
+
+static void connect_stream(struct world *world)
+{
+	struct sockaddr_in sa = {.sin_family = AF_INET, .sin_port = htons(world->port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+
+	world->stream = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_true(world->stream >= 0);
+	assert_int_equal(connect(world->stream, (const struct sockaddr *)&sa, sizeof(sa)), 0);
+}
+
+static size_t frame(const char *name, uint16_t id, uint8_t *out)
+{
+	uint8_t wire[512];
+	size_t size = build_question(name, id, TYPE_A, wire);
+
+	out[0] = (uint8_t)(size >> 8);
+	out[1] = (uint8_t)size;
+	memcpy(out + 2, wire, size);
+	return 2 + size;
+}
+
+/* --- tests --- */
+
+static void test_allowed_name_is_granted_before_the_reply(void **state)
+{
+	struct world *world = *state;
+	struct domain name;
+
+	ask(world, "a.allowed.example", 7);
+	run_until(world, world->reply_count == 1);
+	assert_address(&world->replies[0], 7);
+	assert_int_equal(world->granted, 1);
+	assert_false(world->reply_before_grant);
+	assert_int_equal(world->grants[0].network, world->policy->networks[0].id);
+	assert_int_equal(world->grants[0].seconds, 120);
+	assert_int_equal(world->grants[0].specs, 1);
+	assert_null(domain_parse("a.allowed.example", &name));
+	assert_true(domain_equal(&world->names[0], &name));
+	assert_int_equal(world->servers[0].asked, 1);
+	assert_int_equal(world->denied, 0);
+}
+
+static void test_cached_answer_is_granted_again(void **state)
+{
+	struct world *world = *state;
+
+	ask(world, "a.allowed.example", 1);
+	run_until(world, world->reply_count == 1);
+	ask_at(world, "127.0.0.2", "a.allowed.example", 2, TYPE_A);
+	run_until(world, world->reply_count == 2);
+	assert_int_equal(world->servers[0].asked, 1);
+	assert_int_equal(world->granted, 2);
+	assert_int_equal(world->grants[1].network, world->policy->networks[1].id);
+	assert_false(world->reply_before_grant);
+	assert_int_equal(resolver_counters(world->resolver)->cached, 1);
+}
+
+static void test_denied_name_never_reaches_an_upstream(void **state)
+{
+	struct world *world = *state;
+
+	ask(world, "secret.evil.example", 9);
+	run_until(world, world->reply_count == 1);
+	run_for(world, 20);
+	assert_int_equal(world->replies[0].rcode, RCODE_NXDOMAIN);
+	assert_int_equal(world->servers[0].asked + world->servers[1].asked, 0);
+	assert_int_equal(world->denied, 1);
+	assert_int_equal(world->last_denied.reason, REASON_NAME_NOT_ALLOWED);
+	assert_int_equal(world->last_denied.protocol, IPPROTO_UDP);
+	assert_string_equal(world->last_denied.action, "nxdomain");
+	assert_int_equal(world->grant_calls, 0);
+}
+
+static void test_missing_family_is_nodata(void **state)
+{
+	struct world *world = *state;
+
+	ask_at(world, "127.0.0.1", "a.allowed.example", 4, TYPE_AAAA);
+	run_until(world, world->reply_count == 1);
+	assert_int_equal(world->replies[0].rcode, RCODE_NOERROR);
+	assert_int_equal(world->replies[0].answers, 0);
+	assert_int_equal(world->servers[0].asked, 0);
+	assert_int_equal(world->denied, 0); /* nothing was refused */
+}
+
+static void test_equal_questions_are_joined(void **state)
+{
+	struct world *world = *state;
+
+	world->servers[0].mode = HOLD;
+	ask(world, "a.allowed.example", 1);
+	ask(world, "a.allowed.example", 2);
+	ask_at(world, "127.0.0.2", "a.allowed.example", 3, TYPE_A);
+	run_until(world, resolver_counters(world->resolver)->joined == 2 && world->servers[0].asked == 1);
+	release(&world->servers[0]);
+	run_until(world, world->reply_count == 3);
+	assert_int_equal(world->servers[0].asked, 1);
+	assert_int_equal(world->replies[0].id ^ world->replies[1].id ^ world->replies[2].id, 1 ^ 2 ^ 3);
+	/* One grant per network: the two questions of the first are the same. */
+	assert_int_equal(world->granted, 2);
+	assert_int_equal(world->grant_calls, 1);
+}
+
+static void test_silent_server_is_left_for_the_next(void **state)
+{
+	struct world *world = *state;
+
+	world->servers[0].mode = SILENT;
+	ask(world, "a.allowed.example", 1);
+	run_until(world, world->reply_count == 1);
+	assert_address(&world->replies[0], 1);
+	assert_int_equal(world->servers[0].asked, 1);
+	assert_int_equal(world->servers[1].asked, 1);
+	ask(world, "b.allowed.example", 2); /* now the second server comes first */
+	run_until(world, world->reply_count == 2);
+	assert_int_equal(world->servers[0].asked, 1);
+	assert_int_equal(world->servers[1].asked, 2);
+}
+
+static void test_revived_server_is_noticed(void **state)
+{
+	struct world *world = *state;
+	char name[] = "a0.allowed.example";
+
+	world->servers[0].mode = SILENT;
+	ask(world, "a.allowed.example", 1);
+	run_until(world, world->reply_count == 1);
+	world->servers[0].mode = ANSWER;
+	/* Sooner or later a question is sent to both, and then the first is asked first again. */
+	for (unsigned int i = 0; i < 60 && world->servers[0].asked < 2; i++) {
+		name[1] = (char)('0' + i % 10);
+		name[0] = (char)('b' + i / 10);
+		ask(world, name, 2);
+		run_until(world, world->reply_count == i + 2);
+		run_for(world, 100);
+	}
+	assert_int_equal(world->servers[0].asked, 2);
+	world->servers[1].asked = 0;
+	ask(world, "z.allowed.example", 3);
+	run_until(world, world->servers[0].asked == 3);
+	assert_int_equal(world->servers[1].asked, 0);
+}
+
+static void test_refusal_leads_to_the_next_server_at_once(void **state)
+{
+	struct world *world = *state;
+
+	world->servers[0].mode = REFUSE;
+	world->servers[1].mode = HOLD;
+	ask(world, "a.allowed.example", 1);
+	run_until(world, world->servers[1].asked == 1);
+	assert_int_equal(world->servers[0].asked, 1);
+	release(&world->servers[1]);
+	run_until(world, world->reply_count == 1);
+	assert_address(&world->replies[0], 1);
+	assert_int_equal(world->servers[1].asked, 1);
+}
+
+static void test_refusal_of_all_servers_is_servfail(void **state)
+{
+	struct world *world = *state;
+
+	world->servers[0].mode = world->servers[1].mode = REFUSE;
+	ask(world, "a.allowed.example", 1);
+	run_until(world, world->reply_count == 1);
+	assert_int_equal(world->replies[0].rcode, RCODE_SERVFAIL);
+	assert_int_equal(world->servers[0].asked + world->servers[1].asked, 2);
+	assert_int_equal(world->granted, 0);
+}
+
+static void test_silence_of_all_servers_is_servfail(void **state)
+{
+	struct world *world = *state;
+
+	world->servers[0].mode = world->servers[1].mode = SILENT;
+	ask(world, "a.allowed.example", 1);
+	run_until(world, world->reply_count == 1);
+	assert_int_equal(world->replies[0].rcode, RCODE_SERVFAIL);
+	assert_true(world->servers[0].asked >= 2 && world->servers[1].asked >= 2);
+}
+
+static void test_late_answer_of_the_first_server_counts(void **state)
+{
+	struct world *world = *state;
+
+	world->servers[0].mode = HOLD;
+	world->servers[1].mode = SILENT;
+	ask(world, "a.allowed.example", 1);
+	run_until(world, world->servers[1].asked == 1);
+	release(&world->servers[0]);
+	run_until(world, world->reply_count == 1);
+	assert_address(&world->replies[0], 1);
+}
+
+static void test_truncated_answer_is_asked_for_over_tcp(void **state)
+{
+	struct world *world = *state;
+
+	world->servers[0].mode = TRUNCATE;
+	ask(world, "a.allowed.example", 1);
+	run_until(world, world->reply_count == 1);
+	assert_address(&world->replies[0], 1);
+	assert_int_equal(world->servers[0].asked_tcp, 1);
+	assert_int_equal(world->granted, 1);
+}
+
+static void test_broken_tcp_leads_to_the_next_server(void **state)
+{
+	struct world *world = *state;
+
+	world->servers[0].mode = HALF_OPEN;
+	ask(world, "a.allowed.example", 1);
+	run_until(world, world->reply_count == 1);
+	assert_address(&world->replies[0], 1);
+	assert_int_equal(world->servers[0].asked, 1);
+	assert_int_equal(world->servers[1].asked, 1);
+}
+
+static void test_forged_answers_are_ignored(void **state)
+{
+	struct world *world = *state;
+
+	world->servers[0].mode = FORGE;
+	ask(world, "a.allowed.example", 1);
+	run_until(world, world->reply_count == 1);
+	assert_address(&world->replies[0], 1);
+	assert_int_equal(world->granted, 1);
+	assert_int_equal(resolver_counters(world->resolver)->ignored, 4);
+	run_for(world, 20);
+	assert_int_equal(world->reply_count, 1);
+}
+
+static void test_failed_grant_is_servfail(void **state)
+{
+	struct world *world = *state;
+
+	world->grant_error = -ENOSPC;
+	ask(world, "a.allowed.example", 1);
+	run_until(world, world->reply_count == 1);
+	assert_int_equal(world->replies[0].rcode, RCODE_SERVFAIL);
+	assert_int_equal(world->replies[0].answers, 0);
+	world->grant_error = 0;
+	ask(world, "a.allowed.example", 2);
+	run_until(world, world->reply_count == 2);
+	assert_address(&world->replies[1], 2);
+}
+
+static void test_failed_grant_of_one_network_leaves_others_alone(void **state)
+{
+	struct world *world = *state;
+
+	world->servers[0].mode = HOLD;
+	world->grant_fails_for = world->policy->networks[1].id + 1U;
+	ask(world, "a.allowed.example", 1);
+	ask_at(world, "127.0.0.2", "a.allowed.example", 2, TYPE_A);
+	run_until(world, resolver_counters(world->resolver)->joined == 1 && world->servers[0].asked == 1);
+	release(&world->servers[0]);
+	run_until(world, world->reply_count == 2);
+	for (unsigned int i = 0; i < 2; i++)
+		assert_int_equal(world->replies[i].rcode, world->replies[i].id == 1 ? RCODE_NOERROR : RCODE_SERVFAIL);
+	assert_int_equal(world->granted, 1);
+}
+
+static void test_cut_off_reply_grants_nothing(void **state)
+{
+	struct world *world = *state;
+	uint8_t wire[600];
+	size_t size = build_question("a.allowed.example", 1, TYPE_A, wire);
+
+	world->servers[0].mode = MANY;
+	wire[11] = 0; /* without the OPT of 11 octets: 512 octets */
+	ask_wire(world, "127.0.0.1", wire, size - 11);
+	run_until(world, world->reply_count == 1);
+	assert_true(world->replies[0].truncated);
+	assert_true(world->replies[0].size <= 512);
+	assert_int_equal(world->grant_calls, 0);
+	connect_stream(world);
+	size = frame("a.allowed.example", 2, wire);
+	assert_int_equal(send(world->stream, wire, size, 0), size);
+	run_until(world, world->reply_count == 2);
+	assert_int_equal(world->replies[1].answers, 40);
+	assert_int_equal(world->granted, 40);
+}
+
+static void test_chain_is_chased(void **state)
+{
+	struct world *world = *state;
+	struct domain name;
+
+	world->servers[0].mode = ALIAS;
+	ask(world, "alias.allowed.example", 1);
+	run_until(world, world->reply_count == 1);
+	assert_int_equal(world->servers[0].asked, 2);
+	assert_int_equal(world->replies[0].answers, 2);
+	assert_int_equal(world->replies[0].address, ADDRESS);
+	assert_int_equal(world->granted, 1);
+	assert_null(domain_parse("alias.allowed.example", &name));
+	assert_true(domain_equal(&world->names[0], &name));
+}
+
+static void test_pointer_is_answered_from_leases(void **state)
+{
+	struct world *world = *state;
+
+	world->pointers = 1;
+	ask_at(world, "127.0.0.1", "34.216.184.93.in-addr.arpa", 1, TYPE_PTR);
+	run_until(world, world->reply_count == 1);
+	assert_int_equal(world->replies[0].answers, 1);
+	world->pointers = 0;
+	ask_at(world, "127.0.0.1", "34.216.184.93.in-addr.arpa", 2, TYPE_PTR);
+	run_until(world, world->reply_count == 2);
+	assert_int_equal(world->replies[1].rcode, RCODE_NXDOMAIN);
+	assert_int_equal(world->denied, 1);
+	assert_int_equal(world->servers[0].asked, 0);
+}
+
+static void test_any_is_answered_with_one_record(void **state)
+{
+	struct world *world = *state;
+
+	ask_at(world, "127.0.0.1", "a.allowed.example", 1, TYPE_ANY);
+	run_until(world, world->reply_count == 1);
+	assert_int_equal(world->replies[0].answers, 1);
+	assert_int_equal(world->servers[0].asked, 0);
+}
+
+static void test_refused_messages_get_a_code(void **state)
+{
+	struct world *world = *state;
+	uint8_t wire[512];
+	size_t size = build_question("a.allowed.example", 5, TYPE_AXFR, wire);
+
+	ask_wire(world, "127.0.0.1", wire, size);
+	run_until(world, world->reply_count == 1);
+	assert_int_equal(world->replies[0].rcode, RCODE_NOTIMP);
+	assert_int_equal(world->last_denied.reason, REASON_UNSUPPORTED);
+	size = build_question("a.allowed.example", 6, TYPE_A, wire);
+	wire[5] = 2; /* questions */
+	ask_wire(world, "127.0.0.1", wire, size);
+	run_until(world, world->reply_count == 2);
+	assert_int_equal(world->replies[1].rcode, RCODE_FORMERR);
+	wire[2] |= 0x80; /* a response: no answer at all */
+	ask_wire(world, "127.0.0.1", wire, size);
+	run_until(world, resolver_counters(world->resolver)->dropped == 1);
+	assert_int_equal(world->servers[0].asked, 0);
+}
+
+static void test_policy_of_the_moment_judges_the_answer(void **state)
+{
+	struct world *world = *state;
+	struct policy *other = policy_make(world, "**.allowed.example");
+
+	policy_inherit_ids(other, world->policy);
+	world->servers[0].mode = HOLD;
+	ask(world, "a.allowed.example", 1);
+	run_until(world, world->servers[0].asked == 1);
+	assert_int_equal(resolver_set_policy(world->resolver, other), 0);
+	policy_free(world->policy);
+	world->policy = other;
+	release(&world->servers[0]);
+	run_until(world, world->reply_count == 1);
+	assert_int_equal(world->replies[0].rcode, RCODE_NXDOMAIN);
+	assert_int_equal(world->last_denied.reason, REASON_DENIED_BY_RULE);
+	assert_int_equal(world->granted, 0);
+}
+
+static void test_closed_listener_takes_its_questions_along(void **state)
+{
+	struct world *world = *state;
+	struct address web = loopback("127.0.0.1");
+	uint8_t wire[512];
+	size_t size = frame("b.allowed.example", 2, wire);
+
+	world->servers[0].mode = HOLD;
+	ask(world, "a.allowed.example", 1);
+	connect_stream(world);
+	assert_int_equal(send(world->stream, wire, size, 0), size);
+	run_until(world, world->servers[0].asked == 2);
+	resolver_unlisten(world->resolver, &web);
+	release(&world->servers[0]);
+	run_for(world, 50);
+	assert_int_equal(world->reply_count, 0);
+	assert_int_equal(world->granted, 0);
+	/* The address is free again, also for another network. */
+	assert_int_equal(resolver_listen(world->resolver, world->policy->networks[1].id, &web), 0);
+	world->servers[0].mode = ANSWER;
+	ask(world, "c.allowed.example", 3);
+	run_until(world, world->reply_count == 1);
+	assert_int_equal(world->grants[0].network, world->policy->networks[1].id);
+}
+
+static void test_tcp_questions_are_pipelined(void **state)
+{
+	struct world *world = *state;
+	uint8_t wire[2048];
+	size_t size = frame("hold.allowed.example", 1, wire);
+
+	/* The first waits for its upstream, the others overtake it; one is denied. */
+	world->servers[0].mode = HOLD;
+	connect_stream(world);
+	assert_int_equal(send(world->stream, wire, size, 0), size);
+	run_until(world, world->servers[0].asked == 1);
+	size = frame("secret.evil.example", 2, wire);
+	size += frame("hold.allowed.example", 3, wire + size);
+	size += frame("more.evil.example", 4, wire + size);
+	assert_int_equal(send(world->stream, wire, size - 3, 0), size - 3);
+	run_until(world, world->reply_count == 1);
+	assert_int_equal(world->replies[0].id, 2);
+	assert_int_equal(send(world->stream, wire + size - 3, 3, 0), 3);
+	run_until(world, world->reply_count == 2);
+	assert_int_equal(world->replies[1].id, 4);
+	assert_int_equal(world->last_denied.protocol, IPPROTO_TCP);
+	/* A client may close its side and still gets its replies. */
+	assert_int_equal(shutdown(world->stream, SHUT_WR), 0);
+	run_for(world, 10);
+	release(&world->servers[0]);
+	run_until(world, world->reply_count == 4);
+	assert_int_equal(world->replies[2].id + world->replies[3].id, 4);
+	run_until(world, recv(world->stream, wire, sizeof(wire), MSG_DONTWAIT) == 0);
+}
+
+static void test_tcp_question_flood_is_answered_in_full(void **state)
+{
+	struct world *world = *state;
+	uint8_t wire[8192];
+	size_t size = 0;
+
+	/* More than may be in progress at once. */
+	for (uint16_t i = 0; i < LISTENER_TCP_PENDING_MAX + 20; i++)
+		size += frame("secret.evil.example", i, wire + size);
+	connect_stream(world);
+	assert_int_equal(send(world->stream, wire, size, 0), size);
+	run_until(world, world->reply_count == LISTENER_TCP_PENDING_MAX + 20);
+}
+
+static void test_oversized_tcp_question_ends_the_connection(void **state)
+{
+	struct world *world = *state;
+	const uint8_t prefix[] = {0xff, 0xff, 0};
+	uint8_t octet;
+
+	connect_stream(world);
+	assert_int_equal(send(world->stream, prefix, sizeof(prefix), 0), sizeof(prefix));
+	run_until(world, recv(world->stream, &octet, 1, MSG_DONTWAIT) == 0 || errno == ECONNRESET);
+}
+
+static void test_tcp_connections_of_one_source_are_limited(void **state)
+{
+	struct world *world = *state;
+	int first, others[LISTENER_TCP_SOURCE_MAX];
+	uint8_t octet;
+
+	connect_stream(world);
+	first = world->stream;
+	run_for(world, 5);
+	for (unsigned int i = 0; i < LISTENER_TCP_SOURCE_MAX; i++) {
+		connect_stream(world);
+		others[i] = world->stream;
+		run_for(world, 2);
+	}
+	world->stream = -1;
+	run_until(world, recv(first, &octet, 1, MSG_DONTWAIT) == 0); /* the oldest idle one has made room */
+	assert_int_equal(recv(others[LISTENER_TCP_SOURCE_MAX - 1], &octet, 1, MSG_DONTWAIT), -1);
+	close(first);
+	for (unsigned int i = 0; i < LISTENER_TCP_SOURCE_MAX; i++)
+		close(others[i]);
+}
+
+static void test_close_with_lookups_in_flight(void **state)
+{
+	struct world *world = *state;
+	uint8_t wire[512];
+	size_t size = frame("b.allowed.example", 2, wire);
+
+	world->servers[0].mode = SILENT;
+	ask(world, "a.allowed.example", 1);
+	connect_stream(world);
+	assert_int_equal(send(world->stream, wire, size, 0), size);
+	run_until(world, world->servers[0].asked == 2);
+	/* teardown closes, and the sanitizers look */
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		TEST(test_allowed_name_is_granted_before_the_reply),
+		TEST(test_cached_answer_is_granted_again),
+		TEST(test_denied_name_never_reaches_an_upstream),
+		TEST(test_missing_family_is_nodata),
+		TEST(test_equal_questions_are_joined),
+		TEST(test_silent_server_is_left_for_the_next),
+		TEST(test_revived_server_is_noticed),
+		TEST(test_refusal_leads_to_the_next_server_at_once),
+		TEST(test_refusal_of_all_servers_is_servfail),
+		TEST(test_silence_of_all_servers_is_servfail),
+		TEST(test_late_answer_of_the_first_server_counts),
+		TEST(test_truncated_answer_is_asked_for_over_tcp),
+		TEST(test_broken_tcp_leads_to_the_next_server),
+		TEST(test_forged_answers_are_ignored),
+		TEST(test_failed_grant_is_servfail),
+		TEST(test_failed_grant_of_one_network_leaves_others_alone),
+		TEST(test_cut_off_reply_grants_nothing),
+		TEST(test_chain_is_chased),
+		TEST(test_pointer_is_answered_from_leases),
+		TEST(test_any_is_answered_with_one_record),
+		TEST(test_refused_messages_get_a_code),
+		TEST(test_policy_of_the_moment_judges_the_answer),
+		TEST(test_closed_listener_takes_its_questions_along),
+		TEST(test_tcp_questions_are_pipelined),
+		TEST(test_tcp_question_flood_is_answered_in_full),
+		TEST(test_oversized_tcp_question_ends_the_connection),
+		TEST(test_tcp_connections_of_one_source_are_limited),
+		TEST(test_close_with_lookups_in_flight),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
