@@ -1,1 +1,304 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Packets that the kernel did not let pass: what they are, and why.
+ *
+ * Both functions are pure. Packets are hostile and may be cut short by the copy length of the queue: `left` always holds what may still be read.
+ */
 #include "gateway/classify.h"
+
+#include <netinet/in.h>
+#include <string.h>
+
+#define IPV6_EXTENSIONS_MAX 8 /* headers between the IPv6 header and the transport */
+#define TCP_FLAGS_OFFSET 13
+
+/* The rest of a packet while it is taken apart. */
+struct cursor {
+	const uint8_t *at;
+	size_t left;
+};
+
+static uint16_t get16(const uint8_t *bytes)
+{
+	return (uint16_t)(bytes[0] << 8 | bytes[1]);
+}
+
+static bool skip(struct cursor *cursor, size_t size)
+{
+	if (size > cursor->left)
+		return false;
+	cursor->at += size;
+	cursor->left -= size;
+	return true;
+}
+
+/* Do not read beyond what the IP header says; 0 means that the packet is too large for the field (jumbogram, BIG TCP). */
+static void limit(struct cursor *cursor, size_t size)
+{
+	if (size > 0 && size < cursor->left)
+		cursor->left = size;
+}
+
+static bool parse_ports(const struct cursor *cursor, size_t header, struct flow *out)
+{
+	if (cursor->left < header)
+		return false;
+	out->source_port = get16(cursor->at);
+	out->destination_port = get16(cursor->at + 2);
+	return true;
+}
+
+static bool parse_tcp(const struct cursor *cursor, struct flow *out)
+{
+	if (!parse_ports(cursor, 20, out))
+		return false;
+	out->tcp_flags = cursor->at[TCP_FLAGS_OFFSET];
+	return cursor->at[12] >> 4 >= 5;
+}
+
+static bool parse_udp(const struct cursor *cursor, struct flow *out)
+{
+	if (!parse_ports(cursor, 8, out))
+		return false;
+	uint16_t length = get16(cursor->at + 4);
+	return length == 0 || length >= 8;
+}
+
+static bool parse_icmp(const struct cursor *cursor, struct flow *out)
+{
+	if (cursor->left < 8)
+		return false;
+	out->icmp_type = cursor->at[0];
+	return true;
+}
+
+static bool parse_transport(const struct cursor *cursor, struct flow *out)
+{
+	if (out->fragment)
+		return true;
+	switch (out->protocol) {
+	case IPPROTO_TCP: return parse_tcp(cursor, out);
+	case IPPROTO_UDP: return parse_udp(cursor, out);
+	case IPPROTO_UDPLITE: return parse_ports(cursor, 8, out);
+	case IPPROTO_SCTP:
+	case IPPROTO_DCCP: return parse_ports(cursor, 12, out);
+	case IPPROTO_ICMP:
+	case IPPROTO_ICMPV6: return parse_icmp(cursor, out);
+	default: return true; /* others have no ports that we know */
+	}
+}
+
+/* RFC 791 */
+static bool parse_ipv4(struct cursor *cursor, struct flow *out)
+{
+	const uint8_t *ip = cursor->at;
+	if (cursor->left < 20)
+		return false;
+	out->source = address_from_bytes(AF_INET, ip + 12);
+	out->destination = address_from_bytes(AF_INET, ip + 16);
+	out->protocol = ip[9];
+	out->fragment = (get16(ip + 6) & 0x1fff) != 0;
+	size_t header = (size_t)(ip[0] & 0xf) * 4, total = get16(ip + 2);
+	if (header < 20 || (total > 0 && total < header))
+		return false;
+	limit(cursor, total);
+	return skip(cursor, header) && parse_transport(cursor, out);
+}
+
+/*
+ * Step over one extension header (RFC 8200 section 4, RFC 4302). Return: true when @out->protocol names the next thing to look at.
+ */
+static bool skip_extension(struct cursor *cursor, struct flow *out)
+{
+	size_t size;
+	if (cursor->left < 8)
+		return false;
+	if (out->protocol == IPPROTO_FRAGMENT) {
+		size = 8;
+		out->fragment = (get16(cursor->at + 2) & 0xfff8) != 0;
+	} else if (out->protocol == IPPROTO_AH) {
+		size = ((size_t)cursor->at[1] + 2) * 4;
+	} else {
+		size = ((size_t)cursor->at[1] + 1) * 8;
+	}
+	out->protocol = cursor->at[0];
+	return skip(cursor, size);
+}
+
+static bool is_extension(uint8_t protocol)
+{
+	return protocol == IPPROTO_HOPOPTS || protocol == IPPROTO_ROUTING || protocol == IPPROTO_DSTOPTS || protocol == IPPROTO_FRAGMENT ||
+	       protocol == IPPROTO_AH;
+}
+
+/* RFC 8200 */
+static bool parse_ipv6(struct cursor *cursor, struct flow *out)
+{
+	const uint8_t *ip = cursor->at;
+	if (cursor->left < 40)
+		return false;
+	out->source = address_from_bytes(AF_INET6, ip + 8);
+	out->destination = address_from_bytes(AF_INET6, ip + 24);
+	out->protocol = ip[6];
+	size_t payload = get16(ip + 4);
+	skip(cursor, 40);
+	limit(cursor, payload);
+	for (unsigned int i = 0; is_extension(out->protocol) && !out->fragment; i++) {
+		if (i == IPV6_EXTENSIONS_MAX || !skip_extension(cursor, out))
+			return false;
+	}
+	return parse_transport(cursor, out);
+}
+
+bool classify_packet(const uint8_t *packet, size_t size, struct flow *out)
+{
+	struct cursor cursor = {.at = packet, .left = size};
+	memset(out, 0, sizeof(*out));
+	if (size == 0)
+		return false;
+	if (packet[0] >> 4 == 4)
+		return parse_ipv4(&cursor, out);
+	if (packet[0] >> 4 == 6)
+		return parse_ipv6(&cursor, out);
+	return false;
+}
+
+/* What is known when a flow is judged. */
+struct judgement {
+	const struct policy *policy;
+	const struct network *network;
+	const struct lease_table *leases;
+	const struct flow *flow;
+	const struct lease *lease; /* what best names the destination, or NULL */
+	uint64_t now;
+	time_t wall;
+};
+
+static bool is_full_length(const struct prefix *prefix)
+{
+	return prefix->length == address_bits(&prefix->address);
+}
+
+/* Another network, or one of the gateway's own addresses. */
+static bool is_isolated(const struct judgement *j)
+{
+	const struct address *to = &j->flow->destination;
+	for (size_t i = 0; i < j->policy->network_count; i++) {
+		const struct network *other = &j->policy->networks[i];
+		if (other->id != j->network->id && (prefix_contains(&other->subnet4, to) || prefix_contains(&other->subnet6, to)))
+			return true;
+	}
+	for (size_t i = 0; i < j->policy->own_count; i++) {
+		if (is_full_length(&j->policy->own[i]) && address_equal(&j->policy->own[i].address, to))
+			return true;
+	}
+	return false;
+}
+
+static bool has_transport(const struct flow *flow)
+{
+	return (flow->protocol == IPPROTO_TCP || flow->protocol == IPPROTO_UDP) && !flow->fragment;
+}
+
+/* Do @specs, bits of the network's port specifications, cover the flow's port? */
+static bool specs_cover(const struct judgement *j, uint64_t specs)
+{
+	for (size_t i = 0; i < j->network->spec_count; i++) {
+		if ((specs >> i & 1) && ports_contains(&j->network->specs[i], j->flow->protocol, j->flow->destination_port))
+			return true;
+	}
+	return false;
+}
+
+/* Does any live lease of the network allow the flow? Not only the one that names it best: another name may have other ports. */
+static bool is_leased(const struct judgement *j)
+{
+	uint64_t covering = 0;
+	for (size_t i = 0; i < j->network->spec_count; i++) {
+		if (ports_contains(&j->network->specs[i], j->flow->protocol, j->flow->destination_port))
+			covering |= 1ULL << i;
+	}
+	return covering != 0 && lease_until(j->leases, j->network->id, &j->flow->destination, covering) > j->now;
+}
+
+static void decide(struct denial *denial, enum reason reason, const struct rule *rule)
+{
+	denial->reason = reason;
+	denial->rule = rule;
+}
+
+/* The destination is, or was, a lease of this network. */
+static void judge_own_lease(const struct judgement *j, enum reason address_reason, struct denial *denial)
+{
+	struct name_verdict name = policy_judge_name(j->network, &j->lease->name, j->wall);
+	if (name.allowed && !name.audited) {
+		if (!specs_cover(j, name.specs))
+			decide(denial, REASON_PORT_NOT_ALLOWED, name.rule);
+		else if (j->lease->until > j->now)
+			decide(denial, REASON_NONE, name.rule);
+		else
+			decide(denial, REASON_LEASE_EXPIRED, name.rule);
+		return;
+	}
+	/* The answer that gave the lease passed the rebinding filter; by the policy of today it might not. */
+	if (address_reason == REASON_SPECIAL_ADDRESS &&
+	    !policy_answer_may_show(j->policy, j->network, &j->lease->name, &j->flow->destination)) {
+		decide(denial, REASON_SPECIAL_ADDRESS, NULL);
+		return;
+	}
+	decide(denial, name.reason, name.rule);
+}
+
+/* No lease of this network: the address rules decide. A name known from elsewhere makes "no rule" more precise. */
+static void judge_by_address(const struct judgement *j, const struct address_verdict *address, struct denial *denial)
+{
+	bool named = j->lease && address->reason == REASON_ADDRESS_NOT_ALLOWED;
+	decide(denial, named ? REASON_NAME_NOT_ALLOWED : address->reason, address->rule);
+}
+
+static void judge_flow(const struct judgement *j, bool parsed, bool local, struct denial *denial)
+{
+	if (!parsed) {
+		decide(denial, REASON_MALFORMED, NULL);
+		return;
+	}
+	if (local || is_isolated(j)) {
+		decide(denial, REASON_ISOLATED, NULL);
+		return;
+	}
+	if (!has_transport(j->flow)) {
+		decide(denial, REASON_PROTOCOL_NOT_ALLOWED, NULL);
+		return;
+	}
+	struct address_verdict address =
+		policy_judge_address(j->policy, j->network, &j->flow->destination, j->flow->protocol, j->flow->destination_port);
+	if (address.allowed || address.reason == REASON_DENIED_BY_RULE)
+		decide(denial, address.allowed ? REASON_NONE : REASON_DENIED_BY_RULE, address.rule);
+	else if (is_leased(j))
+		decide(denial, REASON_NONE, NULL);
+	else if (j->lease && j->lease->network == j->network->id)
+		judge_own_lease(j, address.reason, denial);
+	else
+		judge_by_address(j, &address, denial);
+}
+
+/* Audit mode lifts "no rule allows this name, port or address" and nothing else. */
+static bool audit_lifts(enum reason reason)
+{
+	return reason == REASON_NAME_NOT_ALLOWED || reason == REASON_ADDRESS_NOT_ALLOWED || reason == REASON_PORT_NOT_ALLOWED ||
+	       reason == REASON_LEASE_EXPIRED;
+}
+
+struct denial classify_judge(const struct policy *policy, const struct network *network, const struct lease_table *leases,
+			     const struct flow *flow, bool parsed, bool local, uint64_t now, time_t wall)
+{
+	struct denial denial = {.reason = REASON_NONE};
+	struct judgement j = {.policy = policy, .network = network, .leases = leases, .flow = flow, .now = now, .wall = wall};
+	if (flow->destination.family)
+		j.lease = lease_find(leases, network->id, &flow->destination);
+	if (j.lease)
+		denial.name = j.lease->name;
+	judge_flow(&j, parsed, local, &denial);
+	denial.audited = audit_lifts(denial.reason) && policy_is_auditing(network, wall);
+	return denial;
+}

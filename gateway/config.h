@@ -12,21 +12,26 @@
 #include "common/policy.h"
 
 #define CONFIG_DEFAULT_PATH "/etc/sluice"
-#define CONFIG_ENVIRONMENT "SLUICE_CONFIG"
-#define CONFIG_TEXT_MAX (16UL * 1024 * 1024) /* bytes of all policy text together */
+#define CONFIG_ENVIRONMENT  "SLUICE_CONFIG"
+#define CONFIG_RESOLV_CONF  "/etc/resolv.conf"
+#define CONFIG_TEXT_MAX     (16UL * 1024 * 1024) /* bytes of all policy text together */
 
 enum message_severity { CONFIG_WARNING, CONFIG_ERROR };
 
 /* One finding: "FILE:LINE: message". */
 struct config_message {
 	enum message_severity severity;
-	char *text; /* owned */
+	char *text;              /* owned; warnings: "FILE:LINE: warning: message" */
+	unsigned int part, line; /* where, for sorting */
+	size_t order;            /* the order in which they were found */
 };
 
+/* Start with all zero. */
 struct config_messages {
 	struct config_message *list; /* owned */
 	size_t count;
-	size_t errors;
+	size_t errors; /* also counts those that could not be kept */
+	size_t lost;   /* findings above CONFIG_MESSAGES_MAX, or without memory for their text */
 };
 
 void config_messages_free(struct config_messages *messages);
@@ -37,7 +42,7 @@ struct config_text {
 		char *file; /* owned; as it is named in messages */
 		char *text; /* owned; NUL-terminated */
 		size_t size;
-	} *parts; /* owned; a directory: its *.conf and *.ini files in order of name */
+	} * parts; /* owned; a directory: its *.conf and *.ini files in order of name */
 	size_t count;
 };
 
@@ -49,7 +54,8 @@ struct config_text {
 int config_read(const char *path, struct config_text *out, struct config_messages *messages);
 void config_text_free(struct config_text *text);
 
-/** config_serialise() / config_deserialise() - One block of bytes, so that the supervisor can keep the last good policy. malloc()ed. 0 or -errno. */
+/** config_serialise() / config_deserialise() - One block of bytes, so that the supervisor can keep the last good policy. malloc()ed. 0 or
+ * -errno. */
 int config_serialise(const struct config_text *text, char **out, size_t *size);
 int config_deserialise(const char *bytes, size_t size, struct config_text *out);
 
@@ -61,5 +67,16 @@ struct policy *config_parse(const struct config_text *text, struct config_messag
 
 /** config_load() - config_read() and config_parse(). */
 struct policy *config_load(const char *path, struct config_messages *messages);
+
+/**
+ * config_resolve_auto() - Fill the servers of upstream groups that say `server = auto`
+ * @path:	normally CONFIG_RESOLV_CONF
+ *
+ * 127.0.0.11 is Docker's own resolver and never taken; then the servers behind it are read from Docker's comment "ExtServers". Other
+ * loopback servers are taken only when there is nothing else. Nothing is read when no group is automatic.
+ *
+ * Return: 0, or -errno with one error in @messages (-ENOENT: no usable server).
+ */
+int config_resolve_auto(struct policy *policy, const char *path, struct config_messages *messages);
 
 #endif

@@ -1,1 +1,317 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Theory of operation: one connection is one request. The server reads until the first newline (at most CONTROL_LINE_MAX octets), calls the
+ * handler, writes the answer and closes. Connections are few and local; with more than CONTROL_CONNECTIONS_MAX the oldest is closed,
+ * and so is one that has not been answered after CONTROL_IDLE_MS.
+ */
 #include "gateway/control.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define CONTROL_CONNECTIONS_MAX 16
+#define CONTROL_IDLE_MS 5000
+#define CONTROL_BACKLOG 16
+#define CONTROL_CALL_SECONDS 5
+
+struct control {
+	uv_pipe_t listener;
+	control_handle handle;
+	void *context;
+	struct connection *connections; /* list */
+	unsigned int count;
+	bool closing;
+};
+
+struct connection {
+	uv_pipe_t pipe;
+	uv_timer_t idle;
+	uv_write_t write;
+	struct control *control;
+	struct connection *next, **previous; /* in control->connections */
+	char *answer;			     /* owned */
+	size_t size;			     /* octets of the request so far */
+	unsigned int open_handles;
+	bool closing;
+	char request[CONTROL_LINE_MAX];
+};
+
+const char *control_path(void)
+{
+	const char *path = getenv(CONTROL_ENVIRONMENT);
+
+	return path != NULL && path[0] != '\0' ? path : CONTROL_PATH;
+}
+
+static void on_connection_closed(uv_handle_t *handle)
+{
+	struct connection *connection = handle->data;
+
+	if (--connection->open_handles > 0)
+		return;
+	free(connection->answer);
+	free(connection);
+}
+
+static void connection_close(struct connection *connection)
+{
+	if (connection->closing)
+		return;
+	connection->closing = true;
+	*connection->previous = connection->next;
+	if (connection->next != NULL)
+		connection->next->previous = connection->previous;
+	connection->control->count--;
+	uv_close((uv_handle_t *)&connection->pipe, on_connection_closed);
+	uv_close((uv_handle_t *)&connection->idle, on_connection_closed);
+}
+
+static void on_idle(uv_timer_t *timer)
+{
+	connection_close(timer->data);
+}
+
+static void on_written(uv_write_t *write, int status)
+{
+	(void)status;
+	connection_close(write->data);
+}
+
+/* Takes over the reference to @answer. */
+static void send_answer(struct connection *connection, json_t *answer)
+{
+	uv_buf_t buffer[2] = {{0}, {.base = (char[]){'\n'}, .len = 1}};
+
+	connection->answer = json_dumps(answer, JSON_COMPACT);
+	json_decref(answer);
+	if (connection->answer == NULL) {
+		connection_close(connection);
+		return;
+	}
+	buffer[0] = uv_buf_init(connection->answer, (unsigned int)strlen(connection->answer));
+	connection->write.data = connection;
+	uv_read_stop((uv_stream_t *)&connection->pipe);
+	if (uv_write(&connection->write, (uv_stream_t *)&connection->pipe, buffer, 2, on_written) != 0)
+		connection_close(connection);
+}
+
+static json_t *refusal(const char *text)
+{
+	return json_pack("{s:b, s:s}", "ok", 0, "error", text);
+}
+
+static void answer_request(struct connection *connection, size_t size)
+{
+	json_t *request = json_loadb(connection->request, size, 0, NULL);
+	const char *command = json_string_value(json_object_get(request, "command"));
+	json_t *answer = command != NULL ? connection->control->handle(connection->control->context, command, request) : NULL;
+
+	if (answer == NULL)
+		answer = refusal(command != NULL ? "unknown command: the client and the daemon are of different versions"
+						 : "the request is not a JSON object with \"command\"");
+	json_decref(request);
+	send_answer(connection, answer);
+}
+
+static void on_allocate(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer)
+{
+	struct connection *connection = handle->data;
+
+	(void)suggested;
+	*buffer = uv_buf_init(connection->request + connection->size, (unsigned int)(sizeof(connection->request) - connection->size));
+}
+
+static void on_read(uv_stream_t *stream, ssize_t taken, const uv_buf_t *buffer)
+{
+	struct connection *connection = stream->data;
+	const char *end;
+
+	(void)buffer;
+	if (connection->closing || taken == 0)
+		return;
+	if (taken < 0) { /* also UV_ENOBUFS: the line is too long */
+		connection_close(connection);
+		return;
+	}
+	connection->size += (size_t)taken;
+	end = memchr(connection->request, '\n', connection->size);
+	if (end != NULL)
+		answer_request(connection, (size_t)(end - connection->request));
+}
+
+/* Silent clients may not lock out others. */
+static void close_oldest(struct control *control)
+{
+	struct connection *oldest = control->connections;
+
+	while (oldest->next != NULL)
+		oldest = oldest->next;
+	connection_close(oldest);
+}
+
+static void connection_open(struct control *control)
+{
+	struct connection *connection = calloc(1, sizeof(*connection));
+
+	if (connection == NULL)
+		return;
+	connection->control = control;
+	connection->open_handles = 2;
+	uv_pipe_init(control->listener.loop, &connection->pipe, 0);
+	uv_timer_init(control->listener.loop, &connection->idle);
+	connection->pipe.data = connection->idle.data = connection;
+	connection->next = control->connections;
+	connection->previous = &control->connections;
+	if (connection->next != NULL)
+		connection->next->previous = &connection->next;
+	control->connections = connection;
+	control->count++;
+	uv_timer_start(&connection->idle, on_idle, CONTROL_IDLE_MS, 0);
+	if (control->count > CONTROL_CONNECTIONS_MAX)
+		close_oldest(control);
+	if (uv_accept((uv_stream_t *)&control->listener, (uv_stream_t *)&connection->pipe) != 0 ||
+	    uv_read_start((uv_stream_t *)&connection->pipe, on_allocate, on_read) != 0)
+		connection_close(connection);
+}
+
+static void on_connection(uv_stream_t *listener, int status)
+{
+	struct control *control = listener->data;
+
+	if (status == 0 && !control->closing)
+		connection_open(control);
+}
+
+static void on_control_closed(uv_handle_t *handle)
+{
+	free(handle->data);
+}
+
+/* A socket file is left behind when the process is killed; anything else at that path is not ours to remove. */
+static void remove_stale(const char *path)
+{
+	struct stat status;
+
+	if (lstat(path, &status) == 0 && S_ISSOCK(status.st_mode))
+		unlink(path);
+}
+
+int control_new(uv_loop_t *loop, const char *path, control_handle handle, void *context, struct control **out)
+{
+	struct control *control = calloc(1, sizeof(*control));
+	mode_t mask;
+	int rc;
+
+	*out = NULL;
+	if (control == NULL)
+		return -ENOMEM;
+	control->handle = handle;
+	control->context = context;
+	uv_pipe_init(loop, &control->listener, 0);
+	control->listener.data = control;
+	remove_stale(path);
+	mask = umask(0177);
+	rc = uv_pipe_bind(&control->listener, path);
+	umask(mask);
+	if (rc == 0)
+		rc = uv_listen((uv_stream_t *)&control->listener, CONTROL_BACKLOG, on_connection);
+	if (rc != 0) {
+		uv_close((uv_handle_t *)&control->listener, on_control_closed);
+		return rc;
+	}
+	*out = control;
+	return 0;
+}
+
+void control_close(struct control *control)
+{
+	if (control == NULL || control->closing)
+		return;
+	control->closing = true;
+	while (control->connections != NULL)
+		connection_close(control->connections);
+	uv_close((uv_handle_t *)&control->listener, on_control_closed);
+}
+
+static int call_connect(const char *path)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	struct timeval timeout = {.tv_sec = CONTROL_CALL_SECONDS};
+	int fd;
+
+	if (strlen(path) >= sizeof(address.sun_path))
+		return -ENAMETOOLONG;
+	strcpy(address.sun_path, path);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
+	if (connect(fd, (struct sockaddr *)&address, sizeof(address)) != 0) {
+		int rc = -errno;
+
+		close(fd);
+		return rc;
+	}
+	return fd;
+}
+
+static int send_line(int fd, const json_t *request)
+{
+	char *line = json_dumps(request, JSON_COMPACT);
+	int rc;
+
+	if (line == NULL)
+		return -ENOMEM;
+	rc = dprintf(fd, "%s\n", line) < 0 ? -errno : 0;
+	free(line);
+	return rc;
+}
+
+static json_t *read_answer(int fd)
+{
+	int copy = dup(fd);
+	FILE *stream = copy >= 0 ? fdopen(copy, "r") : NULL;
+	json_t *answer;
+
+	if (stream == NULL) {
+		if (copy >= 0)
+			close(copy);
+		return NULL;
+	}
+	answer = json_loadf(stream, JSON_DISABLE_EOF_CHECK, NULL);
+	fclose(stream);
+	return answer;
+}
+
+static void explain_failure(int rc, const char *path, char *error, size_t size)
+{
+	if (rc == -ENOENT || rc == -ECONNREFUSED)
+		snprintf(error, size, "%s: no daemon listens there; is `sluice run` up? (%s names another socket)", path, CONTROL_ENVIRONMENT);
+	else
+		snprintf(error, size, "%s: %s", path, strerror(-rc));
+}
+
+json_t *control_call(const char *path, json_t *request, char *error, size_t error_size)
+{
+	json_t *answer = NULL;
+	int fd = call_connect(path);
+	int rc = fd < 0 ? fd : send_line(fd, request);
+
+	if (rc < 0)
+		explain_failure(rc, path, error, error_size);
+	else if ((answer = read_answer(fd)) == NULL)
+		snprintf(error, error_size, "%s: the daemon did not answer within %d s", path, CONTROL_CALL_SECONDS);
+	if (fd >= 0)
+		close(fd);
+	return answer;
+}

@@ -5,6 +5,10 @@
 /*
  * What the kernel refused or dropped on its own: named counters, and per network the counter of every source. Read by a timer; each reading
  * reports only what came since the last one.
+ *
+ * REASON_REPEATED stands for all that did not go through the queue: refused above the rate or as a repeat, and, in audit mode, let in above the
+ * rate (without a source). REASON_ISOLATED: from an interface that is neither a network nor the uplink. What comes uninvited from the
+ * uplink is no app's denial: it has counters in the table, but is not reported.
  */
 
 #include "common/log.h"

@@ -23,6 +23,11 @@
 struct denials; /* denials.c */
 
 struct denials *denials_new(uv_loop_t *loop, struct log *log, struct interfaces *interfaces);
+/**
+ * denials_close() - Write all that waits and all summaries, then close
+ *
+ * Afterwards the log and the interfaces are not used any more. Memory goes when the loop has run the close callbacks.
+ */
 void denials_close(struct denials *denials);
 
 /** denials_flow() - A flow was denied (or let in by audit mode). @network's name is copied. */

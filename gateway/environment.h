@@ -10,7 +10,8 @@
  *
  * Each wrong one gets one log line with the text for the `sysctls:` section of the Compose file.
  *
- * Return: 0, or -EINVAL when one that nothing works without (ip_forward, or IPv6 forwarding with an IPv6 network) is wrong.
+ * Return: 0, or -EINVAL when one that nothing works without (ip_forward, IPv6 forwarding with an IPv6 network, the right to
+ *	open port 53) is wrong.
  */
 int environment_check(const struct policy *policy, struct log *log);
 

@@ -1,1 +1,370 @@
-#include "gateway/command.h"
+/* SPDX-License-Identifier: MIT */
+/*
+ * The worker from start to stop.
+ *
+ * Start order (design: nothing opens before the table is closed): table, leases, queue, listeners, addresses; then it is healthy. On
+ * stop the table stays: leased addresses remain reachable while their leases last, everything else is dropped, since nobody reads
+ * the queue.
+ */
+#include "gateway/gateway.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+uint64_t gateway_now(const struct gateway *gateway)
+{
+	return uv_now(&gateway->loop);
+}
+
+static void say_messages(struct gateway *gateway, const struct config_messages *messages)
+{
+	for (size_t i = 0; i < messages->count; i++)
+		log_say(gateway->log, messages->list[i].severity == CONFIG_ERROR ? LOG_ERROR : LOG_WARNING, "%s", messages->list[i].text);
+}
+
+static void remind_of_audit(struct gateway *gateway)
+{
+	for (size_t i = 0; i < gateway->policy->network_count; i++) {
+		const struct network *network = &gateway->policy->networks[i];
+
+		if (policy_is_auditing(network, time(NULL)))
+			log_say(gateway->log, LOG_WARNING, "network %s is in audit mode: flows that no rule allows pass, and DNS exfiltration is open",
+				network->name);
+	}
+}
+
+/* Return: 0 or -errno; all that is to be said has been logged. */
+static int reload(struct gateway *gateway, struct config_messages *messages, char *error, size_t error_size)
+{
+	int rc = apply_text(gateway, messages, error, error_size);
+
+	say_messages(gateway, messages);
+	if (rc != 0) {
+		log_say(gateway->log, LOG_ERROR, "reload refused: %s; the running policy stays", error);
+		return rc;
+	}
+	log_say(gateway->log, LOG_INFO, "reloaded: %zu networks", gateway->policy->network_count);
+	remind_of_audit(gateway);
+	return 0;
+}
+
+static void reload_quietly(void *context)
+{
+	struct config_messages messages = {0};
+	char error[GATEWAY_ERROR_MAX];
+
+	(void)reload(context, &messages, error, sizeof(error));
+	config_messages_free(&messages);
+}
+
+static json_t *answer_reload(struct gateway *gateway)
+{
+	struct config_messages messages = {0};
+	char error[GATEWAY_ERROR_MAX];
+	json_t *list = json_array();
+	json_t *answer;
+
+	if (reload(gateway, &messages, error, sizeof(error)) == 0)
+		answer = json_pack("{s:b, s:I}", "ok", 1, "networks", (json_int_t)gateway->policy->network_count);
+	else
+		answer = json_pack("{s:b, s:s}", "ok", 0, "error", error);
+	for (size_t i = 0; i < messages.count; i++)
+		json_array_append_new(list, json_string(messages.list[i].text));
+	json_object_set_new(answer, "messages", list);
+	config_messages_free(&messages);
+	return answer;
+}
+
+static json_t *answer_health(const struct gateway *gateway)
+{
+	return json_pack("{s:b, s:s, s:I, s:I, s:I}", "ok", 1, "version", SLUICE_VERSION, "networks", (json_int_t)gateway->policy->network_count,
+			 "leases", (json_int_t)lease_table_count(gateway->leases), "restarts", (json_int_t)gateway->start.restarts);
+}
+
+static json_t *answer_command(void *context, const char *command, const json_t *request)
+{
+	(void)request;
+	if (strcmp(command, "health") == 0)
+		return answer_health(context);
+	if (strcmp(command, "reload") == 0)
+		return answer_reload(context);
+	return NULL;
+}
+
+static void apply_again_or_say(struct gateway *gateway)
+{
+	char error[GATEWAY_ERROR_MAX];
+
+	if (apply_again(gateway, error, sizeof(error)) != 0)
+		log_say(gateway->log, LOG_ERROR, "%s", error);
+}
+
+/* audit_until has come: the rules are made for enforce from now on. */
+static void end_audit_in_time(struct gateway *gateway)
+{
+	time_t wall = time(NULL);
+
+	for (size_t i = 0; i < gateway->policy->network_count; i++) {
+		struct network *network = &gateway->policy->networks[i];
+
+		if (network->mode != MODE_AUDIT || policy_is_auditing(network, wall))
+			continue;
+		network->mode = MODE_ENFORCE;
+		log_say(gateway->log, LOG_INFO, "network %s: audit_until has come, the policy is enforced from now on", network->name);
+		apply_again_or_say(gateway);
+	}
+}
+
+static void on_tick(uv_timer_t *timer)
+{
+	struct gateway *gateway = timer->data;
+
+	end_audit_in_time(gateway);
+	lease_sweep(gateway->leases, gateway_now(gateway));
+	traffic_compact(gateway);
+	log_flush(gateway->log);
+}
+
+static void on_read_counters(uv_timer_t *timer)
+{
+	traffic_count(timer->data);
+}
+
+static void on_audit_reminder(uv_timer_t *timer)
+{
+	remind_of_audit(timer->data);
+}
+
+static void on_rescan(uv_timer_t *timer)
+{
+	apply_again_or_say(timer->data);
+}
+
+static void on_monitor(uv_poll_t *poll, int status, int events)
+{
+	struct gateway *gateway = poll->data;
+
+	(void)events;
+	if (status != 0 || interfaces_changed(&gateway->interfaces))
+		uv_timer_start(&gateway->rescan, on_rescan, GATEWAY_RESCAN_MS, 0);
+}
+
+static void on_signal(uv_signal_t *handle, int number)
+{
+	struct gateway *gateway = handle->data;
+
+	if (number == SIGHUP) {
+		reload_quietly(gateway);
+		return;
+	}
+	gateway->stopping = true;
+	uv_stop(&gateway->loop);
+}
+
+static int fail(struct gateway *gateway, const char *what, int rc)
+{
+	log_say(gateway->log, LOG_ERROR, "%s: %s", what, strerror(-rc));
+	return rc;
+}
+
+/* Return: 0 or -errno, logged. */
+static int open_modules(struct gateway *gateway)
+{
+	static const struct policy nothing = {.upstreams = NULL};
+	struct resolver_host host = traffic_host(gateway);
+	char error[GATEWAY_ERROR_MAX];
+	int rc = interfaces_open(&gateway->interfaces);
+
+	if (rc != 0)
+		return fail(gateway, "rtnetlink cannot be opened", rc);
+	gateway->ruleset.uid = geteuid();
+	rc = ruleset_open(&gateway->ruleset, gateway->log, error, sizeof(error));
+	if (rc != 0) {
+		log_say(gateway->log, LOG_ERROR, "%s", error);
+		return rc;
+	}
+	gateway->leases = lease_table_new();
+	gateway->counters = counters_new();
+	gateway->denials = denials_new(&gateway->loop, gateway->log, &gateway->interfaces);
+	gateway->resolver = resolver_new(&gateway->loop, &nothing, &host);
+	if (gateway->leases == NULL || gateway->counters == NULL || gateway->denials == NULL || gateway->resolver == NULL)
+		return fail(gateway, "start", UV_ENOMEM);
+	rc = journal_open(&gateway->journal, gateway->start.leases);
+	if (rc != 0)
+		return fail(gateway, "the leases of the worker before cannot be read", rc);
+	gateway->grants = (struct grants){.ruleset = &gateway->ruleset, .leases = gateway->leases};
+	rc = nfqueue_open(&gateway->loop, RULESET_QUEUE, traffic_decide, gateway, &gateway->queue);
+	return rc == 0 ? 0 : fail(gateway, "the packet queue cannot be opened", rc);
+}
+
+/* The policy on disk, or, after a crash, the last good one. Return: 0 or -errno, logged. */
+static int apply_first(struct gateway *gateway)
+{
+	struct config_messages messages = {0};
+	char error[GATEWAY_ERROR_MAX];
+	int rc = apply_text(gateway, &messages, error, sizeof(error));
+
+	say_messages(gateway, &messages);
+	config_messages_free(&messages);
+	if (rc == 0)
+		return 0;
+	log_say(gateway->log, LOG_ERROR, "%s", error);
+	if (gateway->start.restarts == 0)
+		return rc;
+	rc = apply_last_good(gateway, error, sizeof(error));
+	if (rc == 0)
+		log_say(gateway->log, LOG_WARNING, "the last good policy is running");
+	else
+		log_say(gateway->log, LOG_ERROR, "%s", error);
+	return rc;
+}
+
+static void start_timer(struct gateway *gateway, uv_timer_t *timer, uv_timer_cb callback, uint64_t period)
+{
+	uv_timer_init(&gateway->loop, timer);
+	timer->data = gateway;
+	if (callback != NULL)
+		uv_timer_start(timer, callback, period, period);
+}
+
+static void start_signal(struct gateway *gateway, uv_signal_t *handle, int number)
+{
+	uv_signal_init(&gateway->loop, handle);
+	handle->data = gateway;
+	uv_signal_start(handle, on_signal, number);
+}
+
+/* A policy from the environment cannot change while we run. */
+static const char *watched_path(const char *path)
+{
+	const char *text = getenv(CONFIG_ENVIRONMENT);
+
+	if (path != NULL)
+		return path;
+	return text != NULL && text[0] != '\0' ? NULL : CONFIG_DEFAULT_PATH;
+}
+
+/* Return: 0 or -errno, logged. */
+static int open_handles(struct gateway *gateway)
+{
+	int rc = control_new(&gateway->loop, control_path(), answer_command, gateway, &gateway->control);
+
+	if (rc != 0) {
+		log_say(gateway->log, LOG_ERROR, "%s: the control socket cannot be made: %s; with a read-only root, mount a tmpfs there", control_path(),
+			strerror(-rc));
+		return rc;
+	}
+	rc = uv_poll_init(&gateway->loop, &gateway->monitor, mnl_socket_get_fd(gateway->interfaces.monitor.socket));
+	if (rc != 0)
+		return fail(gateway, "interface changes cannot be watched", rc);
+	gateway->running = true;
+	gateway->monitor.data = gateway;
+	uv_poll_start(&gateway->monitor, UV_READABLE, on_monitor);
+	start_timer(gateway, &gateway->tick, on_tick, GATEWAY_TICK_MS);
+	start_timer(gateway, &gateway->read_counters, on_read_counters, GATEWAY_COUNTERS_MS);
+	start_timer(gateway, &gateway->audit_reminder, on_audit_reminder, GATEWAY_AUDIT_REMINDER_MS);
+	start_timer(gateway, &gateway->rescan, NULL, 0);
+	start_signal(gateway, &gateway->on_terminate, SIGTERM);
+	start_signal(gateway, &gateway->on_interrupt, SIGINT);
+	start_signal(gateway, &gateway->on_hangup, SIGHUP);
+	return watch_new(&gateway->loop, watched_path(gateway->path), reload_quietly, gateway, &gateway->watch);
+}
+
+static void close_handles(struct gateway *gateway)
+{
+	uv_handle_t *handles[] = {
+		(uv_handle_t *)&gateway->monitor,	 (uv_handle_t *)&gateway->tick,		(uv_handle_t *)&gateway->read_counters,
+		(uv_handle_t *)&gateway->audit_reminder, (uv_handle_t *)&gateway->rescan,	(uv_handle_t *)&gateway->on_terminate,
+		(uv_handle_t *)&gateway->on_interrupt,	 (uv_handle_t *)&gateway->on_hangup,
+	};
+
+	if (!gateway->running)
+		return;
+	gateway->running = false;
+	for (size_t i = 0; i < sizeof(handles) / sizeof(handles[0]); i++)
+		uv_close(handles[i], NULL);
+}
+
+static void close_modules(struct gateway *gateway)
+{
+	control_close(gateway->control);
+	watch_close(gateway->watch);
+	if (gateway->queue != NULL)
+		nfqueue_close(gateway->queue);
+	if (gateway->resolver != NULL)
+		resolver_close(gateway->resolver);
+	if (gateway->denials != NULL)
+		denials_close(gateway->denials);
+	close_handles(gateway);
+	uv_run(&gateway->loop, UV_RUN_DEFAULT); /* the close callbacks */
+	uv_loop_close(&gateway->loop);
+	counters_free(gateway->counters);
+	ruleset_close(&gateway->ruleset);
+	interfaces_close(&gateway->interfaces);
+	lease_table_free(gateway->leases);
+	policy_free(gateway->policy);
+	log_flush(gateway->log);
+	log_free(gateway->log);
+}
+
+static void say_started(struct gateway *gateway)
+{
+	int status = gateway->start.status;
+
+	if (gateway->start.restarts > 0 && WIFSIGNALED(status))
+		log_say(gateway->log, LOG_ERROR, "the worker died of signal %d and was started again (restart %u)", WTERMSIG(status),
+			gateway->start.restarts);
+	else if (gateway->start.restarts > 0)
+		log_say(gateway->log, LOG_ERROR, "the worker ended with status %d and was started again (restart %u)", WEXITSTATUS(status),
+			gateway->start.restarts);
+	log_say(gateway->log, LOG_INFO, "sluice %s starts", SLUICE_VERSION);
+}
+
+static void say_ready(struct gateway *gateway)
+{
+	for (size_t i = 0; i < gateway->policy->network_count; i++) {
+		const struct network *network = &gateway->policy->networks[i];
+		const struct interface *interface = interfaces_of_network(&gateway->interfaces, network->id);
+
+		log_say(gateway->log, LOG_INFO, "network %s: interface %s, %zu rules, mode %s", network->name,
+			interface != NULL ? interface->name : "not there yet", network->rule_count,
+			policy_is_auditing(network, time(NULL)) ? "audit" : "enforce");
+	}
+	log_say(gateway->log, LOG_INFO, "ready: %zu networks, uplink %s", gateway->policy->network_count, gateway->interfaces.uplink_name);
+	remind_of_audit(gateway);
+}
+
+int gateway_run(const char *path, const struct supervisor_worker_start *start)
+{
+	struct gateway *gateway = calloc(1, sizeof(*gateway));
+	int rc;
+
+	signal(SIGPIPE, SIG_IGN);
+	if (gateway == NULL || uv_loop_init(&gateway->loop) != 0 || (gateway->log = log_new(STDOUT_FILENO, LOG_TEXT)) == NULL) {
+		fprintf(stderr, "sluice: out of memory\n");
+		free(gateway);
+		return EXIT_FAILURE;
+	}
+	gateway->path = path;
+	gateway->start = *start;
+	say_started(gateway);
+	rc = open_modules(gateway);
+	if (rc == 0)
+		rc = apply_first(gateway);
+	if (rc == 0)
+		rc = open_handles(gateway);
+	if (rc == 0) {
+		say_ready(gateway);
+		uv_run(&gateway->loop, UV_RUN_DEFAULT);
+		traffic_count(gateway);
+		log_say(gateway->log, LOG_INFO, "stopping; the table stays closed");
+	}
+	close_modules(gateway);
+	free(gateway);
+	return rc == 0 ? EXIT_SUCCESS : SUPERVISOR_EXIT_GIVE_UP;
+}

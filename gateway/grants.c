@@ -1,1 +1,132 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Grants: leases first, then one transaction with an element for each address, port specification and grant.
+ *
+ * Theory of operation: the table of leases knows the latest end of all leases of an address, so it is asked for the timeout once all grants
+ * are in it; no element is ever shortened. When the kernel refuses, the answers stay unsent and leases that were new are forgotten; one
+ * that was only extended keeps its later end, which the next reload would write: it is a true answer for an allowed name.
+ */
 #include "gateway/grants.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "gateway/nft.h"
+
+/* Leases that the list at hand has made, sorted by address. */
+struct news {
+	struct grant *list; /* owned */
+	size_t count;
+};
+
+static int compare_grants(const void *a, const void *b)
+{
+	return address_compare(&((const struct grant *)a)->address, &((const struct grant *)b)->address);
+}
+
+static bool keep_unless_new(void *context, struct lease *lease)
+{
+	const struct news *news = context;
+	struct grant key = {.address = lease->address};
+	const struct grant *found = bsearch(&key, news->list, news->count, sizeof(key), compare_grants);
+
+	if (!found)
+		return true;
+	while (found > news->list && compare_grants(found - 1, &key) == 0)
+		found--;
+	for (; found < news->list + news->count && compare_grants(found, &key) == 0; found++)
+		if (found->network == lease->network && domain_equal(found->name, &lease->name))
+			return false;
+	return true;
+}
+
+static void forget_news(struct grants *grants, struct news *news)
+{
+	if (!news->count)
+		return;
+	qsort(news->list, news->count, sizeof(*news->list), compare_grants);
+	lease_each(grants->leases, keep_unless_new, news);
+}
+
+static int remember(struct grants *grants, const struct grant *grant, uint64_t now, struct news *news)
+{
+	struct lease lease = {
+		.address = grant->address,
+		.network = grant->network,
+		.audited = grant->audited,
+		.name = *grant->name,
+		.specs = grant->audited ? 0 : grant->specs,
+		.until = now + (uint64_t)grant->seconds * 1000,
+	};
+	size_t before = lease_table_count(grants->leases);
+	int error = lease_put(grants->leases, &lease);
+
+	if (error == 0 && lease_table_count(grants->leases) > before)
+		news->list[news->count++] = *grant;
+	return error;
+}
+
+/* Return: elements in the batch. */
+static uint64_t put_elements(struct grants *grants, const struct network *network, const struct grant *grant, uint64_t now,
+			     struct nft_batch *batch)
+{
+	const struct prefix *subnet = grant->address.family == AF_INET ? &network->subnet4 : &network->subnet6;
+	char set[RULESET_SET_NAME_MAX];
+	uint64_t until, count = 0;
+
+	/* No sets for a family that the network lacks. */
+	if (grant->audited || !subnet->address.family)
+		return 0;
+	for (unsigned int spec = 0; spec < network->spec_count; spec++) {
+		if (!(grant->specs >> spec & 1))
+			continue;
+		until = lease_until(grants->leases, grant->network, &grant->address, UINT64_C(1) << spec);
+		if (until <= now)
+			continue;
+		ruleset_name_set(network, spec, grant->address.family, set);
+		ruleset_put_lease(grants->ruleset, batch, set, &grant->address, until, now);
+		count++;
+	}
+	return count;
+}
+
+static int write_elements(struct grants *grants, const struct policy *policy, const struct grant *list, size_t count, uint64_t now)
+{
+	const struct network *network = NULL;
+	struct nft_batch batch;
+	uint64_t elements = 0;
+	char text[256];
+	int error;
+
+	nft_batch_begin(&batch, &grants->ruleset->netlink, NFT_TABLE);
+	for (size_t i = 0; i < count; i++) {
+		if (!network || network->id != list[i].network)
+			network = policy_network(policy, list[i].network);
+		if (!network) {
+			nft_batch_free(&batch);
+			return -ENOENT;
+		}
+		elements += put_elements(grants, network, &list[i], now, &batch);
+	}
+	error = nft_batch_commit(&batch, text, sizeof(text));
+	if (error == 0)
+		grants->written += elements;
+	return error;
+}
+
+int grants_write(struct grants *grants, const struct policy *policy, const struct grant *list, size_t count, uint64_t now)
+{
+	struct news news = {.list = calloc(count + 1, sizeof(*news.list))};
+	int error = news.list ? 0 : -ENOMEM;
+
+	for (size_t i = 0; i < count && error == 0; i++)
+		error = remember(grants, &list[i], now, &news);
+	if (error == 0)
+		error = write_elements(grants, policy, list, count, now);
+	if (error < 0) {
+		grants->failed++;
+		forget_news(grants, &news);
+	}
+	free(news.list);
+	return error;
+}

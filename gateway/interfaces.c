@@ -1,1 +1,488 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Which interface is which network, and which is the uplink.
+ *
+ * Theory of operation
+ *
+ * A scan reads all links and addresses into a new list, matches every interface with the network in whose subnet it has an address, and finds the uplink. Only
+ * when all of that is sound does the new list take the place of the old one. Nothing is remembered between scans but the uplink's name (a reload must not
+ * move the uplink: when a network is removed, its interface is closed, not taken for a way out) and which networks were reported as missing.
+ *
+ * What changes the kernel is in interfaces_claim.c and interfaces_route.c.
+ */
 #include "gateway/interfaces.h"
+
+#include <errno.h>
+#include <linux/if_arp.h>
+#include <linux/neighbour.h>
+#include <linux/rtnetlink.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#define DUMP_ATTEMPTS 5 /* a dump that was disturbed by a change is asked for again */
+#define REQUEST_SIZE 256
+
+/* A list being built. */
+struct scan {
+	struct interface *list;
+	size_t count;
+	bool overflow;
+};
+
+int interfaces_open(struct interfaces *interfaces)
+{
+	memset(interfaces, 0, sizeof(*interfaces));
+	int error = netlink_open(&interfaces->requests, NETLINK_ROUTE, 0);
+	if (error)
+		return error;
+	error = netlink_open(&interfaces->monitor, NETLINK_ROUTE,
+			     RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE);
+	if (error)
+		netlink_close(&interfaces->requests);
+	return error;
+}
+
+void interfaces_close(struct interfaces *interfaces)
+{
+	netlink_close(&interfaces->requests);
+	netlink_close(&interfaces->monitor);
+	free(interfaces->list);
+	interfaces->list = NULL;
+	interfaces->count = 0;
+}
+
+static struct interface *scan_find(const struct scan *scan, unsigned int index)
+{
+	for (size_t i = 0; i < scan->count; i++) {
+		if (scan->list[i].index == index)
+			return &scan->list[i];
+	}
+	return NULL;
+}
+
+static int on_link(const struct nlmsghdr *message, void *context)
+{
+	struct scan *scan = context;
+	const struct ifinfomsg *link = mnl_nlmsg_get_payload(message);
+	struct nlattr *attribute;
+	if (message->nlmsg_type != RTM_NEWLINK || mnl_nlmsg_get_payload_len(message) < sizeof(*link))
+		return MNL_CB_OK;
+	if (scan->count == INTERFACES_MAX) {
+		scan->overflow = true;
+		return MNL_CB_OK;
+	}
+	struct interface *interface = &scan->list[scan->count++];
+	memset(interface, 0, sizeof(*interface));
+	interface->index = (unsigned int)link->ifi_index;
+	interface->network = POLICY_NETWORK_NONE;
+	interface->up = link->ifi_flags & IFF_UP;
+	interface->loopback = link->ifi_flags & IFF_LOOPBACK;
+	mnl_attr_for_each(attribute, message, sizeof(*link))
+	{
+		size_t size = mnl_attr_get_payload_len(attribute);
+		if (mnl_attr_get_type(attribute) == IFLA_IFNAME && mnl_attr_validate(attribute, MNL_TYPE_NUL_STRING) == 0)
+			snprintf(interface->name, sizeof(interface->name), "%s", mnl_attr_get_str(attribute));
+		else if (mnl_attr_get_type(attribute) == IFLA_ADDRESS && size == sizeof(interface->mac))
+			memcpy(interface->mac, mnl_attr_get_payload(attribute), size);
+	}
+	return MNL_CB_OK;
+}
+
+/* The address bytes of IFA_LOCAL, else of IFA_ADDRESS: on a point-to-point link the latter is the other end. */
+static const struct nlattr *local_attribute(const struct nlmsghdr *message)
+{
+	struct nlattr *attribute;
+	const struct nlattr *found = NULL;
+	mnl_attr_for_each(attribute, message, sizeof(struct ifaddrmsg))
+	{
+		if (mnl_attr_get_type(attribute) == IFA_LOCAL)
+			return attribute;
+		if (mnl_attr_get_type(attribute) == IFA_ADDRESS)
+			found = attribute;
+	}
+	return found;
+}
+
+static bool is_link_local(const struct address *address)
+{
+	return address->family == AF_INET6 && address->bytes[0] == 0xfe && (address->bytes[1] & 0xc0) == 0x80;
+}
+
+static int on_address(const struct nlmsghdr *message, void *context)
+{
+	struct scan *scan = context;
+	const struct ifaddrmsg *fields = mnl_nlmsg_get_payload(message);
+	if (message->nlmsg_type != RTM_NEWADDR || mnl_nlmsg_get_payload_len(message) < sizeof(*fields))
+		return MNL_CB_OK;
+	struct interface *interface = scan_find(scan, fields->ifa_index);
+	const struct nlattr *local = local_attribute(message);
+	size_t size = fields->ifa_family == AF_INET ? 4 : 16;
+	if (!interface || !local || (fields->ifa_family != AF_INET && fields->ifa_family != AF_INET6) ||
+	    mnl_attr_get_payload_len(local) != size)
+		return MNL_CB_OK;
+	struct prefix address = {.address = address_from_bytes(fields->ifa_family, mnl_attr_get_payload(local)),
+				 .length = fields->ifa_prefixlen};
+	if (is_link_local(&address.address))
+		return MNL_CB_OK;
+	if (interface->address_count == INTERFACE_ADDRESSES_MAX)
+		scan->overflow = true;
+	else
+		interface->addresses[interface->address_count++] = address;
+	return MNL_CB_OK;
+}
+
+/* One dump of links or addresses into the list. */
+static int dump(struct netlink *netlink, uint16_t type, size_t header, mnl_cb_t receive, void *context)
+{
+	char buffer[REQUEST_SIZE] __attribute__((aligned(8)));
+	struct nlmsghdr *message = mnl_nlmsg_put_header(buffer);
+	message->nlmsg_type = type;
+	message->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+	mnl_nlmsg_put_extra_header(message, header); /* zero: every family */
+	return netlink_request(netlink, message, receive, context);
+}
+
+static int read_kernel(struct interfaces *interfaces, struct scan *scan)
+{
+	int error = -EINTR;
+	for (int i = 0; i < DUMP_ATTEMPTS && error == -EINTR; i++) {
+		scan->count = 0;
+		scan->overflow = false;
+		error = dump(&interfaces->requests, RTM_GETLINK, sizeof(struct ifinfomsg), on_link, scan);
+		if (!error)
+			error = dump(&interfaces->requests, RTM_GETADDR, sizeof(struct ifaddrmsg), on_address, scan);
+	}
+	return error;
+}
+
+static bool in_network(const struct network *network, const struct interface *interface)
+{
+	for (size_t i = 0; i < interface->address_count; i++) {
+		const struct address *address = &interface->addresses[i].address;
+		if (prefix_contains(&network->subnet4, address) || prefix_contains(&network->subnet6, address))
+			return true;
+	}
+	return false;
+}
+
+/* Find the network's interface in the list. Return: 0, or -EINVAL with @error when it is not one interface of one network. */
+static int match_network(const struct policy *policy, const struct network *network, struct scan *scan, char *error, size_t error_size)
+{
+	const struct interface *found = NULL;
+	for (size_t i = 0; i < scan->count; i++) {
+		struct interface *interface = &scan->list[i];
+		if (interface->loopback || !in_network(network, interface))
+			continue;
+		if (found) {
+			snprintf(error, error_size,
+				 "network %s: two interfaces, %s and %s, have an address in its subnet; a network is one interface: detach one, or "
+				 "correct `subnet =`",
+				 network->name, found->name, interface->name);
+			return -EINVAL;
+		}
+		if (interface->network != POLICY_NETWORK_NONE) {
+			const struct network *other = policy_network(policy, interface->network);
+			snprintf(error, error_size,
+				 "interface %s has addresses in the subnets of two networks, %s and %s; each network needs an interface of its own",
+				 interface->name, other ? other->name : "-", network->name);
+			return -EINVAL;
+		}
+		interface->network = network->id;
+		found = interface;
+	}
+	return 0;
+}
+
+static bool may_be_uplink(const struct interface *interface)
+{
+	return !interface->loopback && interface->up && interface->network == POLICY_NETWORK_NONE && interface->address_count > 0;
+}
+
+/* "eth0 (172.18.0.2/16), eth2 (10.5.0.2/24)" */
+static void list_candidates(const struct scan *scan, char *out, size_t size)
+{
+	size_t used = 0;
+	out[0] = '\0';
+	for (size_t i = 0; i < scan->count; i++) {
+		char text[ADDRESS_TEXT_MAX];
+		if (!may_be_uplink(&scan->list[i]))
+			continue;
+		int length = snprintf(out + used, size - used, "%s%s (%s)", used ? ", " : "", scan->list[i].name,
+				      prefix_format(&scan->list[i].addresses[0], text));
+		if (length < 0 || (size_t)length >= size - used)
+			return;
+		used += (size_t)length;
+	}
+	if (used == 0)
+		snprintf(out, size, "none");
+}
+
+/* `uplink = auto`, undecided: exactly one candidate. */
+static const struct interface *choose_uplink(const struct scan *scan, char *error, size_t error_size)
+{
+	const struct interface *found = NULL;
+	size_t candidates = 0;
+	char list[512];
+	for (size_t i = 0; i < scan->count; i++) {
+		if (may_be_uplink(&scan->list[i])) {
+			found = &scan->list[i];
+			candidates++;
+		}
+	}
+	if (candidates == 1)
+		return found;
+	list_candidates(scan, list, sizeof(list));
+	if (candidates == 0)
+		snprintf(error, error_size,
+			 "uplink = auto: every interface is in a network; attach the gateway to a network that leads to the Internet and "
+			 "has no [network] section");
+	else
+		snprintf(error, error_size,
+			 "uplink = auto: several interfaces are in no network: %s; write `uplink = INTERFACE` or `uplink = SUBNET` under [gateway]",
+			 list);
+	return NULL;
+}
+
+/* The interface that `uplink =` names, or that was chosen before. */
+static const struct interface *named_uplink(const struct scan *scan, const char *name)
+{
+	struct prefix subnet;
+	bool by_subnet = prefix_parse(name, &subnet, NULL);
+	for (size_t i = 0; i < scan->count; i++) {
+		const struct interface *interface = &scan->list[i];
+		if (!by_subnet && strcmp(interface->name, name) == 0)
+			return interface;
+		for (size_t j = 0; by_subnet && !interface->loopback && j < interface->address_count; j++) {
+			if (prefix_contains(&subnet, &interface->addresses[j].address))
+				return interface;
+		}
+	}
+	return NULL;
+}
+
+static void say_no_uplink(const struct policy *policy, const struct scan *scan, char *error, size_t error_size)
+{
+	char list[512];
+	list_candidates(scan, list, sizeof(list));
+	snprintf(error, error_size, "uplink = %s: there is no such interface; interfaces that are in no network: %s", policy->uplink, list);
+}
+
+static int find_uplink(struct interfaces *interfaces, const struct policy *policy, const struct scan *scan, struct log *log, char *error,
+		       size_t error_size)
+{
+	bool automatic = strcmp(policy->uplink, "auto") == 0, decided = interfaces->uplink_name[0];
+	const struct interface *uplink;
+	if (automatic && !decided)
+		uplink = choose_uplink(scan, error, error_size);
+	else
+		uplink = named_uplink(scan, automatic ? interfaces->uplink_name : policy->uplink);
+	if (!uplink && decided && !named_uplink(scan, interfaces->uplink_name)) {
+		/* It may come back, and until then nothing can leave. */
+		if (interfaces->uplink)
+			log_say(log, LOG_WARNING, "the uplink, interface %s, is gone: nothing can leave until it is back", interfaces->uplink_name);
+		interfaces->uplink = 0;
+		return 0;
+	}
+	if (!uplink) {
+		if (!automatic)
+			say_no_uplink(policy, scan, error, error_size);
+		return -ENODEV;
+	}
+	if (uplink->network != POLICY_NETWORK_NONE || uplink->loopback) {
+		const struct network *network = policy_network(policy, uplink->network);
+		snprintf(error, error_size, "the uplink, interface %s, %s%s; the uplink must be in no network", uplink->name,
+			 network ? "is in the subnet of network " : "is the loopback interface", network ? network->name : "");
+		return -EINVAL;
+	}
+	if (decided && !interfaces->uplink)
+		log_say(log, LOG_INFO, "the uplink, interface %s, is back", uplink->name);
+	snprintf(interfaces->uplink_name, sizeof(interfaces->uplink_name), "%s", uplink->name);
+	interfaces->uplink = uplink->index;
+	return 0;
+}
+
+static bool was_missing(const struct interfaces *interfaces, uint16_t network)
+{
+	for (size_t i = 0; i < interfaces->missing_count; i++) {
+		if (interfaces->missing[i] == network)
+			return true;
+	}
+	return false;
+}
+
+/* Say once when a network's interface is not there, and when it has come. */
+static void report_missing(struct interfaces *interfaces, const struct policy *policy, struct log *log)
+{
+	uint16_t missing[POLICY_NETWORKS_MAX];
+	size_t count = 0;
+	for (size_t i = 0; i < policy->network_count && i < POLICY_NETWORKS_MAX; i++) {
+		const struct network *network = &policy->networks[i];
+		const struct interface *interface = interfaces_of_network(interfaces, network->id);
+		bool before = was_missing(interfaces, network->id);
+		if (interface && before)
+			log_say(log, LOG_INFO, "network %s: attached as interface %s", network->name, interface->name);
+		if (!interface && !before)
+			log_say(log, LOG_WARNING,
+				"network %s: no interface has an address in its subnet; attach the gateway to that network, or correct `subnet =`",
+				network->name);
+		if (!interface)
+			missing[count++] = network->id;
+	}
+	memcpy(interfaces->missing, missing, count * sizeof(missing[0]));
+	interfaces->missing_count = count;
+}
+
+int interfaces_scan(struct interfaces *interfaces, const struct policy *policy, struct log *log, char *error, size_t error_size)
+{
+	struct scan scan = {.list = calloc(INTERFACES_MAX, sizeof(*scan.list))};
+	int rc = scan.list ? read_kernel(interfaces, &scan) : -ENOMEM;
+	snprintf(error, error_size, "the interfaces cannot be read: %s", strerror(-rc));
+	for (size_t i = 0; i < policy->network_count && rc == 0; i++)
+		rc = match_network(policy, &policy->networks[i], &scan, error, error_size);
+	if (rc == 0)
+		rc = find_uplink(interfaces, policy, &scan, log, error, error_size);
+	if (rc != 0) {
+		free(scan.list);
+		return rc;
+	}
+	if (scan.overflow)
+		log_say(log, LOG_WARNING, "more than %d interfaces, or more than %d addresses on one: the others are not seen", INTERFACES_MAX,
+			INTERFACE_ADDRESSES_MAX);
+	free(interfaces->list);
+	interfaces->list = scan.list;
+	interfaces->count = scan.count;
+	report_missing(interfaces, policy, log);
+	rc = interfaces_find_routes(interfaces);
+	if (rc != 0)
+		snprintf(error, error_size, "the routes cannot be read: %s", strerror(-rc));
+	return rc;
+}
+
+struct prefix interfaces_subnet(const struct prefix *address)
+{
+	struct prefix subnet = *address;
+	size_t whole = subnet.length / 8;
+	for (size_t i = whole; i < sizeof(subnet.address.bytes); i++)
+		subnet.address.bytes[i] &= i == whole ? (uint8_t)(0xff00 >> subnet.length % 8) : 0;
+	return subnet;
+}
+
+size_t interfaces_own_prefixes(const struct interfaces *interfaces, struct prefix *out, size_t max)
+{
+	size_t count = 0;
+	for (size_t i = 0; i < interfaces->count; i++) {
+		const struct interface *interface = &interfaces->list[i];
+		for (size_t j = 0; j < interface->address_count && !interface->loopback; j++) {
+			const struct prefix *address = &interface->addresses[j];
+			if (count < max)
+				out[count++] = (struct prefix){.address = address->address, .length = (uint8_t)address_bits(&address->address)};
+			if (interface->index == interfaces->uplink && count < max)
+				out[count++] = interfaces_subnet(address);
+		}
+	}
+	return count;
+}
+
+const struct interface *interfaces_by_index(const struct interfaces *interfaces, unsigned int index)
+{
+	for (size_t i = 0; i < interfaces->count && index != 0; i++) {
+		if (interfaces->list[i].index == index)
+			return &interfaces->list[i];
+	}
+	return NULL;
+}
+
+const struct interface *interfaces_of_network(const struct interfaces *interfaces, uint16_t network)
+{
+	for (size_t i = 0; i < interfaces->count && network != POLICY_NETWORK_NONE; i++) {
+		if (interfaces->list[i].network == network)
+			return &interfaces->list[i];
+	}
+	return NULL;
+}
+
+static int on_change(const struct nlmsghdr *message, void *context)
+{
+	switch (message->nlmsg_type) {
+	case RTM_NEWLINK:
+	case RTM_DELLINK:
+	case RTM_NEWADDR:
+	case RTM_DELADDR:
+	case RTM_NEWROUTE:
+	case RTM_DELROUTE: *(bool *)context = true; break;
+	default: break;
+	}
+	return MNL_CB_OK;
+}
+
+bool interfaces_changed(struct interfaces *interfaces)
+{
+	bool changed = false;
+	/* Messages were lost: something has changed. */
+	return netlink_monitor_read(&interfaces->monitor, on_change, &changed) != 0 || changed;
+}
+
+/* A search in the neighbour table: first the MAC of @wanted, then an IPv4 address with that MAC. */
+struct neighbour_search {
+	unsigned int index;
+	const struct address *wanted; /* NULL in the second step */
+	bool have_mac, found;
+	uint8_t mac[6];
+	struct address address4;
+};
+
+static int on_neighbour(const struct nlmsghdr *message, void *context)
+{
+	struct neighbour_search *search = context;
+	const struct ndmsg *fields = mnl_nlmsg_get_payload(message);
+	struct nlattr *attribute;
+	const struct nlattr *address = NULL, *mac = NULL;
+	if (message->nlmsg_type != RTM_NEWNEIGH || mnl_nlmsg_get_payload_len(message) < sizeof(*fields) ||
+	    (unsigned int)fields->ndm_ifindex != search->index || search->found)
+		return MNL_CB_OK;
+	mnl_attr_for_each(attribute, message, sizeof(*fields))
+	{
+		if (mnl_attr_get_type(attribute) == NDA_DST)
+			address = attribute;
+		else if (mnl_attr_get_type(attribute) == NDA_LLADDR && mnl_attr_get_payload_len(attribute) == sizeof(search->mac))
+			mac = attribute;
+	}
+	if (!address || !mac || mnl_attr_get_payload_len(address) != (fields->ndm_family == AF_INET ? 4 : 16))
+		return MNL_CB_OK;
+	struct address neighbour = address_from_bytes(fields->ndm_family, mnl_attr_get_payload(address));
+	if (search->wanted && address_equal(&neighbour, search->wanted)) {
+		memcpy(search->mac, mnl_attr_get_payload(mac), sizeof(search->mac));
+		search->have_mac = true;
+	} else if (!search->wanted && memcmp(search->mac, mnl_attr_get_payload(mac), sizeof(search->mac)) == 0) {
+		search->address4 = neighbour;
+		search->found = true;
+	}
+	return MNL_CB_OK;
+}
+
+static int dump_neighbours(struct interfaces *interfaces, uint8_t family, struct neighbour_search *search)
+{
+	char buffer[REQUEST_SIZE] __attribute__((aligned(8)));
+	struct nlmsghdr *message = mnl_nlmsg_put_header(buffer);
+	message->nlmsg_type = RTM_GETNEIGH;
+	message->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+	struct ndmsg *fields = mnl_nlmsg_put_extra_header(message, sizeof(*fields));
+	fields->ndm_family = family;
+	mnl_attr_put_u32(message, NDA_IFINDEX, search->index);
+	return netlink_request(&interfaces->requests, message, on_neighbour, search);
+}
+
+/* A dump that was disturbed costs a name in the log: it is not repeated. */
+bool interfaces_neighbour4(struct interfaces *interfaces, unsigned int index, const struct address *address6, struct address *out)
+{
+	struct neighbour_search search = {.index = index, .wanted = address6};
+	if (dump_neighbours(interfaces, AF_INET6, &search) != 0 || !search.have_mac)
+		return false;
+	search.wanted = NULL;
+	if (dump_neighbours(interfaces, AF_INET, &search) != 0 || !search.found)
+		return false;
+	*out = search.address4;
+	return true;
+}

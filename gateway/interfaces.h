@@ -38,6 +38,8 @@ struct interfaces {
 	char uplink_name[IFNAMSIZ]; /* decided once; "" before */
 	unsigned int uplink;	    /* ifindex, 0: not there now */
 	bool route4, route6;	    /* a default route leaves through the uplink */
+	uint16_t missing[POLICY_NETWORKS_MAX]; /* networks whose interface is not there, as it was logged */
+	size_t missing_count;
 };
 
 int interfaces_open(struct interfaces *interfaces);
@@ -61,8 +63,14 @@ int interfaces_claim(struct interfaces *interfaces, const struct policy *policy,
 /** interfaces_repair_route() - Make the default routes leave through the uplink (docker attaches them to any network). 0 or -errno. */
 int interfaces_repair_route(struct interfaces *interfaces, const struct policy *policy, struct log *log, char *error, size_t error_size);
 
+/** interfaces_find_routes() - The part of interfaces_scan() that sets route4 and route6. 0 or -errno. */
+int interfaces_find_routes(struct interfaces *interfaces);
+
 /** interfaces_own_prefixes() - The gateway's own addresses (full length) and the uplink's subnets. Return: how many were written. */
 size_t interfaces_own_prefixes(const struct interfaces *interfaces, struct prefix *out, size_t max);
+
+/** interfaces_subnet() - An interface's address without its host bits. */
+struct prefix interfaces_subnet(const struct prefix *address);
 
 const struct interface *interfaces_by_index(const struct interfaces *interfaces, unsigned int index);
 const struct interface *interfaces_of_network(const struct interfaces *interfaces, uint16_t network);

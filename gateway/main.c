@@ -1,1 +1,41 @@
+/* SPDX-License-Identifier: MIT */
+/* The command line: one word, one command. */
+#include <stdio.h>
+#include <string.h>
+
 #include "gateway/command.h"
+
+static const struct command commands[] = {
+	{"run", "[-c FILE_OR_DIR]", "the gateway: forward DNS, fill the sets, log and refuse the rest", cmd_run},
+	{"check", "[--json] FILE_OR_DIR", "validate a policy and print what it means", cmd_check},
+	{"explain", "[-c FILE_OR_DIR] [--json] NETWORK NAME_OR_ADDRESS[:PORT[/PROTO]]", "allowed or denied, and by which rule", cmd_explain},
+	{"reload", "[--json]", "make the running gateway read its policy again", cmd_reload},
+	{"health", "[--json]", "ask the running gateway whether it works", cmd_health},
+};
+
+static int usage(FILE *stream, int status)
+{
+	fprintf(stream, "usage: sluice COMMAND [...]\n\n");
+	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
+		fprintf(stream, "  %-8s %s\n", commands[i].name, commands[i].summary);
+	fprintf(stream, "\n`sluice COMMAND --help` says more; sluice(8) and sluice.conf(5) say all.\n");
+	return status;
+}
+
+int main(int argc, char **argv)
+{
+	if (argc < 2)
+		return usage(stderr, COMMAND_USAGE);
+	if (strcmp(argv[1], "--version") == 0) {
+		printf("sluice %s\n", SLUICE_VERSION);
+		return COMMAND_OK;
+	}
+	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0)
+		return usage(stdout, COMMAND_OK);
+	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
+		if (strcmp(argv[1], commands[i].name) == 0)
+			return commands[i].run(argc - 1, argv + 1);
+	}
+	fprintf(stderr, "sluice: no command `%s`\n\n", argv[1]);
+	return usage(stderr, COMMAND_USAGE);
+}

@@ -14,6 +14,7 @@ struct netlink {
 	struct mnl_socket *socket; /* owned */
 	uint32_t sequence;
 	uint32_t port;
+	uint32_t failed; /* sequence number of the message at which the last transaction failed, or 0 */
 };
 
 /** netlink_open() - @bus: NETLINK_ROUTE, NETLINK_NETFILTER; @groups: multicast groups or 0. Return: 0 or -errno. */
@@ -33,8 +34,10 @@ int netlink_request(struct netlink *netlink, struct nlmsghdr *message, mnl_cb_t 
 
 /**
  * netlink_transaction() - Send an nf_tables batch and read the acknowledgement of every message that asks for one
- * @acknowledged: number of messages in the batch with NLM_F_ACK
- * Return: 0 when all were acknowledged without error, else the first -errno (nothing of the batch took effect).
+ * @batch:	messages with sequence numbers that netlink_sequence() gave, in order
+ * @acknowledged: number of messages in the batch with NLM_F_ACK; the last one is enough, errors are reported for every message
+ * Return: 0 when all were acknowledged without error, else the first -errno (nothing of the batch took effect) with
+ *	netlink->failed set. -EPROTO, -ENOBUFS: the acknowledgement is missing.
  */
 int netlink_transaction(struct netlink *netlink, const void *batch, size_t size, unsigned int acknowledged);
 

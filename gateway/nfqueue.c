@@ -1,1 +1,383 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The packet queue.
+ *
+ * Theory of operation
+ *
+ * A packet is dropped unless we say otherwise: the queue is bound without bypass and without fail-open, so a full queue, a full socket, a verdict that cannot
+ * be sent and a dead process all drop. Packets are read when the socket is readable, at most NFQUEUE_TURN per loop turn so that the resolver gets its share;
+ * their verdicts are collected and sent together. Verdicts that cannot be sent stay and are tried again after RETRY_MS.
+ *
+ * Packet ids count up by one, also for packets that did not fit into our socket's buffer: gaps are the packets lost there. The queue itself is longer than
+ * what the socket holds, so the socket is what overflows first; that needs no right to read /proc, which shows the queue's own drops to root only.
+ *
+ * When the socket fails it is closed (the kernel then drops what waits) and opened anew after a pause.
+ */
 #include "gateway/nfqueue.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <libmnl/libmnl.h>
+#include <libnetfilter_queue/libnetfilter_queue.h>
+#include <linux/netfilter.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <linux/netfilter/nfnetlink_queue.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+
+#define NFQUEUE_TURN 256		  /* packets per loop turn */
+#define RECEIVE_BUFFER (2 * 1024 * 1024)  /* bytes of small packets that may wait in the socket; the kernel doubles it */
+#define MESSAGE_MAX 8192		  /* bytes of one packet message: NFQUEUE_COPY_BYTES and attributes */
+#define CONFIG_MAX 512			  /* bytes of one configuration message */
+#define VERDICT_MAX 128			  /* bytes of one verdict message */
+#define VERDICTS_SIZE (NFQUEUE_TURN * VERDICT_MAX)
+#define RETRY_MS 50			  /* verdicts that could not be sent */
+#define REOPEN_MS_MIN 100		  /* a socket that failed ... */
+#define REOPEN_MS_MAX 5000		  /* ... with every attempt twice as late */
+#define CONFIGURE_TIMEOUT_S 5		  /* the kernel answers at once */
+#define PROC_FILE "/proc/net/netfilter/nfnetlink_queue"
+
+struct nfqueue {
+	uv_loop_t *loop;
+	uv_timer_t timer; /* retry of verdicts, reopening */
+	uv_poll_t *poll;  /* owned by the loop, freed in its close callback; NULL while there is no socket */
+	struct mnl_socket *socket; /* owned */
+	uint16_t number;
+	nfqueue_decide decide;
+	void *context;
+	bool closing, counting;
+	uint32_t last_id; /* valid when counting */
+	uint64_t lost;	  /* ids that never came */
+	uint64_t reopen_ms;
+	uint32_t sequence; /* of configuration messages */
+	size_t verdict_size;
+	uint8_t verdicts[VERDICTS_SIZE] __attribute__((aligned(8)));
+};
+
+static void wait_before_reopening(struct nfqueue *queue);
+
+static void add_verdict(struct nfqueue *queue, uint32_t id, uint32_t mark)
+{
+	uint8_t *end = queue->verdicts + queue->verdict_size;
+	struct nlmsghdr *message = nfq_nlmsg_put((char *)end, NFQNL_MSG_VERDICT, queue->number);
+	nfq_nlmsg_verdict_put(message, (int)id, mark ? NF_ACCEPT : NF_DROP);
+	if (mark)
+		nfq_nlmsg_verdict_put_mark(message, mark);
+	queue->verdict_size += MNL_ALIGN(message->nlmsg_len);
+}
+
+static void count_gap(struct nfqueue *queue, uint32_t id)
+{
+	if (queue->counting)
+		queue->lost += id - queue->last_id - 1;
+	queue->counting = true;
+	queue->last_id = id;
+}
+
+/* Attributes as the kernel sends them; libnetfilter_queue's table has the types, we check what we use for presence and size. */
+static bool read_packet(struct nlattr *const attributes[NFQA_MAX + 1], struct queued_packet *out)
+{
+	const struct nlattr *header = attributes[NFQA_PACKET_HDR], *payload = attributes[NFQA_PAYLOAD];
+	memset(out, 0, sizeof(*out));
+	if (!header || mnl_attr_get_payload_len(header) < sizeof(struct nfqnl_msg_packet_hdr))
+		return false;
+	const struct nfqnl_msg_packet_hdr *fields = mnl_attr_get_payload(header);
+	out->id = ntohl(fields->packet_id);
+	out->hook = fields->hook;
+	if (attributes[NFQA_IFINDEX_INDEV])
+		out->in_interface = ntohl(mnl_attr_get_u32(attributes[NFQA_IFINDEX_INDEV]));
+	if (attributes[NFQA_IFINDEX_OUTDEV])
+		out->out_interface = ntohl(mnl_attr_get_u32(attributes[NFQA_IFINDEX_OUTDEV]));
+	out->payload = payload ? mnl_attr_get_payload(payload) : (const uint8_t *)"";
+	out->size = payload ? mnl_attr_get_payload_len(payload) : 0;
+	return true;
+}
+
+/* @decide: NULL while the queue is being set up: what comes that early is dropped. */
+static void handle_message(struct nfqueue *queue, const struct nlmsghdr *message, nfqueue_decide decide)
+{
+	struct nlattr *attributes[NFQA_MAX + 1] = {NULL};
+	struct queued_packet packet;
+	/* NLMSG_ERROR: a verdict for a packet that is gone, because its interface went down. */
+	if (message->nlmsg_type != (NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_PACKET))
+		return;
+	if (nfq_nlmsg_parse(message, attributes) < 0 || !read_packet(attributes, &packet))
+		return;
+	count_gap(queue, packet.id);
+	add_verdict(queue, packet.id, decide ? decide(queue->context, &packet) : 0);
+}
+
+static bool has_verdict_room(const struct nfqueue *queue)
+{
+	return queue->verdict_size + VERDICT_MAX <= sizeof(queue->verdicts);
+}
+
+/* Send one configuration message and read its acknowledgement. Return: 0 or -errno. */
+static int configure(struct nfqueue *queue, struct nlmsghdr *message)
+{
+	uint8_t buffer[MESSAGE_MAX] __attribute__((aligned(8)));
+	message->nlmsg_flags |= NLM_F_ACK;
+	message->nlmsg_seq = ++queue->sequence;
+	if (mnl_socket_sendto(queue->socket, message, message->nlmsg_len) < 0)
+		return -errno;
+	for (;;) {
+		ssize_t size = mnl_socket_recvfrom(queue->socket, buffer, sizeof(buffer));
+		if (size < 0 && errno == EINTR)
+			continue;
+		if (size < 0)
+			return -errno;
+		const struct nlmsghdr *answer = (const struct nlmsghdr *)buffer;
+		if (!mnl_nlmsg_ok(answer, (int)size))
+			continue;
+		if (answer->nlmsg_type == NLMSG_ERROR && answer->nlmsg_seq == queue->sequence &&
+		    mnl_nlmsg_get_payload_len(answer) >= sizeof(struct nlmsgerr))
+			return ((const struct nlmsgerr *)mnl_nlmsg_get_payload(answer))->error;
+		if (has_verdict_room(queue))
+			handle_message(queue, answer, NULL);
+	}
+}
+
+static int may_configure(struct nfqueue *queue)
+{
+	char buffer[CONFIG_MAX] __attribute__((aligned(8)));
+	struct nlmsghdr *message = nfq_nlmsg_put(buffer, NFQNL_MSG_CONFIG, queue->number);
+	/* An obsolete command that does nothing but ask for CAP_NET_ADMIN. */
+	nfq_nlmsg_cfg_put_cmd(message, AF_UNSPEC, NFQNL_CFG_CMD_PF_BIND);
+	return configure(queue, message);
+}
+
+/* One message, so that no packet comes under other parameters. */
+static int bind_queue(struct nfqueue *queue)
+{
+	char buffer[CONFIG_MAX] __attribute__((aligned(8)));
+	struct nlmsghdr *message = nfq_nlmsg_put(buffer, NFQNL_MSG_CONFIG, queue->number);
+	nfq_nlmsg_cfg_put_cmd(message, AF_UNSPEC, NFQNL_CFG_CMD_BIND);
+	nfq_nlmsg_cfg_put_params(message, NFQNL_COPY_PACKET, NFQUEUE_COPY_BYTES);
+	nfq_nlmsg_cfg_put_qmaxlen(message, NFQUEUE_LENGTH);
+	/* Large packets come whole (GSO); everything else that could be on, fail-open above all, is switched off. */
+	mnl_attr_put_u32(message, NFQA_CFG_MASK, htonl(NFQA_CFG_F_GSO | NFQA_CFG_F_FAIL_OPEN | NFQA_CFG_F_CONNTRACK | NFQA_CFG_F_UID_GID));
+	mnl_attr_put_u32(message, NFQA_CFG_FLAGS, htonl(NFQA_CFG_F_GSO));
+	return configure(queue, message);
+}
+
+static int set_options(struct mnl_socket *socket)
+{
+	int fd = mnl_socket_get_fd(socket), size = RECEIVE_BUFFER, one = 1;
+	struct timeval timeout = {.tv_sec = CONFIGURE_TIMEOUT_S};
+	if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size)) != 0)
+		setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
+	/* Losses are seen as gaps; ENOBUFS would only say so once more. */
+	mnl_socket_setsockopt(socket, NETLINK_NO_ENOBUFS, &one, sizeof(one));
+	return setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)) == 0 ? 0 : -errno;
+}
+
+static int open_socket(struct nfqueue *queue)
+{
+	queue->socket = mnl_socket_open2(NETLINK_NETFILTER, SOCK_CLOEXEC);
+	if (!queue->socket)
+		return -errno;
+	queue->counting = false;
+	queue->verdict_size = 0;
+	if (mnl_socket_bind(queue->socket, 0, MNL_SOCKET_AUTOPID) < 0)
+		return -errno;
+	int error = set_options(queue->socket);
+	if (!error)
+		error = may_configure(queue);
+	if (error)
+		return error;
+	error = bind_queue(queue);
+	/* We may configure queues, but not this one: it has another owner. */
+	return error == -EPERM ? -EBUSY : error;
+}
+
+static void free_handle(uv_handle_t *handle)
+{
+	free(handle);
+}
+
+static void close_socket(struct nfqueue *queue)
+{
+	if (queue->poll) {
+		uv_poll_stop(queue->poll);
+		uv_close((uv_handle_t *)queue->poll, free_handle);
+		queue->poll = NULL;
+	}
+	if (queue->socket)
+		mnl_socket_close(queue->socket);
+	queue->socket = NULL;
+}
+
+static void on_readable(uv_poll_t *poll, int status, int events);
+static void on_retry(uv_timer_t *timer);
+
+/* While verdicts cannot be sent nothing more is read: the packets wait in the kernel. */
+static void send_verdicts(struct nfqueue *queue)
+{
+	if (queue->verdict_size == 0)
+		return;
+	if (mnl_socket_sendto(queue->socket, queue->verdicts, queue->verdict_size) >= 0) {
+		queue->verdict_size = 0;
+		return;
+	}
+	uv_poll_stop(queue->poll);
+	uv_timer_start(&queue->timer, on_retry, RETRY_MS, 0);
+}
+
+static void on_retry(uv_timer_t *timer)
+{
+	struct nfqueue *queue = timer->data;
+	if (queue->closing || !queue->poll)
+		return;
+	send_verdicts(queue);
+	if (queue->verdict_size == 0)
+		uv_poll_start(queue->poll, UV_READABLE, on_readable);
+}
+
+/* One datagram. Return: false when there is nothing left to read, with the socket closed if it failed. */
+static bool receive(struct nfqueue *queue)
+{
+	uint8_t buffer[MESSAGE_MAX] __attribute__((aligned(8)));
+	struct sockaddr_nl from = {0};
+	socklen_t from_size = sizeof(from);
+	ssize_t got = recvfrom(mnl_socket_get_fd(queue->socket), buffer, sizeof(buffer), MSG_DONTWAIT, (struct sockaddr *)&from, &from_size);
+	if (got < 0) {
+		if (errno == EINTR || errno == ENOBUFS)
+			return true;
+		if (errno != EAGAIN && errno != EWOULDBLOCK)
+			wait_before_reopening(queue);
+		return false;
+	}
+	if (from.nl_pid != 0)
+		return true;
+	const struct nlmsghdr *message = (const struct nlmsghdr *)buffer;
+	for (int left = (int)got; mnl_nlmsg_ok(message, left); message = mnl_nlmsg_next(message, &left))
+		handle_message(queue, message, queue->decide);
+	return true;
+}
+
+static void on_readable(uv_poll_t *poll, int status, int events)
+{
+	struct nfqueue *queue = poll->data;
+	(void)events;
+	if (queue->closing || poll != queue->poll)
+		return;
+	if (status < 0) {
+		wait_before_reopening(queue);
+		return;
+	}
+	for (int i = 0; i < NFQUEUE_TURN && has_verdict_room(queue); i++) {
+		if (!receive(queue))
+			break;
+	}
+	if (queue->socket)
+		send_verdicts(queue);
+}
+
+static int watch_socket(struct nfqueue *queue)
+{
+	uv_poll_t *poll = calloc(1, sizeof(*poll));
+	if (!poll)
+		return -ENOMEM;
+	int error = uv_poll_init(queue->loop, poll, mnl_socket_get_fd(queue->socket));
+	if (error) {
+		free(poll);
+		return error;
+	}
+	poll->data = queue;
+	queue->poll = poll;
+	return uv_poll_start(poll, UV_READABLE, on_readable);
+}
+
+static int open_and_watch(struct nfqueue *queue)
+{
+	int error = open_socket(queue);
+	if (!error)
+		error = watch_socket(queue);
+	if (error)
+		close_socket(queue);
+	return error;
+}
+
+static void on_reopen(uv_timer_t *timer)
+{
+	struct nfqueue *queue = timer->data;
+	if (queue->closing || queue->socket)
+		return;
+	if (open_and_watch(queue) != 0)
+		wait_before_reopening(queue);
+	else
+		queue->reopen_ms = REOPEN_MS_MIN;
+}
+
+static void wait_before_reopening(struct nfqueue *queue)
+{
+	close_socket(queue);
+	uv_timer_start(&queue->timer, on_reopen, queue->reopen_ms, 0);
+	queue->reopen_ms = queue->reopen_ms * 2 < REOPEN_MS_MAX ? queue->reopen_ms * 2 : REOPEN_MS_MAX;
+}
+
+int nfqueue_open(uv_loop_t *loop, uint16_t number, nfqueue_decide decide, void *context, struct nfqueue **out)
+{
+	struct nfqueue *queue = calloc(1, sizeof(*queue));
+	if (!queue)
+		return -ENOMEM;
+	queue->loop = loop;
+	queue->number = number;
+	queue->decide = decide;
+	queue->context = context;
+	queue->reopen_ms = REOPEN_MS_MIN;
+	int error = uv_timer_init(loop, &queue->timer);
+	if (error) {
+		free(queue);
+		return error;
+	}
+	queue->timer.data = queue;
+	error = open_and_watch(queue);
+	if (error) {
+		nfqueue_close(queue);
+		return error;
+	}
+	*out = queue;
+	return 0;
+}
+
+static void free_queue(uv_handle_t *handle)
+{
+	free(handle->data);
+}
+
+void nfqueue_close(struct nfqueue *queue)
+{
+	if (!queue || queue->closing)
+		return;
+	queue->closing = true;
+	close_socket(queue);
+	uv_close((uv_handle_t *)&queue->timer, free_queue);
+}
+
+/* Packets dropped because the queue itself was full; 0 when we may not read that. */
+static uint64_t queue_overflow(uint16_t number)
+{
+	char line[256];
+	uint64_t overflow = 0;
+	FILE *file = fopen(PROC_FILE, "re");
+	if (!file)
+		return 0;
+	while (fgets(line, sizeof(line), file)) {
+		unsigned int queue, mode, range;
+		unsigned long long port, waiting, dropped;
+		if (sscanf(line, "%u %llu %llu %u %u %llu", &queue, &port, &waiting, &mode, &range, &dropped) == 6 && queue == number)
+			overflow = dropped;
+	}
+	fclose(file);
+	return overflow;
+}
+
+int nfqueue_dropped(const struct nfqueue *queue, uint64_t *packets)
+{
+	*packets = queue->lost + queue_overflow(queue->number);
+	return 0;
+}

@@ -12,7 +12,7 @@
 #include <uv.h>
 
 #define NFQUEUE_COPY_BYTES 160	/* of each packet: IPv6 header, some extension headers, TCP header */
-#define NFQUEUE_LENGTH 4096	/* packets that may wait in the kernel */
+#define NFQUEUE_LENGTH 16384	/* packets that may wait in the kernel: more than our socket holds, see nfqueue.c */
 
 struct queued_packet {
 	uint32_t id;
@@ -33,8 +33,12 @@ int nfqueue_open(uv_loop_t *loop, uint16_t number, nfqueue_decide decide, void *
 void nfqueue_close(struct nfqueue *queue);
 
 /**
- * nfqueue_dropped() - Packets that the kernel dropped because the queue or its socket was full, since the queue was bound
- * (/proc/net/netfilter/nfnetlink_queue). Return: 0 or -errno.
+ * nfqueue_dropped() - Packets that the kernel dropped because the queue or its socket was full, since nfqueue_open()
+ *
+ * Exact for the socket, which overflows first. Drops of the queue itself are only seen by a process that may read
+ * /proc/net/netfilter/nfnetlink_queue.
+ *
+ * Return: 0.
  */
 int nfqueue_dropped(const struct nfqueue *queue, uint64_t *packets);
 

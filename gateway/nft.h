@@ -3,11 +3,205 @@
 #define SLUICE_GATEWAY_NFT_H
 
 /*
- * nf_tables in our words: a batch under construction, and one function per kind of object and expression that our rules use.
- * libnftnl is used here, in grants.c and in counters.c, and nowhere else. ruleset.c says which rules there are.
- * (The owner of this file completes it: batch, table, chain, rule, set, element, counter object, expressions.)
+ * nf_tables in our words: a batch under construction and its objects (nft_batch.c), one function per expression that our rules use (nft.c,
+ *the only user of libnftnl), and lists of what the kernel has (nft_read.c). ruleset.c says which rules there are.
+ *
+ * Building never fails on the spot: the first error stays in batch->error, everything after it does nothing, and
+ * nft_batch_commit() returns it.
+ *
+ *	struct nft_batch batch;
+ *
+ *	nft_batch_begin(&batch, netlink, NFT_TABLE);
+ *	nft_rule_begin(&batch, "forward");
+ *	nft_match_ct_state(&batch, NFT_CT_STATE_BIT(IP_CT_ESTABLISHED));
+ *	nft_verdict(&batch, NFT_VERDICT_ACCEPT, NULL);
+ *	nft_rule_end(&batch);
+ *	error = nft_batch_commit(&batch, text, sizeof(text));
  */
 
-#define NFT_TABLE "sluice" /* family inet */
+#include <linux/netfilter/nf_tables.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/address.h"
+#include "gateway/netlink.h"
+
+#define NFT_TABLE         "sluice" /* family inet */
+#define NFT_NAME_SIZE     128      /* names of chains, sets and counters, with NUL */
+#define NFT_FIELDS_MAX    4        /* fields of one key */
+#define NFT_KEY_MAX       40       /* octets: two IPv6 addresses, protocol, port */
+#define NFT_ELEMENTS_PART 256      /* elements per message: an attribute holds 64 KiB; even, so that ranges stay whole */
+
+struct nftnl_rule;
+
+struct nft_batch {
+	struct netlink *netlink;
+	const char *table;
+	uint8_t *buffer; /* owned */
+	size_t size, capacity;
+	size_t last;             /* offset of the last message */
+	unsigned int messages;   /* without the frame around them */
+	uint32_t set_id;         /* of the last anonymous set */
+	struct nftnl_rule *rule; /* owned; between nft_rule_begin() and nft_rule_end() */
+	int error;               /* first -errno */
+};
+
+void nft_batch_begin(struct nft_batch *batch, struct netlink *netlink, const char *table);
+/**
+ * nft_batch_commit() - Send the batch and wait for its acknowledgement; releases it in any case
+ * @error:	receives one line that names the object the kernel did not take
+ * Return: 0, or -errno: nothing took effect. A batch without messages is not sent.
+ */
+int nft_batch_commit(struct nft_batch *batch, char *error, size_t error_size);
+/** nft_batch_free() - Give a batch up. */
+void nft_batch_free(struct nft_batch *batch);
+
+/* Objects. What is there already is left as it is; deleting what is not there fails the batch. */
+void nft_table_add(struct nft_batch *batch);
+void nft_table_delete(struct nft_batch *batch);
+
+struct nft_hook {
+	const char *chain, *type; /* "filter", "nat" */
+	uint32_t hook;            /* NF_INET_* */
+	int32_t priority;
+	bool drop; /* policy */
+};
+void nft_base_chain_add(struct nft_batch *batch, const struct nft_hook *hook);
+void nft_chain_add(struct nft_batch *batch, const char *chain);
+void nft_chain_delete(struct nft_batch *batch, const char *chain);
+void nft_counter_add(struct nft_batch *batch, const char *counter);
+void nft_counter_delete(struct nft_batch *batch, const char *counter);
+/** nft_rules_flush() - Delete the rules of all chains of the table. */
+void nft_rules_flush(struct nft_batch *batch);
+
+/* What a key is made of, in the order of the packet's match. */
+enum nft_field { NFT_FIELD_SOURCE, NFT_FIELD_DESTINATION, NFT_FIELD_PROTOCOL, NFT_FIELD_SOURCE_PORT, NFT_FIELD_DESTINATION_PORT };
+
+struct nft_key {
+	int family; /* AF_INET or AF_INET6; 0 when no field is an address */
+	size_t count;
+	enum nft_field fields[NFT_FIELDS_MAX];
+};
+
+struct nft_set {
+	const char *name;
+	struct nft_key key;
+	uint32_t flags;      /* NFT_SET_INTERVAL, NFT_SET_TIMEOUT, NFT_SET_EVAL */
+	uint64_t timeout_ms; /* default of its elements, or 0 */
+	uint32_t size;       /* elements, or 0: no limit */
+};
+void nft_set_add(struct nft_batch *batch, const struct nft_set *set);
+void nft_set_delete(struct nft_batch *batch, const char *set);
+
+struct nft_element {
+	uint8_t key[NFT_KEY_MAX];
+	uint8_t size;        /* octets of the key */
+	bool end;            /* of a range: the first address behind it */
+	uint64_t timeout_ms; /* its life in all; 0: the set's */
+	uint64_t left_ms;    /* what is left of it; adding: 0 means all */
+	uint64_t packets;    /* reading: its counter */
+};
+
+/** nft_element_address() - The element of a set whose key is one address. */
+struct nft_element nft_element_address(const struct address *address);
+/**
+ * nft_elements_add() - Add elements, or renew the timeout of those that are there (kernel_features.refresh says whether that works)
+ * nft_elements_delete() - Remove elements; one that is not there fails the batch
+ */
+void nft_elements_add(struct nft_batch *batch, const char *set, const struct nft_element *elements, size_t count);
+void nft_elements_delete(struct nft_batch *batch, const char *set, const struct nft_element *elements, size_t count);
+
+/* One rule: begin, matches, statements, end. */
+void nft_rule_begin(struct nft_batch *batch, const char *chain);
+void nft_rule_end(struct nft_batch *batch);
+
+/* Matches. */
+void nft_match_meta32(struct nft_batch *batch, uint32_t meta_key, uint32_t value, bool equal); /* NFT_META_IIF, OIF, MARK, SKUID */
+void nft_match_meta8(struct nft_batch *batch, uint32_t meta_key, uint8_t value, bool equal);   /* NFT_META_NFPROTO, L4PROTO, PKTTYPE */
+void nft_match_protocol_set(struct nft_batch *batch, const char *set);
+void nft_match_prefix(struct nft_batch *batch, enum nft_field side, const struct prefix *prefix, bool equal);
+void nft_match_address(struct nft_batch *batch, enum nft_field side, const struct address *address, bool equal);
+/** nft_match_port() - Inclusive range of ports; the rule must have matched a protocol that has some. */
+void nft_match_port(struct nft_batch *batch, enum nft_field side, uint16_t first, uint16_t last);
+/** nft_match_icmp_type() - Inclusive range of types; the rule must have matched the protocol. */
+void nft_match_icmp_type(struct nft_batch *batch, uint8_t first, uint8_t last);
+void nft_match_tcp_reset(struct nft_batch *batch);
+void nft_match_ct_state(struct nft_batch *batch, uint32_t states);
+void nft_match_ct_mark(struct nft_batch *batch, uint32_t mark);
+/** nft_match_set() - Look a key up in a named set. */
+void nft_match_set(struct nft_batch *batch, const char *set, const struct nft_key *key);
+/** nft_limit_over() - Matches what exceeds the rate. */
+void nft_limit_over(struct nft_batch *batch, uint64_t per_second, uint32_t burst);
+
+/* Statements. */
+void nft_count(struct nft_batch *batch, const char *counter);
+/** nft_remember() - Add the key to a set from the packet path, or renew it; the rule ends here when the set is full. */
+void nft_remember(struct nft_batch *batch, const char *set, const struct nft_key *key, uint64_t timeout_ms);
+/** nft_count_key() - The same for a set without timeout, each element with a counter of its packets. */
+void nft_count_key(struct nft_batch *batch, const char *set, const struct nft_key *key);
+void nft_notrack(struct nft_batch *batch);
+void nft_set_ct_mark(struct nft_batch *batch, uint32_t mark);
+void nft_destination_nat(struct nft_batch *batch, const struct address *address, uint16_t port);
+void nft_masquerade(struct nft_batch *batch);
+/** nft_queue() - To user space, without bypass. @native: by the `queue` expression, else by the xt target NFQUEUE. */
+void nft_queue(struct nft_batch *batch, uint16_t number, bool native);
+void nft_reject_reset(struct nft_batch *batch);
+void nft_reject_prohibited(struct nft_batch *batch);
+
+enum nft_verdict_kind { NFT_VERDICT_ACCEPT, NFT_VERDICT_DROP, NFT_VERDICT_JUMP, NFT_VERDICT_GOTO };
+/** nft_verdict() - @chain: where to jump or go to, else NULL. */
+void nft_verdict(struct nft_batch *batch, enum nft_verdict_kind kind, const char *chain);
+
+struct nft_branch {
+	uint32_t interface; /* ifindex */
+	enum nft_verdict_kind kind;
+	char chain[NFT_NAME_SIZE];
+};
+/** nft_branch() - Verdict map by interface. @meta_key: NFT_META_IIF or NFT_META_OIF. */
+void nft_branch(struct nft_batch *batch, uint32_t meta_key, const struct nft_branch *branches, size_t count);
+
+/* What the kernel has, sorted by name; anonymous sets and base chains are left out. */
+enum nft_object_kind { NFT_OBJECTS_CHAINS, NFT_OBJECTS_SETS, NFT_OBJECTS_COUNTERS };
+
+struct nft_object {
+	char name[NFT_NAME_SIZE];
+	uint64_t packets; /* counters */
+	bool wanted;      /* for the caller */
+};
+
+struct nft_objects {
+	struct nft_object *list; /* owned */
+	size_t count, capacity;
+};
+
+/** nft_objects_read() - List objects of a table; a table that is not there has none. Return: 0 or -errno. */
+int nft_objects_read(struct netlink *netlink, const char *table, enum nft_object_kind kind, struct nft_objects *out);
+struct nft_object *nft_objects_find(const struct nft_objects *objects, const char *name);
+void nft_objects_free(struct nft_objects *objects);
+
+struct nft_elements {
+	struct nft_element *list; /* owned */
+	size_t count, capacity;
+};
+
+/** nft_elements_read() - List the elements of a set, sorted by key, ends before beginnings. Return: 0 or -errno. */
+int nft_elements_read(struct netlink *netlink, const char *table, const char *set, struct nft_elements *out);
+/** nft_element_compare() - The order of nft_elements_read(); for qsort() and bsearch(). */
+int nft_element_compare(const void *a, const void *b);
+void nft_elements_free(struct nft_elements *elements);
+
+/* Between nft.c and nft_batch.c. */
+#define NFT_MAP_NAME "__map%d" /* the kernel fills in the number */
+void nft_batch_fail(struct nft_batch *batch, int error);
+void nft_rule_drop(struct nft_batch *batch);
+/** nft_message_begin() - Return: where the message's attributes go, with room for all of them, or NULL after an error. */
+struct nlmsghdr *nft_message_begin(struct nft_batch *batch, uint16_t type, uint16_t flags);
+void nft_message_end(struct nft_batch *batch, const struct nlmsghdr *message);
+/** nft_field_size() - Return: octets of a field; @type: the number by which nft knows it. */
+uint32_t nft_field_size(const struct nft_key *key, enum nft_field field, uint32_t *type);
+uint32_t nft_verdict_code(enum nft_verdict_kind kind);
+/** nft_branch_map() - The anonymous map of a branch; its number is batch->set_id afterwards. */
+void nft_branch_map(struct nft_batch *batch, const struct nft_branch *branches, size_t count);
 
 #endif

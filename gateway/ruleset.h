@@ -17,29 +17,34 @@
 #include "gateway/interfaces.h"
 #include "gateway/netlink.h"
 
-#define RULESET_QUEUE 53	     /* NFQUEUE number */
-#define RULESET_MARK_DENY 0x51d00001U /* verdict marks, packet mark */
-#define RULESET_MARK_AUDIT 0x51d00002U /* also the conntrack mark of flows that audit mode let in */
-#define RULESET_SEEN_SIZE 2048	     /* denied flows remembered per network and family */
-#define RULESET_SEEN_SECONDS 10	     /* for how long a repeat of a denied flow is refused in the kernel without a line of its own */
-#define RULESET_SOURCES_SIZE 1024    /* sources with a refusal counter per network and family */
-#define RULESET_RATE 500	     /* packets per second and network that may go to the queue ... */
-#define RULESET_BURST 1000	     /* ... with this burst; the rest is refused and counted in the kernel */
+#define RULESET_QUEUE        53          /* NFQUEUE number */
+#define RULESET_MARK_DENY    0x51d00001U /* verdict marks, packet mark */
+#define RULESET_MARK_AUDIT   0x51d00002U /* also the conntrack mark of flows that audit mode let in */
+#define RULESET_MARK_ALLOW   0x51d00003U /* a lease was granted between the kernel's look and ours: the packet passes */
+#define RULESET_SEEN_SIZE    2048        /* denied flows remembered per network and family */
+#define RULESET_SEEN_SECONDS 10          /* for how long a repeat of a denied flow is refused in the kernel without a line of its own */
+#define RULESET_SOURCES_SIZE 1024        /* sources with a refusal counter per network and family */
+#define RULESET_RATE         500         /* packets per second and network that may go to the queue ... */
+#define RULESET_BURST        1000        /* ... with this burst; the rest is refused and counted in the kernel */
 #define RULESET_SET_NAME_MAX 128
 
 /* What the running kernel can do; probed in a table of its own at start. */
 struct kernel_features {
-	bool native_queue;  /* `queue` expression; else the NFQUEUE xt target through nft_compat */
-	bool refresh;	    /* an element's timeout can be renewed in place (since 6.12); else add, delete, add */
+	bool native_queue; /* `queue` expression; else the NFQUEUE xt target through nft_compat */
+	bool refresh;      /* an element's timeout can be renewed in place (since 6.12); else add, delete, add */
 };
 
 struct ruleset {
 	struct netlink netlink; /* NETLINK_NETFILTER */
 	struct kernel_features features;
-	uid_t uid; /* of our own upstream questions */
+	uid_t uid; /* of our own upstream questions; set by the caller before ruleset_open() */
 };
 
-/** ruleset_open() - Open the socket, probe the kernel (logged), create the closed table when it is not there. 0 or -errno with @error. */
+/**
+ * ruleset_open() - Open the socket, probe the kernel (logged), create the closed table when it is not there
+ *
+ * A table that is there, with its rules, is left as it is: a restarted worker goes on with it. Return: 0 or -errno with @error.
+ */
 int ruleset_open(struct ruleset *ruleset, struct log *log, char *error, size_t error_size);
 /** ruleset_close() - Close the socket. The table stays. */
 void ruleset_close(struct ruleset *ruleset);
@@ -49,12 +54,22 @@ void ruleset_close(struct ruleset *ruleset);
  * @leases:	live leases, with specs as bits of @policy's network specs: name sets end up with exactly their elements
  * @now:	ms, the leases' clock
  *
- * What an allowed flow needs is never absent in between. Sets, chains and counters of networks that are gone are removed.
+ * What an allowed flow needs is never absent in between. Sets, chains and counters of networks that are gone are removed. Whether a network
+ * is in audit mode is decided now: call again when audit_until has come.
  *
  * Return: 0, or -errno with @error; the old rules stay.
  */
-int ruleset_apply(struct ruleset *ruleset, const struct policy *policy, const struct interfaces *interfaces,
-		  struct lease_table *leases, uint64_t now, char *error, size_t error_size);
+int ruleset_apply(struct ruleset *ruleset, const struct policy *policy, const struct interfaces *interfaces, struct lease_table *leases,
+		  uint64_t now, char *error, size_t error_size);
+
+/**
+ * ruleset_put_lease() - Element of a name set: the address, until @until and a little longer
+ *
+ * Names that ruleset_name_set() gave; used by grants.c, in a batch of its own.
+ */
+struct nft_batch;
+void ruleset_put_lease(const struct ruleset *ruleset, struct nft_batch *batch, const char *set, const struct address *address,
+		       uint64_t until, uint64_t now);
 
 /** ruleset_name_set() - Name of the set of (network, port specification, family): stable over reloads, the same text for the same ports. */
 void ruleset_name_set(const struct network *network, unsigned int spec, int family, char out[static RULESET_SET_NAME_MAX]);

@@ -11,5 +11,6 @@ refuse 'gateway/|libmnl|libnftnl|libnetfilter|linux/netfilter' resolver/*.[ch]
 refuse 'ldns' $(ls resolver/*.[ch] gateway/*.[ch] | grep -v '^resolver/message\.c$')
 refuse 'ini\.h' $(ls gateway/*.[ch] | grep -v '^gateway/config\.c$')
 refuse 'libnetfilter_queue' $(ls gateway/*.[ch] | grep -v '^gateway/nfqueue\.c$')
+refuse 'libnetfilter_conntrack' $(ls gateway/*.[ch] | grep -v '^gateway/flows\.c$')
 refuse 'libnftnl' $(ls gateway/*.[ch] | grep -vE '^gateway/(nft|grants|counters)\.[ch]$')
 exit $bad

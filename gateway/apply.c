@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Making a policy the running one: at start, on reload, and when interfaces or the time of day change what it means.
+ *
+ * Order: interfaces are matched, leases judged by the new policy, the kernel's table replaced in one transaction; only then addresses are
+ * claimed and questions judged by it. When anything up to the transaction fails, leases and interfaces go back to the running policy and
+ * nothing has changed.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "gateway/environment.h"
+#include "gateway/flows.h"
+#include "gateway/gateway.h"
+#include "gateway/memory.h"
+
+struct judging {
+	const struct policy *policy;
+	time_t wall;
+};
+
+/* What a lease may still open under a policy: nothing, when its name or address is no longer allowed. */
+static bool judge_lease(void *context, struct lease *lease)
+{
+	const struct judging *judging = context;
+	const struct network *network = policy_network(judging->policy, lease->network);
+	struct name_verdict verdict;
+
+	if (network == NULL)
+		return false;
+	verdict = policy_judge_name(network, &lease->name, judging->wall);
+	lease->specs = 0;
+	if (!verdict.allowed || !policy_answer_may_show(judging->policy, network, &lease->name, &lease->address))
+		return true; /* remembered, so that denials can be named */
+	lease->audited = verdict.audited;
+	if (!verdict.audited)
+		lease->specs = verdict.specs;
+	return true;
+}
+
+static void judge_leases(struct gateway *gateway, const struct policy *policy)
+{
+	struct judging judging = {.policy = policy, .wall = time(NULL)};
+
+	lease_each(gateway->leases, judge_lease, &judging);
+}
+
+/* Leases of the worker before; once, as soon as a policy says which networks there are. */
+static void restore_leases(struct gateway *gateway, const struct policy *policy)
+{
+	ssize_t count;
+
+	if (gateway->restored)
+		return;
+	gateway->restored = true;
+	count = journal_restore(&gateway->journal, policy, gateway->leases, gateway_now(gateway));
+	if (count < 0)
+		log_say(gateway->log, LOG_ERROR, "the leases of the worker before cannot be read: %s", strerror((int)-count));
+	else if (count > 0)
+		log_say(gateway->log, LOG_INFO, "%zd leases restored", count);
+}
+
+/* Own prefixes: what the interfaces have, and the gateway addresses that are about to be claimed. */
+static int set_own_prefixes(struct gateway *gateway, struct policy *policy)
+{
+	size_t room = INTERFACES_MAX + 2 * policy->network_count;
+	struct prefix *own = calloc(room, sizeof(*own));
+	size_t count;
+	int rc;
+
+	if (own == NULL)
+		return -ENOMEM;
+	count = interfaces_own_prefixes(&gateway->interfaces, own, INTERFACES_MAX);
+	for (size_t i = 0; i < policy->network_count; i++) {
+		const struct network *network = &policy->networks[i];
+
+		if (network->gateway4.family != 0)
+			own[count++] = (struct prefix){network->gateway4, 32};
+		if (network->gateway6.family != 0)
+			own[count++] = (struct prefix){network->gateway6, 128};
+	}
+	rc = policy_set_own(policy, own, count);
+	free(own);
+	return rc;
+}
+
+static int listen_on(struct gateway *gateway, const struct network *network, const struct address *address, char *error, size_t error_size)
+{
+	char text[ADDRESS_TEXT_MAX];
+	int rc;
+
+	if (address->family == 0)
+		return 0;
+	rc = resolver_listen(gateway->resolver, network->id, address);
+	if (rc != 0)
+		snprintf(error, error_size, "port 53 of %s (network %s) cannot be opened: %s", address_format(address, text), network->name,
+			 strerror(-rc));
+	return rc;
+}
+
+static int listen_everywhere(struct gateway *gateway, const struct policy *policy, char *error, size_t error_size)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < policy->network_count && rc == 0; i++) {
+		rc = listen_on(gateway, &policy->networks[i], &policy->networks[i].gateway4, error, error_size);
+		if (rc == 0)
+			rc = listen_on(gateway, &policy->networks[i], &policy->networks[i].gateway6, error, error_size);
+	}
+	return rc;
+}
+
+static void end_audited_flows(struct gateway *gateway, const struct policy *policy)
+{
+	time_t wall = time(NULL);
+
+	for (size_t i = 0; i < policy->network_count; i++) {
+		const struct network *network = &policy->networks[i];
+		ssize_t ended;
+
+		if (policy_is_auditing(network, wall))
+			continue;
+		ended = flows_end_audited(network, RULESET_MARK_AUDIT);
+		if (ended < 0)
+			log_say(gateway->log, LOG_ERROR, "network %s: flows that audit mode let in cannot be ended: %s", network->name,
+				strerror((int)-ended));
+		else if (ended > 0)
+			log_say(gateway->log, LOG_INFO, "network %s: %zd flows that audit mode had let in were ended", network->name, ended);
+	}
+}
+
+/* Interfaces and kernel; nothing else is touched, so a failure leaves the running policy as it was. */
+static int apply_to_kernel(struct gateway *gateway, struct policy *policy, char *error, size_t error_size)
+{
+	int rc = interfaces_scan(&gateway->interfaces, policy, gateway->log, error, error_size);
+
+	if (rc != 0)
+		return rc;
+	rc = set_own_prefixes(gateway, policy);
+	if (rc != 0) {
+		snprintf(error, error_size, "out of memory");
+		return rc;
+	}
+	restore_leases(gateway, policy);
+	judge_leases(gateway, policy);
+	return ruleset_apply(&gateway->ruleset, policy, &gateway->interfaces, gateway->leases, gateway_now(gateway), error, error_size);
+}
+
+static void go_back(struct gateway *gateway)
+{
+	char error[GATEWAY_ERROR_MAX];
+
+	if (gateway->policy == NULL)
+		return;
+	judge_leases(gateway, gateway->policy);
+	if (interfaces_scan(&gateway->interfaces, gateway->policy, gateway->log, error, sizeof(error)) != 0)
+		log_say(gateway->log, LOG_ERROR, "%s", error);
+}
+
+/* Listeners first, so that an app which can see the address finds the port open. */
+static int apply_to_interfaces(struct gateway *gateway, const struct policy *policy, char *error, size_t error_size)
+{
+	int rc = listen_everywhere(gateway, policy, error, error_size);
+
+	if (rc == 0)
+		rc = interfaces_claim(&gateway->interfaces, policy, gateway->log, error, error_size);
+	if (rc == 0)
+		rc = interfaces_repair_route(&gateway->interfaces, policy, gateway->log, error, error_size);
+	return rc;
+}
+
+/* Takes ownership of @policy; it may be the running one. */
+static int apply_policy(struct gateway *gateway, struct policy *policy, char *error, size_t error_size)
+{
+	struct policy *old = gateway->policy;
+	int rc;
+
+	if (policy != old)
+		policy_inherit_ids(policy, old);
+	rc = apply_to_kernel(gateway, policy, error, error_size);
+	if (rc != 0) {
+		go_back(gateway);
+		if (policy != old)
+			policy_free(policy);
+		return rc;
+	}
+	gateway->policy = policy;
+	log_set_format(gateway->log, policy->log);
+	rc = resolver_set_policy(gateway->resolver, policy);
+	if (rc != 0)
+		snprintf(error, error_size, "the forwarder cannot take over the policy: %s", strerror(-rc));
+	else
+		rc = apply_to_interfaces(gateway, policy, error, error_size);
+	end_audited_flows(gateway, policy);
+	if (policy != old)
+		policy_free(old);
+	return rc;
+}
+
+static int apply_parsed(struct gateway *gateway, const struct config_text *text, struct config_messages *messages, char *error,
+			size_t error_size)
+{
+	struct policy *policy = config_parse(text, messages);
+
+	if (policy == NULL || config_resolve_auto(policy, NULL, messages) != 0) {
+		policy_free(policy);
+		snprintf(error, error_size, "the policy has errors");
+		return -EINVAL;
+	}
+	if (environment_check(policy, gateway->log) != 0) {
+		policy_free(policy);
+		snprintf(error, error_size, "the container's sysctls do not fit the policy");
+		return -EINVAL;
+	}
+	return apply_policy(gateway, policy, error, error_size);
+}
+
+int apply_text(struct gateway *gateway, struct config_messages *messages, char *error, size_t error_size)
+{
+	struct config_text text = {0};
+	int rc = config_read(gateway->path, &text, messages);
+
+	if (rc != 0) {
+		snprintf(error, error_size, "the policy cannot be read");
+		return rc;
+	}
+	rc = apply_parsed(gateway, &text, messages, error, error_size);
+	if (rc == 0) {
+		rc = memory_store(gateway->start.memory, &text);
+		if (rc != 0)
+			log_say(gateway->log, LOG_WARNING, "the policy cannot be kept for a restart: %s", strerror(-rc));
+		rc = 0;
+	}
+	config_text_free(&text);
+	return rc;
+}
+
+int apply_last_good(struct gateway *gateway, char *error, size_t error_size)
+{
+	struct config_messages messages = {0};
+	struct config_text text = {0};
+	int rc = memory_load(gateway->start.memory, &text);
+
+	if (rc != 0) {
+		snprintf(error, error_size, "no earlier policy is kept: %s", strerror(-rc));
+		return rc;
+	}
+	rc = apply_parsed(gateway, &text, &messages, error, error_size);
+	config_messages_free(&messages);
+	config_text_free(&text);
+	return rc;
+}
+
+int apply_again(struct gateway *gateway, char *error, size_t error_size)
+{
+	return apply_policy(gateway, gateway->policy, error, error_size);
+}

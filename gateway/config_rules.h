@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef SLUICE_GATEWAY_CONFIG_RULES_H
+#define SLUICE_GATEWAY_CONFIG_RULES_H
+
+/*
+ * What each key does with one of its values. The section is draft->section, the place draft->here; what is wrong becomes a
+ * message. Only for gateway/config*.c.
+ */
+
+#include "gateway/config_draft.h"
+
+typedef void (*config_setter)(struct draft *draft, struct section *section, const char *value);
+
+void config_rules_allow(struct draft *draft, struct section *section, const char *value);
+void config_rules_deny(struct draft *draft, struct section *section, const char *value);
+void config_rules_use(struct draft *draft, struct section *section, const char *value);
+void config_rules_ports(struct draft *draft, struct section *section, const char *value);
+void config_rules_private(struct draft *draft, struct section *section, const char *value);
+void config_rules_match(struct draft *draft, struct section *section, const char *value);
+void config_rules_server(struct draft *draft, struct section *section, const char *value);
+void config_rules_subnet(struct draft *draft, struct section *section, const char *value);
+void config_rules_gateway(struct draft *draft, struct section *section, const char *value);
+void config_rules_mode(struct draft *draft, struct section *section, const char *value);
+void config_rules_audit_until(struct draft *draft, struct section *section, const char *value);
+void config_rules_uplink(struct draft *draft, struct section *section, const char *value);
+void config_rules_log(struct draft *draft, struct section *section, const char *value);
+void config_rules_min_ttl(struct draft *draft, struct section *section, const char *value);
+void config_rules_grace(struct draft *draft, struct section *section, const char *value);
+void config_rules_max_age(struct draft *draft, struct section *section, const char *value);
+void config_rules_max_addresses(struct draft *draft, struct section *section, const char *value);
+
+/** config_rules_append() - Add a copy of a rule to a section, within CONFIG_RULES_MAX. */
+void config_rules_append(struct draft *draft, struct section *section, const struct rule *rule);
+
+#endif

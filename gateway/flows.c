@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT */
+#include "gateway/flows.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include <libnetfilter_conntrack/libnetfilter_conntrack.h>
+
+#include "common/address.h"
+
+/* Entries found by the dump; they are removed afterwards, since removing while dumping can make the dump skip some. */
+struct found {
+	const struct network *network;
+	uint32_t mark;
+	struct nf_conntrack **list; /* owned, with its entries */
+	size_t count, room;
+};
+
+static struct address source_of(const struct nf_conntrack *entry)
+{
+	uint8_t family = nfct_get_attr_u8(entry, ATTR_L3PROTO);
+	const void *bytes = nfct_get_attr(entry, family == AF_INET ? ATTR_ORIG_IPV4_SRC : ATTR_ORIG_IPV6_SRC);
+	struct address none = {0};
+
+	return bytes != NULL ? address_from_bytes(family, bytes) : none;
+}
+
+static bool belongs(const struct found *found, const struct nf_conntrack *entry)
+{
+	struct address source;
+
+	if (!nfct_attr_is_set(entry, ATTR_MARK) || nfct_get_attr_u32(entry, ATTR_MARK) != found->mark)
+		return false;
+	source = source_of(entry);
+	return prefix_contains(&found->network->subnet4, &source) || prefix_contains(&found->network->subnet6, &source);
+}
+
+static int on_entry(enum nf_conntrack_msg_type type, struct nf_conntrack *entry, void *context)
+{
+	struct found *found = context;
+
+	(void)type;
+	if (!belongs(found, entry))
+		return NFCT_CB_CONTINUE;
+	if (found->count == found->room) {
+		size_t room = found->room * 2 + 64;
+		struct nf_conntrack **list = reallocarray(found->list, room, sizeof(struct nf_conntrack *));
+
+		if (list == NULL)
+			return NFCT_CB_STOP;
+		found->list = list;
+		found->room = room;
+	}
+	found->list[found->count++] = entry;
+	return NFCT_CB_STOLEN;
+}
+
+static ssize_t end_found(struct nfct_handle *handle, struct found *found)
+{
+	ssize_t ended = 0;
+
+	for (size_t i = 0; i < found->count; i++) {
+		if (nfct_query(handle, NFCT_Q_DESTROY, found->list[i]) == 0)
+			ended++;
+		nfct_destroy(found->list[i]);
+	}
+	free(found->list);
+	return ended;
+}
+
+ssize_t flows_end_audited(const struct network *network, uint32_t mark)
+{
+	struct found found = {.network = network, .mark = mark};
+	struct nfct_handle *handle = nfct_open(CONNTRACK, 0);
+	uint32_t family = AF_UNSPEC;
+	int rc;
+
+	if (handle == NULL)
+		return -errno;
+	nfct_callback_register(handle, NFCT_T_ALL, on_entry, &found);
+	rc = nfct_query(handle, NFCT_Q_DUMP, &family) < 0 ? -errno : 0;
+	nfct_callback_unregister(handle);
+	if (rc == 0)
+		rc = (int)end_found(handle, &found);
+	else
+		(void)end_found(handle, &found);
+	nfct_close(handle);
+	return rc;
+}

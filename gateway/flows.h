@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef SLUICE_GATEWAY_FLOWS_H
+#define SLUICE_GATEWAY_FLOWS_H
+
+/*
+ * Flows as conntrack knows them. The only user of libnetfilter_conntrack.
+ */
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "common/policy.h"
+
+/**
+ * flows_end_audited() - Remove the conntrack entries of a network's flows that audit mode let in (conntrack mark)
+ *
+ * Their next packet is then a new flow, judged by the rules of today.
+ *
+ * Return: how many were ended, or -errno.
+ */
+ssize_t flows_end_audited(const struct network *network, uint32_t mark);
+
+#endif

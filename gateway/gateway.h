@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef SLUICE_GATEWAY_GATEWAY_H
+#define SLUICE_GATEWAY_GATEWAY_H
+
+/*
+ * The worker: struct gateway owns the loop, the policy and every module. gateway.c opens, runs and closes it; apply.c makes a policy the
+ * running one; traffic.c is what the resolver and the packet queue call.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "common/lease.h"
+#include "common/log.h"
+#include "common/policy.h"
+#include "gateway/config.h"
+#include "gateway/control.h"
+#include "gateway/counters.h"
+#include "gateway/denials.h"
+#include "gateway/grants.h"
+#include "gateway/interfaces.h"
+#include "gateway/journal.h"
+#include "gateway/nfqueue.h"
+#include "gateway/ruleset.h"
+#include "gateway/supervisor.h"
+#include "gateway/watch.h"
+#include "resolver/resolver.h"
+
+#define GATEWAY_TICK_MS 250	       /* log flush, lease sweep, end of audit_until */
+#define GATEWAY_COUNTERS_MS 5000       /* kernel counters are read */
+#define GATEWAY_RESCAN_MS 100	       /* quiet time after an interface change */
+#define GATEWAY_AUDIT_REMINDER_MS 3600000 /* "DNS exfiltration is open" */
+#define GATEWAY_ERROR_MAX 512	       /* bytes of an error line */
+
+struct gateway {
+	const char *path; /* policy file or directory as given; NULL: SLUICE_CONFIG or the default */
+	struct supervisor_worker_start start;
+	uv_loop_t loop;
+	struct log *log;	 /* owned */
+	struct policy *policy;	 /* owned: the running one; NULL before the first apply */
+	struct interfaces interfaces;
+	struct ruleset ruleset;
+	struct lease_table *leases; /* owned */
+	struct journal journal;
+	bool restored; /* the journal's leases are in the table */
+	struct grants grants;
+	struct resolver *resolver; /* owned */
+	struct denials *denials;   /* owned */
+	struct counters *counters; /* owned */
+	struct nfqueue *queue;	   /* owned */
+	struct control *control;   /* owned */
+	struct watch *watch;	   /* owned */
+	uv_poll_t monitor;	   /* interfaces.monitor */
+	uv_timer_t tick, read_counters, rescan, audit_reminder;
+	uv_signal_t on_terminate, on_interrupt, on_hangup;
+	uint64_t queue_dropped; /* packets, at the last reading */
+	bool running;		/* the handles above are open */
+	bool stopping;
+};
+
+/** gateway_run() - A worker from start to stop. Return: exit status (supervisor.h). */
+int gateway_run(const char *path, const struct supervisor_worker_start *start);
+
+/** gateway_now() - The clock of leases and timers: uv_now() of the worker's loop, ms. */
+uint64_t gateway_now(const struct gateway *gateway);
+
+/**
+ * apply_text() - Read the policy and make it the running one
+ * @messages:	everything there is to say about the text
+ * Return: 0, or -errno with @error: the running policy stays.
+ */
+int apply_text(struct gateway *gateway, struct config_messages *messages, char *error, size_t error_size);
+
+/** apply_last_good() - Make the policy from the supervisor's memory the running one. Return: 0 or -errno with @error. */
+int apply_last_good(struct gateway *gateway, char *error, size_t error_size);
+
+/** apply_again() - Make the running policy fit the interfaces and the time of now. Return: 0 or -errno with @error. */
+int apply_again(struct gateway *gateway, char *error, size_t error_size);
+
+/** traffic_host() - What the resolver needs from us. */
+struct resolver_host traffic_host(struct gateway *gateway);
+
+/** traffic_decide() - An nfqueue_decide: why a queued packet is denied, its log line, its verdict. */
+uint32_t traffic_decide(void *context, const struct queued_packet *packet);
+
+/** traffic_compact() - Keep the journal small. */
+void traffic_compact(struct gateway *gateway);
+
+/** traffic_count() - Read what the kernel refused on its own and pass it on to the log. */
+void traffic_count(struct gateway *gateway);
+
+#endif

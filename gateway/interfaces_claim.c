@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Taking the gateway addresses of the networks. Docker reserves `gateway:` and can give it to no container, so we add it to the interface ourselves; the
+ * address that Docker gave stays. A MAC made from the gateway address keeps apps' neighbour entries true when the container is recreated. It is set first:
+ * a change of the MAC makes the kernel forget what IPv6 knew on the link.
+ */
+#include "gateway/interfaces.h"
+
+#include <errno.h>
+#include <linux/if_addr.h>
+#include <linux/rtnetlink.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#define REQUEST_SIZE 256
+
+/* 02: locally administered, 53: ours, then the IPv4 gateway address, or four bytes that stand for the IPv6 one (FNV-1a). */
+static void gateway_mac(const struct network *network, uint8_t mac[static 6])
+{
+	mac[0] = 0x02;
+	mac[1] = 0x53;
+	if (network->gateway4.family) {
+		memcpy(mac + 2, network->gateway4.bytes, 4);
+		return;
+	}
+	uint32_t hash = 2166136261U;
+	for (size_t i = 0; i < sizeof(network->gateway6.bytes); i++)
+		hash = (hash ^ network->gateway6.bytes[i]) * 16777619U;
+	for (size_t i = 0; i < 4; i++)
+		mac[2 + i] = (uint8_t)(hash >> (8 * i));
+}
+
+static int set_mac(struct interfaces *interfaces, const struct interface *interface, const uint8_t mac[static 6])
+{
+	char buffer[REQUEST_SIZE] __attribute__((aligned(8)));
+	struct nlmsghdr *message = mnl_nlmsg_put_header(buffer);
+	message->nlmsg_type = RTM_NEWLINK;
+	struct ifinfomsg *link = mnl_nlmsg_put_extra_header(message, sizeof(*link));
+	link->ifi_index = (int)interface->index;
+	mnl_attr_put(message, IFLA_ADDRESS, 6, mac);
+	return netlink_request(&interfaces->requests, message, NULL, NULL);
+}
+
+/* Not having it costs apps seconds after a recreation, nothing else. */
+static void claim_mac(struct interfaces *interfaces, struct interface *interface, const struct network *network, struct log *log)
+{
+	uint8_t mac[6];
+	gateway_mac(network, mac);
+	if (memcmp(mac, interface->mac, sizeof(mac)) == 0)
+		return;
+	int error = set_mac(interfaces, interface, mac);
+	if (error)
+		log_say(log, LOG_WARNING, "network %s: the MAC of %s cannot be set (%s): after a recreation apps lose their way for some seconds",
+			network->name, interface->name, strerror(-error));
+	else
+		memcpy(interface->mac, mac, sizeof(mac));
+}
+
+static bool has_address(const struct interface *interface, const struct address *address)
+{
+	for (size_t i = 0; i < interface->address_count; i++) {
+		if (address_equal(&interface->addresses[i].address, address))
+			return true;
+	}
+	return false;
+}
+
+static int add_address(struct interfaces *interfaces, const struct interface *interface, const struct prefix *address)
+{
+	char buffer[REQUEST_SIZE] __attribute__((aligned(8)));
+	struct nlmsghdr *message = mnl_nlmsg_put_header(buffer);
+	message->nlmsg_type = RTM_NEWADDR;
+	message->nlmsg_flags = NLM_F_CREATE | NLM_F_REPLACE;
+	struct ifaddrmsg *fields = mnl_nlmsg_put_extra_header(message, sizeof(*fields));
+	fields->ifa_family = address->address.family;
+	fields->ifa_prefixlen = address->length;
+	fields->ifa_index = interface->index;
+	/* Without NODAD the address is tentative for a second or two, and replies from it are lost. */
+	if (address->address.family == AF_INET6)
+		fields->ifa_flags = IFA_F_NODAD;
+	mnl_attr_put(message, IFA_LOCAL, address_size(&address->address), address->address.bytes);
+	mnl_attr_put(message, IFA_ADDRESS, address_size(&address->address), address->address.bytes);
+	return netlink_request(&interfaces->requests, message, NULL, NULL);
+}
+
+static int claim_address(struct interfaces *interfaces, struct interface *interface, const struct network *network,
+			 const struct address *gateway, const struct prefix *subnet, char *error, size_t error_size)
+{
+	char text[ADDRESS_TEXT_MAX];
+	struct prefix address = {.address = *gateway, .length = subnet->length};
+	if (!gateway->family || has_address(interface, gateway))
+		return 0;
+	int rc = add_address(interfaces, interface, &address);
+	if (rc) {
+		snprintf(error, error_size, "network %s: the gateway address %s cannot be added to %s: %s%s", network->name,
+			 address_format(gateway, text), interface->name, strerror(-rc),
+			 gateway->family == AF_INET6 ? " (is IPv6 enabled on the network: enable_ipv6: true?)" : "");
+		return rc;
+	}
+	if (interface->address_count < INTERFACE_ADDRESSES_MAX)
+		interface->addresses[interface->address_count++] = address;
+	return 0;
+}
+
+int interfaces_claim(struct interfaces *interfaces, const struct policy *policy, struct log *log, char *error, size_t error_size)
+{
+	int first = 0;
+	for (size_t i = 0; i < interfaces->count; i++) {
+		struct interface *interface = &interfaces->list[i];
+		const struct network *network = policy_network(policy, interface->network);
+		char text[256];
+		if (!network)
+			continue;
+		claim_mac(interfaces, interface, network, log);
+		int rc = claim_address(interfaces, interface, network, &network->gateway4, &network->subnet4, text, sizeof(text));
+		if (!rc)
+			rc = claim_address(interfaces, interface, network, &network->gateway6, &network->subnet6, text, sizeof(text));
+		/* The other networks get theirs all the same. */
+		if (rc && !first) {
+			snprintf(error, error_size, "%s", text);
+			first = rc;
+		}
+	}
+	return first;
+}

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef SLUICE_GATEWAY_JOURNAL_H
+#define SLUICE_GATEWAY_JOURNAL_H
+
+/*
+ * Leases that outlive the process: every lease is appended before its answer leaves; a worker that is started again reads them back.
+ *
+ * Two files take turns. Records are appended to the current one; when it has grown to twice what is live, the live leases are written
+ * to the other one, whose header then gets the next generation number: a crash at any moment leaves one complete file. Appending is a
+ * write(2) without fsync: what was written survives the process; after a power loss the apps start anew as well. (Not mmap: on a full
+ * file system a store would be a SIGBUS, a write is an error.)
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "common/lease.h"
+#include "common/policy.h"
+#include "resolver/resolver.h"
+
+#define JOURNAL_FILES 2
+#define JOURNAL_SLACK (1024 * 1024) /* bytes of dead records that are always tolerated */
+
+struct journal {
+	int files[JOURNAL_FILES]; /* not owned */
+	unsigned int current;	  /* index into files */
+	uint64_t generation;
+	off_t size;	 /* of the current file */
+	off_t live_size; /* of the current file when it was last written whole */
+	bool broken;	 /* the last write failed; said once */
+};
+
+/** journal_open() - Find the current file; with two empty ones, begin. @files stay the caller's. Return: 0 or -errno. */
+int journal_open(struct journal *journal, const int files[static JOURNAL_FILES]);
+
+/**
+ * journal_restore() - Put the leases that have not ended into the table; those of networks that @policy does not have are left out
+ * @now:	ms, the leases' clock
+ * Return: how many, or -errno. A damaged record ends the reading; what came before it counts.
+ */
+ssize_t journal_restore(struct journal *journal, const struct policy *policy, struct lease_table *leases, uint64_t now);
+
+/** journal_append() - Write the leases that these grants gave. Return: 0 or -errno. */
+int journal_append(struct journal *journal, const struct policy *policy, const struct grant *grants, size_t count);
+
+/**
+ * journal_compact() - Write the live leases to the other file when the current one has grown enough; else nothing
+ * @now:	ms, the leases' clock
+ * Return: 0 or -errno; the current file stays then.
+ */
+int journal_compact(struct journal *journal, const struct policy *policy, struct lease_table *leases, uint64_t now);
+
+#endif

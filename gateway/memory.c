@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: MIT */
+#include "gateway/memory.h"
+
+#include <errno.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* The descriptor holds a uint64_t with the size, then that many bytes; the size is written last. */
+#define CONTENT_OFFSET ((off_t)sizeof(uint64_t))
+
+static int write_all(int fd, const char *bytes, size_t size, off_t offset)
+{
+	while (size > 0) {
+		ssize_t written = pwrite(fd, bytes, size, offset);
+
+		if (written < 0 && errno == EINTR)
+			continue;
+		if (written <= 0)
+			return written < 0 ? -errno : -EIO;
+		bytes += written;
+		offset += written;
+		size -= (size_t)written;
+	}
+	return 0;
+}
+
+static int read_all(int fd, char *bytes, size_t size, off_t offset)
+{
+	while (size > 0) {
+		ssize_t taken = pread(fd, bytes, size, offset);
+
+		if (taken < 0 && errno == EINTR)
+			continue;
+		if (taken <= 0)
+			return taken < 0 ? -errno : -ENODATA;
+		bytes += taken;
+		offset += taken;
+		size -= (size_t)taken;
+	}
+	return 0;
+}
+
+int memory_store(int memory, const struct config_text *text)
+{
+	char *bytes;
+	size_t size;
+	uint64_t stored;
+	int rc = config_serialise(text, &bytes, &size);
+
+	if (rc != 0)
+		return rc;
+	stored = size;
+	rc = ftruncate(memory, 0) == 0 ? write_all(memory, bytes, size, CONTENT_OFFSET) : -errno;
+	if (rc == 0)
+		rc = write_all(memory, (const char *)&stored, sizeof(stored), 0);
+	free(bytes);
+	return rc;
+}
+
+int memory_load(int memory, struct config_text *out)
+{
+	uint64_t stored = 0;
+	char *bytes;
+	int rc = read_all(memory, (char *)&stored, sizeof(stored), 0);
+
+	if (rc == -ENODATA || (rc == 0 && stored == 0))
+		return -ENOENT;
+	if (rc != 0)
+		return rc;
+	if (stored > 2 * CONFIG_TEXT_MAX)
+		return -EFBIG;
+	bytes = malloc(stored);
+	if (bytes == NULL)
+		return -ENOMEM;
+	rc = read_all(memory, bytes, stored, CONTENT_OFFSET);
+	if (rc == 0)
+		rc = config_deserialise(bytes, stored, out);
+	free(bytes);
+	return rc;
+}

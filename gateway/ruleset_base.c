@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Base chains, and the chains that belong to no single network.
+ *
+ * Theory of operation: base chains are created once and never deleted: deleting any of them would drop every packet that waits in a queue.
+ * Their policies keep the gateway closed while they are empty. Each sends a packet to its network's chain by one look-up of the interface.
+ */
+#include <netinet/in.h> /* before the kernel's own headers */
+
+#include <errno.h>
+#include <linux/netfilter.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "gateway/ruleset_internal.h"
+
+/* Bits of ct state; the kernel's header keeps their order, not these values, public. */
+enum { STATE_INVALID = 1, STATE_ESTABLISHED = 2, STATE_RELATED = 4 };
+
+enum { PRIORITY_RAW = -300, PRIORITY_DNAT = -100, PRIORITY_FILTER = 0, PRIORITY_VERDICT = 10, PRIORITY_SNAT = 100 };
+
+enum { ICMP_UNREACHABLE = 3, ICMP_EXPIRED = 11, ICMP_PARAMETER = 12, ICMP6_UNREACHABLE = 1, ICMP6_PARAMETER = 4 };
+
+static const struct nft_hook hooks[] = {
+	{"guard", "filter", NF_INET_PRE_ROUTING, PRIORITY_RAW, true},
+	{"replies", "filter", NF_INET_LOCAL_OUT, PRIORITY_RAW, false},
+	{"dns_redirect", "nat", NF_INET_PRE_ROUTING, PRIORITY_DNAT, false},
+	{"forward", "filter", NF_INET_FORWARD, PRIORITY_FILTER, true},
+	{"input", "filter", NF_INET_LOCAL_IN, PRIORITY_FILTER, true},
+	{"output", "filter", NF_INET_LOCAL_OUT, PRIORITY_FILTER, true},
+	{"verdict_forward", "filter", NF_INET_FORWARD, PRIORITY_VERDICT, false},
+	{"verdict_input", "filter", NF_INET_LOCAL_IN, PRIORITY_VERDICT, false},
+	{"postrouting", "nat", NF_INET_POST_ROUTING, PRIORITY_SNAT, false},
+};
+
+static const char *const chains[] = {"uplink_guard",   "uplink_forward",  "uplink_input", "upstream_servers",
+				     "verdict_marked", RULESET_DISCOVERY, RULESET_REJECT};
+static const char *const counters[] = {"unknown_interface", "invalid",        "forward_dropped", "input_dropped",
+				       "output_dropped",    "uplink_spoofed", "uplink_forward",  "uplink_input"};
+
+void ruleset_base_create(struct nft_batch *batch)
+{
+	nft_table_add(batch);
+	for (size_t i = 0; i < sizeof(hooks) / sizeof(hooks[0]); i++)
+		nft_base_chain_add(batch, &hooks[i]);
+}
+
+void ruleset_base_want(struct ruleset_plan *plan)
+{
+	for (size_t i = 0; i < sizeof(chains) / sizeof(chains[0]); i++)
+		ruleset_want_chain(plan, chains[i]);
+	for (size_t i = 0; i < sizeof(counters) / sizeof(counters[0]); i++)
+		ruleset_want_counter(plan, counters[i]);
+}
+
+static void end(struct nft_batch *batch, enum nft_verdict_kind kind, const char *chain)
+{
+	nft_verdict(batch, kind, chain);
+	nft_rule_end(batch);
+}
+
+/* A rule of nothing but a counter and drop. */
+static void drop_counted(struct nft_batch *batch, const char *chain, const char *counter)
+{
+	nft_rule_begin(batch, chain);
+	nft_count(batch, counter);
+	end(batch, NFT_VERDICT_DROP, NULL);
+}
+
+static unsigned int loopback(const struct ruleset_plan *plan)
+{
+	for (size_t i = 0; i < plan->interfaces->count; i++)
+		if (plan->interfaces->list[i].loopback)
+			return plan->interfaces->list[i].index;
+	return 1; /* the first interface of every network namespace */
+}
+
+/* The rule that sends each network's packets to its chain PREFIX_N. @uplink_chain: for those of the uplink, or NULL. */
+static void branch(struct ruleset_plan *plan, const char *chain, uint32_t meta_key, const char *prefix, enum nft_verdict_kind kind,
+		   const char *uplink_chain)
+{
+	const struct interfaces *interfaces = plan->interfaces;
+	struct nft_branch *list = calloc(interfaces->count + 1, sizeof(*list));
+	const struct network *network;
+	size_t count = 0;
+
+	if (!list) {
+		nft_batch_fail(&plan->batch, -ENOMEM);
+		return;
+	}
+	for (size_t i = 0; i < interfaces->count; i++) {
+		const struct interface *interface = &interfaces->list[i];
+
+		network = interface->network == POLICY_NETWORK_NONE ? NULL : policy_network(plan->policy, interface->network);
+		if (!network || interface->loopback || interface->index == interfaces->uplink)
+			continue;
+		list[count].interface = interface->index;
+		list[count].kind = kind;
+		ruleset_name(prefix, network, list[count++].chain);
+	}
+	if (uplink_chain && interfaces->uplink) {
+		list[count].interface = interfaces->uplink;
+		list[count].kind = NFT_VERDICT_GOTO;
+		snprintf(list[count++].chain, NFT_NAME_SIZE, "%s", uplink_chain);
+	}
+	if (count) {
+		nft_rule_begin(&plan->batch, chain);
+		nft_branch(&plan->batch, meta_key, list, count);
+		nft_rule_end(&plan->batch);
+	}
+	free(list);
+}
+
+static void accept_loopback(struct ruleset_plan *plan, const char *chain, uint32_t meta_key)
+{
+	nft_rule_begin(&plan->batch, chain);
+	nft_match_meta32(&plan->batch, meta_key, loopback(plan), true);
+	end(&plan->batch, NFT_VERDICT_ACCEPT, NULL);
+}
+
+static void accept_established(struct nft_batch *batch, const char *chain)
+{
+	nft_rule_begin(batch, chain);
+	nft_match_ct_state(batch, STATE_ESTABLISHED | STATE_RELATED);
+	end(batch, NFT_VERDICT_ACCEPT, NULL);
+}
+
+/* Never queued, never answered: a packet outside the window must not reset an allowed flow. */
+static void drop_invalid(struct nft_batch *batch, const char *chain)
+{
+	nft_rule_begin(batch, chain);
+	nft_match_ct_state(batch, STATE_INVALID);
+	nft_count(batch, "invalid");
+	end(batch, NFT_VERDICT_DROP, NULL);
+}
+
+static void write_guard(struct ruleset_plan *plan)
+{
+	struct nft_batch *batch = &plan->batch;
+
+	accept_loopback(plan, "guard", NFT_META_IIF);
+	branch(plan, "guard", NFT_META_IIF, "guard", NFT_VERDICT_GOTO, "uplink_guard");
+	drop_counted(batch, "guard", "unknown_interface");
+
+	/* Nobody out there has the address of an app. */
+	for (int i = 0; i < 2; i++) {
+		struct nft_key key = ruleset_key_source(i == 0 ? AF_INET : AF_INET6);
+
+		nft_rule_begin(batch, "uplink_guard");
+		nft_match_set(batch, i == 0 ? RULESET_INSIDE "4" : RULESET_INSIDE "6", &key);
+		nft_count(batch, "uplink_spoofed");
+		end(batch, NFT_VERDICT_DROP, NULL);
+	}
+	nft_rule_begin(batch, "uplink_guard");
+	end(batch, NFT_VERDICT_ACCEPT, NULL);
+}
+
+static void accept_icmp_types(struct nft_batch *batch, const char *chain, bool ipv6, uint8_t first, uint8_t last)
+{
+	nft_rule_begin(batch, chain);
+	nft_match_meta8(batch, NFT_META_NFPROTO, ipv6 ? NFPROTO_IPV6 : NFPROTO_IPV4, true);
+	nft_match_meta8(batch, NFT_META_L4PROTO, ipv6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP, true);
+	nft_match_icmp_type(batch, first, last);
+	end(batch, NFT_VERDICT_ACCEPT, NULL);
+}
+
+/* MLD queries, reports, done; neighbour solicitation and advertisement; MLDv2 reports. */
+static void write_discovery(struct nft_batch *batch)
+{
+	accept_icmp_types(batch, RULESET_DISCOVERY, true, 130, 132);
+	accept_icmp_types(batch, RULESET_DISCOVERY, true, 135, 136);
+	accept_icmp_types(batch, RULESET_DISCOVERY, true, 143, 143);
+}
+
+static void jump_to_discovery(struct nft_batch *batch, const char *chain)
+{
+	nft_rule_begin(batch, chain);
+	nft_match_meta8(batch, NFT_META_NFPROTO, NFPROTO_IPV6, true);
+	nft_match_meta8(batch, NFT_META_L4PROTO, IPPROTO_ICMPV6, true);
+	end(batch, NFT_VERDICT_JUMP, RULESET_DISCOVERY);
+}
+
+static void write_forward(struct ruleset_plan *plan)
+{
+	struct nft_batch *batch = &plan->batch;
+
+	accept_established(batch, "forward");
+	drop_invalid(batch, "forward");
+	branch(plan, "forward", NFT_META_IIF, "net", NFT_VERDICT_GOTO, "uplink_forward");
+	drop_counted(batch, "forward", "forward_dropped");
+	drop_counted(batch, "uplink_forward", "uplink_forward");
+}
+
+/* From the uplink nothing is answered: after a recreation of the container that would reset live flows. */
+static void write_input(struct ruleset_plan *plan)
+{
+	struct nft_batch *batch = &plan->batch;
+
+	accept_loopback(plan, "input", NFT_META_IIF);
+	accept_established(batch, "input");
+	drop_invalid(batch, "input");
+	branch(plan, "input", NFT_META_IIF, "input", NFT_VERDICT_GOTO, "uplink_input");
+	drop_counted(batch, "input", "input_dropped");
+	jump_to_discovery(batch, "uplink_input");
+	drop_counted(batch, "uplink_input", "uplink_input");
+}
+
+static void write_upstream_servers(struct ruleset_plan *plan)
+{
+	for (size_t i = 0; i < plan->policy->upstream_count; i++) {
+		const struct upstream_group *group = &plan->policy->upstreams[i];
+
+		for (size_t j = 0; j < group->server_count; j++) {
+			nft_rule_begin(&plan->batch, "upstream_servers");
+			nft_match_address(&plan->batch, NFT_FIELD_DESTINATION, &group->servers[j].address, true);
+			nft_match_protocol_set(&plan->batch, RULESET_TRANSPORT);
+			nft_match_port(&plan->batch, NFT_FIELD_DESTINATION_PORT, group->servers[j].port, group->servers[j].port);
+			end(&plan->batch, NFT_VERDICT_ACCEPT, NULL);
+		}
+	}
+}
+
+static void write_output(struct ruleset_plan *plan)
+{
+	struct nft_batch *batch = &plan->batch;
+
+	branch(plan, "replies", NFT_META_OIF, "replies", NFT_VERDICT_GOTO, NULL);
+	accept_loopback(plan, "output", NFT_META_OIF);
+	accept_established(batch, "output");
+	branch(plan, "output", NFT_META_OIF, "output", NFT_VERDICT_JUMP, NULL);
+	jump_to_discovery(batch, "output");
+	accept_icmp_types(batch, "output", false, ICMP_UNREACHABLE, ICMP_UNREACHABLE);
+	accept_icmp_types(batch, "output", false, ICMP_EXPIRED, ICMP_PARAMETER);
+	accept_icmp_types(batch, "output", true, ICMP6_UNREACHABLE, ICMP6_PARAMETER);
+	nft_rule_begin(batch, "output");
+	nft_match_meta32(batch, NFT_META_SKUID, plan->ruleset->uid, true);
+	end(batch, NFT_VERDICT_JUMP, "upstream_servers");
+	drop_counted(batch, "output", "output_dropped");
+	write_upstream_servers(plan);
+}
+
+static void match_mark(struct nft_batch *batch, const char *chain, uint32_t mark)
+{
+	nft_rule_begin(batch, chain);
+	nft_match_meta32(batch, NFT_META_MARK, mark, true);
+}
+
+/* What comes back from the queue. */
+static void write_verdicts(struct ruleset_plan *plan)
+{
+	static const char *const from[] = {"verdict_forward", "verdict_input"};
+	struct nft_batch *batch = &plan->batch;
+
+	for (size_t i = 0; i < 2; i++) {
+		match_mark(batch, from[i], RULESET_MARK_DENY);
+		end(batch, NFT_VERDICT_GOTO, "verdict_marked");
+		match_mark(batch, from[i], RULESET_MARK_AUDIT);
+		nft_set_ct_mark(batch, RULESET_MARK_AUDIT);
+		end(batch, NFT_VERDICT_ACCEPT, NULL);
+	}
+	branch(plan, "verdict_marked", NFT_META_IIF, "marked", NFT_VERDICT_GOTO, NULL);
+	/* Its interface has left its network in the meantime. */
+	nft_rule_begin(batch, "verdict_marked");
+	end(batch, NFT_VERDICT_GOTO, RULESET_REJECT);
+}
+
+static void write_reject(struct nft_batch *batch)
+{
+	nft_rule_begin(batch, RULESET_REJECT);
+	nft_match_meta8(batch, NFT_META_L4PROTO, IPPROTO_TCP, true);
+	nft_match_tcp_reset(batch);
+	end(batch, NFT_VERDICT_DROP, NULL);
+	nft_rule_begin(batch, RULESET_REJECT);
+	nft_match_meta8(batch, NFT_META_L4PROTO, IPPROTO_TCP, true);
+	nft_reject_reset(batch);
+	nft_rule_end(batch);
+	nft_rule_begin(batch, RULESET_REJECT);
+	nft_reject_prohibited(batch);
+	nft_rule_end(batch);
+}
+
+static void write_nat(struct ruleset_plan *plan)
+{
+	struct nft_batch *batch = &plan->batch;
+
+	branch(plan, "dns_redirect", NFT_META_IIF, "redirect", NFT_VERDICT_GOTO, NULL);
+	for (int i = 0; i < 2 && plan->interfaces->uplink; i++) {
+		struct nft_key key = ruleset_key_source(i == 0 ? AF_INET : AF_INET6);
+
+		nft_rule_begin(batch, "postrouting");
+		nft_match_meta32(batch, NFT_META_OIF, plan->interfaces->uplink, true);
+		nft_match_set(batch, i == 0 ? RULESET_INSIDE "4" : RULESET_INSIDE "6", &key);
+		nft_masquerade(batch);
+		nft_rule_end(batch);
+	}
+}
+
+void ruleset_base_rules(struct ruleset_plan *plan)
+{
+	write_guard(plan);
+	write_discovery(&plan->batch);
+	write_forward(plan);
+	write_input(plan);
+	write_output(plan);
+	write_verdicts(plan);
+	write_reject(&plan->batch);
+	write_nat(plan);
+}

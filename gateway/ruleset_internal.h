@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef SLUICE_GATEWAY_RULESET_INTERNAL_H
+#define SLUICE_GATEWAY_RULESET_INTERNAL_H
+
+/*
+ * Between the ruleset*.c files: one application of a policy to the table.
+ *
+ * Names. A network's chains and counters are PREFIX_NETWORK, its sets PREFIX4_NETWORK or PREFIX6_NETWORK, with "_PORTS" behind it where
+ * there is one set for each port specification. What belongs to no network uses none of these prefixes, so that a network may have any
+ * name, "uplink" included; and none is a keyword of nft, so that the table can be printed and read back.
+ */
+
+#include <time.h>
+
+#include "gateway/nft.h"
+#include "gateway/ruleset.h"
+
+#define RULESET_DNS_PORT          53
+#define RULESET_REDIRECTED_SIZE   65536 /* questions to other servers under way, per network and family; more are dropped */
+#define RULESET_REDIRECTED_UDP_MS 6000  /* the forwarder answers within 3 s */
+#define RULESET_REDIRECTED_TCP_MS 20000 /* after the app's last packet; an idle connection ends after 10 s */
+
+/* Sets and chains that belong to no network. */
+#define RULESET_TRANSPORT "transport"   /* set: the protocols that have ports */
+#define RULESET_INSIDE    "inside"      /* sets inside4, inside6: the subnets of all networks */
+#define RULESET_SPECIAL   "special"     /* sets special4, special6: what audit mode does not open */
+#define RULESET_DISCOVERY "discovery"   /* chain: accepts neighbour discovery and MLD */
+#define RULESET_REJECT    "reject_flow" /* chain: refuses a packet, and answers where that is right */
+
+/* One element that a name set has to hold. */
+struct ruleset_lease {
+	uint16_t network;
+	uint8_t spec;
+	struct address address;
+	uint64_t until; /* ms */
+};
+
+/* A policy on its way into the table. */
+struct ruleset_plan {
+	struct ruleset *ruleset;
+	const struct policy *policy;
+	const struct interfaces *interfaces;
+	uint64_t now; /* ms, the leases' clock */
+	time_t wall;
+	struct nft_batch batch;
+	struct nft_objects chains, sets, counters; /* owned: what the kernel has; what the policy wants gets marked */
+	struct ruleset_lease *leases;              /* owned; sorted */
+	size_t lease_count, lease_capacity;
+	int error; /* first -errno of reading and calculating; that of building is in the batch */
+};
+
+/* ruleset.c: see to it that an object is there, and stays. */
+void ruleset_want_chain(struct ruleset_plan *plan, const char *name);
+void ruleset_want_counter(struct ruleset_plan *plan, const char *name);
+/** ruleset_want_set() - Return: true when the kernel has it already. */
+bool ruleset_want_set(struct ruleset_plan *plan, const struct nft_set *set);
+/** ruleset_name() - PREFIX_NETWORK. Return: @out. */
+const char *ruleset_name(const char *prefix, const struct network *network, char out[static NFT_NAME_SIZE]);
+/** ruleset_set_name() - PREFIX4_NETWORK or PREFIX6_NETWORK, with "_PORTS" unless @ports is NULL. Return: @out. */
+const char *ruleset_set_name(const char *prefix, int family, const struct network *network, const struct ports *ports,
+			     char out[static NFT_NAME_SIZE]);
+/** ruleset_subnet() - Of one family, or NULL when the network lacks it. */
+const struct prefix *ruleset_subnet(const struct network *network, int family);
+const struct address *ruleset_gateway(const struct network *network, int family);
+
+/* ruleset_probe.c */
+int ruleset_probe(struct ruleset *ruleset, struct log *log, char *error, size_t error_size);
+
+/* ruleset_sets.c: sets, and what differs in their elements. */
+struct nft_key ruleset_key_destination(int family);
+struct nft_key ruleset_key_source(int family);
+struct nft_key ruleset_key_seen(int family);
+struct nft_key ruleset_key_redirected_question(int family);
+struct nft_key ruleset_key_redirected_reply(int family);
+void ruleset_sets_collect(struct ruleset_plan *plan, struct lease_table *leases);
+void ruleset_sets_global(struct ruleset_plan *plan);
+void ruleset_sets_network(struct ruleset_plan *plan, const struct network *network, const struct address_set *addresses, size_t count);
+
+/* ruleset_base.c: base chains, and what belongs to no single network. */
+void ruleset_base_create(struct nft_batch *batch);
+void ruleset_base_want(struct ruleset_plan *plan);
+void ruleset_base_rules(struct ruleset_plan *plan);
+
+/* ruleset_network.c: the chains of one network. */
+void ruleset_network_want(struct ruleset_plan *plan, const struct network *network);
+void ruleset_network_rules(struct ruleset_plan *plan, const struct network *network, const struct address_set *addresses, size_t count);
+
+#endif

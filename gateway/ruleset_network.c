@@ -1,0 +1,476 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The chains of one network. A packet from an app takes them in this order:
+ *
+ *	guard_N		raw: the source must belong to the network. DNS goes through questions_N, which keeps questions to the gateway out
+ *of conntrack and remembers who asked somebody else. redirect_N	nat: DNS to any other server is brought to the gateway's own. net_N
+ *forward: address rules, name sets; what is left goes to audit_N or deny_N.
+ *	input_N		input: DNS, echo, discovery; what is left goes to deny_N.
+ *	deny_N		multicast is dropped; above the rate, or known from before, refuse_N; else the queue.
+ *	refuse_N	counted in the kernel, per source, and refused.
+ *	marked_N	came back from the queue as denied: remembered in seen, and refused.
+ *	replies_N	raw output: DNS replies stay out of conntrack, unless conntrack has to give them back the address that the app
+ *asked. output_N	output: DNS replies.
+ */
+#include <netinet/in.h> /* before the kernel's own headers */
+
+#include <linux/netfilter.h>
+#include <string.h>
+
+#include "gateway/ruleset_internal.h"
+
+#define ICMP_ECHO_REQUEST         8
+#define ICMP6_ECHO                128
+#define ICMP6_ROUTER_SOLICITATION 133
+
+static const int families[] = {AF_INET, AF_INET6};
+
+static const char *const chain_prefixes[] = {"guard", "questions", "redirect", "net",     "input", "deny",
+					     "audit", "refuse",    "marked",   "replies", "output"};
+static const char *const counter_prefixes[] = {"spoofed", "multicast", "refused", "audited"};
+
+/* A network that is being written. */
+struct writer {
+	struct nft_batch *batch;
+	const struct ruleset_plan *plan;
+	const struct network *network;
+	char deny[NFT_NAME_SIZE], refuse[NFT_NAME_SIZE], audit[NFT_NAME_SIZE];
+};
+
+void ruleset_network_want(struct ruleset_plan *plan, const struct network *network)
+{
+	char name[NFT_NAME_SIZE];
+
+	for (size_t i = 0; i < sizeof(chain_prefixes) / sizeof(chain_prefixes[0]); i++)
+		ruleset_want_chain(plan, ruleset_name(chain_prefixes[i], network, name));
+	for (size_t i = 0; i < sizeof(counter_prefixes) / sizeof(counter_prefixes[0]); i++)
+		ruleset_want_counter(plan, ruleset_name(counter_prefixes[i], network, name));
+}
+
+/* Begin a rule of the network's chain PREFIX_N. */
+static void begin(const struct writer *writer, const char *prefix)
+{
+	char name[NFT_NAME_SIZE];
+
+	nft_rule_begin(writer->batch, ruleset_name(prefix, writer->network, name));
+}
+
+static void end(const struct writer *writer, enum nft_verdict_kind kind, const char *chain)
+{
+	nft_verdict(writer->batch, kind, chain);
+	nft_rule_end(writer->batch);
+}
+
+/* End a rule by counting and dropping. */
+static void end_counted(const struct writer *writer, const char *counter_prefix)
+{
+	char name[NFT_NAME_SIZE];
+
+	nft_count(writer->batch, ruleset_name(counter_prefix, writer->network, name));
+	end(writer, NFT_VERDICT_DROP, NULL);
+}
+
+static void match_from_subnet(const struct writer *writer, int family)
+{
+	nft_match_prefix(writer->batch, NFT_FIELD_SOURCE, ruleset_subnet(writer->network, family), true);
+}
+
+static void match_to_gateway(const struct writer *writer, int family, bool equal)
+{
+	nft_match_address(writer->batch, NFT_FIELD_DESTINATION, ruleset_gateway(writer->network, family), equal);
+}
+
+static void match_dns(const struct writer *writer, enum nft_field side)
+{
+	nft_match_protocol_set(writer->batch, RULESET_TRANSPORT);
+	nft_match_port(writer->batch, side, RULESET_DNS_PORT, RULESET_DNS_PORT);
+}
+
+/* Nobody but the gateway uses the gateway's addresses; for IPv6 the kernel itself would not mind. */
+static void guard_own_addresses(const struct writer *writer, int family)
+{
+	const struct interfaces *interfaces = writer->plan->interfaces;
+
+	begin(writer, "guard");
+	nft_match_address(writer->batch, NFT_FIELD_SOURCE, ruleset_gateway(writer->network, family), true);
+	end_counted(writer, "spoofed");
+	for (size_t i = 0; i < interfaces->count; i++) {
+		const struct interface *interface = &interfaces->list[i];
+
+		if (interface->network != writer->network->id)
+			continue;
+		for (size_t j = 0; j < interface->address_count; j++) {
+			const struct address *own = &interface->addresses[j].address;
+
+			if (own->family != family || address_equal(own, ruleset_gateway(writer->network, family)))
+				continue;
+			begin(writer, "guard");
+			nft_match_address(writer->batch, NFT_FIELD_SOURCE, own, true);
+			end_counted(writer, "spoofed");
+		}
+	}
+}
+
+/*
+ * Neighbour discovery and MLD come from link-local addresses, and from :: before an app has one; on a network without IPv6, too, where
+ * input_N then refuses them.
+ */
+static void guard_discovery(const struct writer *writer)
+{
+	static const struct prefix sources[] = {{{.family = AF_INET6, .bytes = {0xfe, 0x80}}, 10}, {{.family = AF_INET6}, 128}};
+
+	for (size_t i = 0; i < 2; i++) {
+		begin(writer, "guard");
+		nft_match_prefix(writer->batch, NFT_FIELD_SOURCE, &sources[i], true);
+		nft_match_meta8(writer->batch, NFT_META_L4PROTO, IPPROTO_ICMPV6, true);
+		end(writer, NFT_VERDICT_JUMP, RULESET_DISCOVERY);
+		/* Every new app asks for routers: no spoofing, but nothing we answer; input_N counts it. */
+		begin(writer, "guard");
+		nft_match_prefix(writer->batch, NFT_FIELD_SOURCE, &sources[i], true);
+		nft_match_meta8(writer->batch, NFT_META_L4PROTO, IPPROTO_ICMPV6, true);
+		nft_match_icmp_type(writer->batch, ICMP6_ROUTER_SOLICITATION, ICMP6_ROUTER_SOLICITATION);
+		end(writer, NFT_VERDICT_ACCEPT, NULL);
+	}
+}
+
+static void write_guard(const struct writer *writer)
+{
+	char questions[NFT_NAME_SIZE];
+
+	for (size_t f = 0; f < 2; f++)
+		if (ruleset_subnet(writer->network, families[f]))
+			guard_own_addresses(writer, families[f]);
+	begin(writer, "guard");
+	match_dns(writer, NFT_FIELD_DESTINATION_PORT);
+	end(writer, NFT_VERDICT_GOTO, ruleset_name("questions", writer->network, questions));
+	for (size_t f = 0; f < 2; f++) {
+		if (!ruleset_subnet(writer->network, families[f]))
+			continue;
+		begin(writer, "guard");
+		match_from_subnet(writer, families[f]);
+		end(writer, NFT_VERDICT_ACCEPT, NULL);
+	}
+	guard_discovery(writer);
+	begin(writer, "guard");
+	end_counted(writer, "spoofed");
+}
+
+/* Remember that a reply has to go through conntrack. */
+static void remember_question(const struct writer *writer, int family, uint8_t protocol, uint64_t timeout_ms)
+{
+	struct nft_key key = ruleset_key_redirected_question(family);
+	char set[NFT_NAME_SIZE];
+
+	begin(writer, "questions");
+	match_from_subnet(writer, family);
+	nft_match_meta8(writer->batch, NFT_META_L4PROTO, protocol, true);
+	nft_remember(writer->batch, ruleset_set_name("redirected", family, writer->network, NULL, set), &key, timeout_ms);
+	end(writer, NFT_VERDICT_ACCEPT, NULL);
+}
+
+static void write_questions(const struct writer *writer)
+{
+	for (size_t f = 0; f < 2; f++) {
+		int family = families[f];
+
+		if (!ruleset_subnet(writer->network, family))
+			continue;
+		begin(writer, "questions");
+		match_from_subnet(writer, family);
+		match_to_gateway(writer, family, true);
+		nft_notrack(writer->batch);
+		end(writer, NFT_VERDICT_ACCEPT, NULL);
+		remember_question(writer, family, IPPROTO_UDP, RULESET_REDIRECTED_UDP_MS);
+		remember_question(writer, family, IPPROTO_TCP, RULESET_REDIRECTED_TCP_MS);
+		/* The set is full. Its reply would come from an address that the app did not ask. */
+		begin(writer, "questions");
+		match_from_subnet(writer, family);
+		end_counted(writer, "refused");
+	}
+	begin(writer, "questions");
+	end_counted(writer, "spoofed");
+}
+
+static void write_redirect(const struct writer *writer)
+{
+	for (size_t f = 0; f < 2; f++) {
+		if (!ruleset_subnet(writer->network, families[f]))
+			continue;
+		begin(writer, "redirect");
+		match_to_gateway(writer, families[f], false);
+		match_dns(writer, NFT_FIELD_DESTINATION_PORT);
+		nft_destination_nat(writer->batch, ruleset_gateway(writer->network, families[f]), RULESET_DNS_PORT);
+		nft_rule_end(writer->batch);
+	}
+}
+
+static void write_replies(const struct writer *writer)
+{
+	for (size_t f = 0; f < 2; f++) {
+		struct nft_key key = ruleset_key_redirected_reply(families[f]);
+		char set[NFT_NAME_SIZE];
+
+		if (!ruleset_subnet(writer->network, families[f]))
+			continue;
+		begin(writer, "replies");
+		nft_match_address(writer->batch, NFT_FIELD_SOURCE, ruleset_gateway(writer->network, families[f]), true);
+		match_dns(writer, NFT_FIELD_SOURCE_PORT);
+		nft_match_set(writer->batch, ruleset_set_name("redirected", families[f], writer->network, NULL, set), &key);
+		end(writer, NFT_VERDICT_ACCEPT, NULL);
+		begin(writer, "replies");
+		nft_match_address(writer->batch, NFT_FIELD_SOURCE, ruleset_gateway(writer->network, families[f]), true);
+		match_dns(writer, NFT_FIELD_SOURCE_PORT);
+		nft_notrack(writer->batch);
+		end(writer, NFT_VERDICT_ACCEPT, NULL);
+
+		begin(writer, "output");
+		nft_match_address(writer->batch, NFT_FIELD_SOURCE, ruleset_gateway(writer->network, families[f]), true);
+		match_dns(writer, NFT_FIELD_SOURCE_PORT);
+		end(writer, NFT_VERDICT_ACCEPT, NULL);
+	}
+}
+
+/* One rule of net_N: protocol, ports and a set of destinations decide. @protocol: 0 for TCP and UDP. */
+static void write_port_rule(const struct writer *writer, uint8_t protocol, struct port_range range, const char *set, int family,
+			    enum nft_verdict_kind kind, const char *chain)
+{
+	struct nft_key key = ruleset_key_destination(family);
+
+	begin(writer, "net");
+	if (protocol)
+		nft_match_meta8(writer->batch, NFT_META_L4PROTO, protocol, true);
+	else
+		nft_match_protocol_set(writer->batch, RULESET_TRANSPORT);
+	if (range.first != 0 || range.last != UINT16_MAX)
+		nft_match_port(writer->batch, NFT_FIELD_DESTINATION_PORT, range.first, range.last);
+	nft_match_set(writer->batch, set, &key);
+	end(writer, kind, chain);
+}
+
+static bool has_range(const struct port_range *ranges, size_t count, struct port_range range)
+{
+	for (size_t i = 0; i < count; i++)
+		if (ranges[i].first == range.first && ranges[i].last == range.last)
+			return true;
+	return false;
+}
+
+/* As few rules as the specification allows: a range of both protocols is one. */
+static void write_ports(const struct writer *writer, const struct ports *ports, const char *set, int family, enum nft_verdict_kind kind,
+			const char *chain)
+{
+	for (size_t i = 0; i < ports->tcp_count; i++) {
+		uint8_t protocol = has_range(ports->udp, ports->udp_count, ports->tcp[i]) ? 0 : IPPROTO_TCP;
+
+		write_port_rule(writer, protocol, ports->tcp[i], set, family, kind, chain);
+	}
+	for (size_t i = 0; i < ports->udp_count; i++)
+		if (!has_range(ports->tcp, ports->tcp_count, ports->udp[i]))
+			write_port_rule(writer, IPPROTO_UDP, ports->udp[i], set, family, kind, chain);
+}
+
+static void write_addresses(const struct writer *writer, enum rule_action action, const struct address_set *addresses, size_t count)
+{
+	bool allow = action == RULE_ALLOW;
+	char set[NFT_NAME_SIZE];
+
+	for (size_t i = 0; i < count; i++) {
+		if (addresses[i].action != action || !ruleset_subnet(writer->network, addresses[i].family))
+			continue;
+		ruleset_set_name(allow ? "allow" : "deny", addresses[i].family, writer->network, &addresses[i].ports, set);
+		write_ports(writer, &addresses[i].ports, set, addresses[i].family, allow ? NFT_VERDICT_ACCEPT : NFT_VERDICT_GOTO,
+			    allow ? NULL : writer->deny);
+	}
+}
+
+static void write_names(const struct writer *writer)
+{
+	char set[NFT_NAME_SIZE];
+
+	for (size_t f = 0; f < 2; f++) {
+		if (!ruleset_subnet(writer->network, families[f]))
+			continue;
+		for (unsigned int spec = 0; spec < writer->network->spec_count; spec++) {
+			ruleset_name_set(writer->network, spec, families[f], set);
+			write_ports(writer, &writer->network->specs[spec], set, families[f], NFT_VERDICT_ACCEPT, NULL);
+		}
+	}
+}
+
+/* Audit mode lifts "no rule allows it" for TCP and UDP, and nothing else. */
+static void write_audit(const struct writer *writer)
+{
+	char counter[NFT_NAME_SIZE];
+
+	for (size_t f = 0; f < 2; f++) {
+		struct nft_key key = ruleset_key_destination(families[f]);
+
+		if (!ruleset_subnet(writer->network, families[f]))
+			continue;
+		begin(writer, "net");
+		nft_match_set(writer->batch, families[f] == AF_INET ? RULESET_SPECIAL "4" : RULESET_SPECIAL "6", &key);
+		end(writer, NFT_VERDICT_GOTO, writer->deny);
+	}
+	begin(writer, "net");
+	nft_match_protocol_set(writer->batch, RULESET_TRANSPORT);
+	end(writer, NFT_VERDICT_GOTO, writer->audit);
+
+	/* Later packets of a flow that has not been answered yet. */
+	begin(writer, "audit");
+	nft_match_ct_mark(writer->batch, RULESET_MARK_AUDIT);
+	end(writer, NFT_VERDICT_ACCEPT, NULL);
+	begin(writer, "audit");
+	nft_limit_over(writer->batch, RULESET_RATE, RULESET_BURST);
+	nft_count(writer->batch, ruleset_name("audited", writer->network, counter));
+	nft_set_ct_mark(writer->batch, RULESET_MARK_AUDIT);
+	end(writer, NFT_VERDICT_ACCEPT, NULL);
+	begin(writer, "audit");
+	nft_queue(writer->batch, RULESET_QUEUE, writer->plan->ruleset->features.native_queue);
+	nft_rule_end(writer->batch);
+}
+
+static void write_net(const struct writer *writer, const struct address_set *addresses, size_t count)
+{
+	/* No uplink: no interface has index 0, so nothing passes. */
+	begin(writer, "net");
+	nft_match_meta32(writer->batch, NFT_META_OIF, writer->plan->interfaces->uplink, false);
+	end(writer, NFT_VERDICT_GOTO, writer->deny);
+	write_addresses(writer, RULE_DENY, addresses, count);
+	write_addresses(writer, RULE_ALLOW, addresses, count);
+	write_names(writer);
+	if (policy_is_auditing(writer->network, writer->plan->wall))
+		write_audit(writer);
+	begin(writer, "net");
+	end(writer, NFT_VERDICT_GOTO, writer->deny);
+}
+
+static void accept_echo(const struct writer *writer, int family)
+{
+	uint8_t type = family == AF_INET ? ICMP_ECHO_REQUEST : ICMP6_ECHO;
+
+	begin(writer, "input");
+	match_to_gateway(writer, family, true);
+	nft_match_meta8(writer->batch, NFT_META_L4PROTO, family == AF_INET ? IPPROTO_ICMP : IPPROTO_ICMPV6, true);
+	nft_match_icmp_type(writer->batch, type, type);
+	end(writer, NFT_VERDICT_ACCEPT, NULL);
+}
+
+static void write_input(const struct writer *writer)
+{
+	for (size_t f = 0; f < 2; f++) {
+		if (!ruleset_subnet(writer->network, families[f]))
+			continue;
+		begin(writer, "input");
+		match_to_gateway(writer, families[f], true);
+		match_dns(writer, NFT_FIELD_DESTINATION_PORT);
+		end(writer, NFT_VERDICT_ACCEPT, NULL);
+		accept_echo(writer, families[f]);
+	}
+	if (ruleset_subnet(writer->network, AF_INET6)) {
+		begin(writer, "input");
+		nft_match_meta8(writer->batch, NFT_META_NFPROTO, NFPROTO_IPV6, true);
+		nft_match_meta8(writer->batch, NFT_META_L4PROTO, IPPROTO_ICMPV6, true);
+		end(writer, NFT_VERDICT_JUMP, RULESET_DISCOVERY);
+	}
+	begin(writer, "input");
+	end(writer, NFT_VERDICT_GOTO, writer->deny);
+}
+
+/* Multicast and broadcast get no answer, also when their frame was addressed to us alone. */
+static void drop_multicast(const struct writer *writer)
+{
+	static const struct prefix groups[] = {
+		{{.family = AF_INET, .bytes = {224}}, 4},
+		{{.family = AF_INET, .bytes = {255, 255, 255, 255}}, 32},
+		{{.family = AF_INET6, .bytes = {0xff}}, 8},
+	};
+
+	begin(writer, "deny");
+	nft_match_meta8(writer->batch, NFT_META_PKTTYPE, 0 /* PACKET_HOST */, false);
+	end_counted(writer, "multicast");
+	for (size_t i = 0; i < sizeof(groups) / sizeof(groups[0]); i++) {
+		begin(writer, "deny");
+		nft_match_prefix(writer->batch, NFT_FIELD_DESTINATION, &groups[i], true);
+		end_counted(writer, "multicast");
+	}
+}
+
+static void write_deny(const struct writer *writer)
+{
+	char set[NFT_NAME_SIZE];
+
+	drop_multicast(writer);
+	begin(writer, "deny");
+	nft_limit_over(writer->batch, RULESET_RATE, RULESET_BURST);
+	end(writer, NFT_VERDICT_GOTO, writer->refuse);
+	for (size_t f = 0; f < 2; f++) {
+		struct nft_key key = ruleset_key_seen(families[f]);
+
+		if (!ruleset_subnet(writer->network, families[f]))
+			continue;
+		begin(writer, "deny");
+		nft_match_protocol_set(writer->batch, RULESET_TRANSPORT);
+		nft_match_set(writer->batch, ruleset_set_name("seen", families[f], writer->network, NULL, set), &key);
+		end(writer, NFT_VERDICT_GOTO, writer->refuse);
+	}
+	begin(writer, "deny");
+	nft_queue(writer->batch, RULESET_QUEUE, writer->plan->ruleset->features.native_queue);
+	nft_rule_end(writer->batch);
+}
+
+static void write_refuse(const struct writer *writer)
+{
+	char name[NFT_NAME_SIZE];
+
+	begin(writer, "refuse");
+	nft_count(writer->batch, ruleset_name("refused", writer->network, name));
+	nft_rule_end(writer->batch);
+	for (size_t f = 0; f < 2; f++) {
+		struct nft_key key = ruleset_key_source(families[f]);
+
+		if (!ruleset_subnet(writer->network, families[f]))
+			continue;
+		begin(writer, "refuse");
+		nft_count_key(writer->batch, ruleset_set_name("sources", families[f], writer->network, NULL, name), &key);
+		nft_rule_end(writer->batch);
+	}
+	begin(writer, "refuse");
+	end(writer, NFT_VERDICT_GOTO, RULESET_REJECT);
+}
+
+static void write_marked(const struct writer *writer)
+{
+	char set[NFT_NAME_SIZE];
+
+	for (size_t f = 0; f < 2; f++) {
+		struct nft_key key = ruleset_key_seen(families[f]);
+
+		if (!ruleset_subnet(writer->network, families[f]))
+			continue;
+		begin(writer, "marked");
+		nft_match_protocol_set(writer->batch, RULESET_TRANSPORT);
+		nft_remember(writer->batch, ruleset_set_name("seen", families[f], writer->network, NULL, set), &key,
+			     RULESET_SEEN_SECONDS * 1000);
+		nft_rule_end(writer->batch);
+	}
+	begin(writer, "marked");
+	end(writer, NFT_VERDICT_GOTO, RULESET_REJECT);
+}
+
+void ruleset_network_rules(struct ruleset_plan *plan, const struct network *network, const struct address_set *addresses, size_t count)
+{
+	struct writer writer = {.batch = &plan->batch, .plan = plan, .network = network};
+
+	ruleset_name("deny", network, writer.deny);
+	ruleset_name("refuse", network, writer.refuse);
+	ruleset_name("audit", network, writer.audit);
+	write_guard(&writer);
+	write_questions(&writer);
+	write_redirect(&writer);
+	write_replies(&writer);
+	write_net(&writer, addresses, count);
+	write_input(&writer);
+	write_deny(&writer);
+	write_refuse(&writer);
+	write_marked(&writer);
+}

@@ -1,0 +1,430 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The sets of the table and their elements.
+ *
+ * Theory of operation: the kernel's own list is compared with what should be there, so nothing has to be remembered over a restart of the
+ * worker, and only differences are written. Flushing a set would drop allowed traffic for a moment.
+ *
+ * A range is two elements, its first address and the one behind its last, and both are always written together. Ranges that go are deleted
+ * before new ones are added, in the same transaction: the kernel refuses overlaps only among what will be there afterwards.
+ *
+ * An element with a timeout may end between our look and the transaction, and a delete of what is not there would undo the whole
+ * transaction. So a delete is always preceded by an add.
+ */
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "gateway/ruleset_internal.h"
+
+#define ROUND_MS  20    /* added to timeouts: the kernel counts in its own ticks, and no element may end before its lease */
+#define MOMENT_MS 60000 /* life of an element that is only added to be deleted */
+
+static const int families[] = {AF_INET, AF_INET6};
+
+static void fail(struct ruleset_plan *plan, int error)
+{
+	if (!plan->error)
+		plan->error = error;
+}
+
+struct nft_key ruleset_key_destination(int family)
+{
+	return (struct nft_key){family, 1, {NFT_FIELD_DESTINATION}};
+}
+
+struct nft_key ruleset_key_source(int family)
+{
+	return (struct nft_key){family, 1, {NFT_FIELD_SOURCE}};
+}
+
+struct nft_key ruleset_key_seen(int family)
+{
+	return (struct nft_key){family, 4, {NFT_FIELD_SOURCE, NFT_FIELD_DESTINATION, NFT_FIELD_PROTOCOL, NFT_FIELD_DESTINATION_PORT}};
+}
+
+struct nft_key ruleset_key_redirected_question(int family)
+{
+	return (struct nft_key){family, 3, {NFT_FIELD_SOURCE, NFT_FIELD_PROTOCOL, NFT_FIELD_SOURCE_PORT}};
+}
+
+struct nft_key ruleset_key_redirected_reply(int family)
+{
+	return (struct nft_key){family, 3, {NFT_FIELD_DESTINATION, NFT_FIELD_PROTOCOL, NFT_FIELD_DESTINATION_PORT}};
+}
+
+/* A range as the kernel has it. */
+struct span {
+	struct nft_element first, behind;
+	bool open; /* it reaches to the end of the address space: no `behind` */
+};
+
+static int compare_spans(const void *a, const void *b)
+{
+	const struct span *left = a, *right = b;
+	int order = nft_element_compare(&left->first, &right->first);
+
+	if (order)
+		return order;
+	if (left->open || right->open)
+		return (int)left->open - (int)right->open;
+	return nft_element_compare(&left->behind, &right->behind);
+}
+
+static struct span span_of_range(const struct address_range *range)
+{
+	struct span span = {.first = nft_element_address(&range->first), .behind = nft_element_address(&range->last), .open = true};
+
+	span.behind.end = true;
+	for (size_t i = span.behind.size; i-- > 0 && span.open;)
+		span.open = ++span.behind.key[i] == 0;
+	return span;
+}
+
+/* What nft_elements_read() gave; ends without a beginning (nft writes one at address zero) are passed over. */
+static size_t spans_of_elements(const struct nft_elements *elements, struct span *out)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; i < elements->count; i++) {
+		if (elements->list[i].end)
+			continue;
+		out[count] = (struct span){.first = elements->list[i], .open = true};
+		if (i + 1 < elements->count && elements->list[i + 1].end) {
+			out[count].behind = elements->list[i + 1];
+			out[count].open = false;
+		}
+		count++;
+	}
+	return count;
+}
+
+static size_t put_span(struct nft_element *out, size_t count, const struct span *span)
+{
+	out[count++] = span->first;
+	if (!span->open)
+		out[count++] = span->behind;
+	return count;
+}
+
+/* Write the difference between two sorted lists. @work: room for two elements per span of both. */
+static void write_difference(struct nft_batch *batch, const char *set, const struct span *old, size_t old_count, const struct span *new,
+			     size_t new_count, struct nft_element *work)
+{
+	struct nft_element *gone = work, *fresh = work + 2 * old_count;
+	size_t i = 0, j = 0, gone_count = 0, fresh_count = 0;
+
+	while (i < old_count || j < new_count) {
+		int order = i == old_count ? 1 : j == new_count ? -1 : compare_spans(&old[i], &new[j]);
+
+		if (order < 0)
+			gone_count = put_span(gone, gone_count, &old[i]);
+		else if (order > 0)
+			fresh_count = put_span(fresh, fresh_count, &new[j]);
+		i += order <= 0;
+		j += order >= 0;
+	}
+	nft_elements_delete(batch, set, gone, gone_count);
+	nft_elements_add(batch, set, fresh, fresh_count);
+}
+
+/* Make a set hold exactly these ranges; they are sorted and do not touch one another. */
+static void write_ranges(struct ruleset_plan *plan, const char *name, int family, const struct address_range *ranges, size_t count)
+{
+	struct nft_set set = {.name = name, .key = ruleset_key_destination(family), .flags = NFT_SET_INTERVAL};
+	struct nft_elements elements = {0};
+	struct nft_element *work;
+	struct span *spans;
+	size_t old_count;
+	int error = 0;
+
+	if (ruleset_want_set(plan, &set))
+		error = nft_elements_read(&plan->ruleset->netlink, NFT_TABLE, name, &elements);
+	if (error < 0) {
+		fail(plan, error);
+		return;
+	}
+	spans = calloc(elements.count + count + 1, sizeof(*spans));
+	work = calloc(2 * (elements.count + count) + 1, sizeof(*work));
+	if (spans && work) {
+		old_count = spans_of_elements(&elements, spans);
+		for (size_t i = 0; i < count; i++)
+			spans[old_count + i] = span_of_range(&ranges[i]);
+		write_difference(&plan->batch, name, spans, old_count, spans + old_count, count, work);
+	} else {
+		fail(plan, -ENOMEM);
+	}
+	free(spans);
+	free(work);
+	nft_elements_free(&elements);
+}
+
+/* A set of a whole family from prefixes of both; special-purpose blocks overlap, so do own prefixes. */
+static void write_prefixes(struct ruleset_plan *plan, const char *name, int family, const struct prefix *prefixes, size_t count)
+{
+	struct address_range *ranges = calloc(count + 1, sizeof(*ranges));
+	size_t used = 0;
+
+	if (!ranges) {
+		fail(plan, -ENOMEM);
+		return;
+	}
+	for (size_t i = 0; i < count; i++)
+		if (prefixes[i].address.family == family)
+			ranges[used++] = prefix_range(&prefixes[i]);
+	used = address_ranges_normalise(ranges, used);
+	write_ranges(plan, name, family, ranges, used);
+	free(ranges);
+}
+
+/* The subnets of all networks, and what audit mode may not open: special-purpose space and the gateway's own prefixes. */
+static void write_global_family(struct ruleset_plan *plan, int family)
+{
+	const struct policy *policy = plan->policy;
+	size_t block_count, used = 0;
+	const struct prefix *blocks = address_special_blocks(family, &block_count);
+	struct prefix *list = calloc(block_count + policy->own_count + policy->network_count + 1, sizeof(*list));
+
+	if (!list) {
+		fail(plan, -ENOMEM);
+		return;
+	}
+	for (size_t i = 0; i < policy->network_count; i++)
+		if (ruleset_subnet(&policy->networks[i], family))
+			list[used++] = *ruleset_subnet(&policy->networks[i], family);
+	write_prefixes(plan, family == AF_INET ? RULESET_INSIDE "4" : RULESET_INSIDE "6", family, list, used);
+	memcpy(list + used, blocks, block_count * sizeof(*blocks));
+	used += block_count;
+	for (size_t i = 0; i < policy->own_count; i++)
+		list[used++] = policy->own[i];
+	write_prefixes(plan, family == AF_INET ? RULESET_SPECIAL "4" : RULESET_SPECIAL "6", family, list, used);
+	free(list);
+}
+
+void ruleset_sets_global(struct ruleset_plan *plan)
+{
+	static const struct nft_element protocols[] = {{.key = {IPPROTO_TCP}, .size = 1}, {.key = {IPPROTO_UDP}, .size = 1}};
+	struct nft_set set = {.name = RULESET_TRANSPORT, .key = {0, 1, {NFT_FIELD_PROTOCOL}}};
+
+	ruleset_want_set(plan, &set);
+	nft_elements_add(&plan->batch, RULESET_TRANSPORT, protocols, 2);
+	write_global_family(plan, AF_INET);
+	write_global_family(plan, AF_INET6);
+}
+
+static int compare_leases(const void *a, const void *b)
+{
+	const struct ruleset_lease *left = a, *right = b;
+	int order;
+
+	if (left->network != right->network)
+		return left->network < right->network ? -1 : 1;
+	if (left->spec != right->spec)
+		return left->spec < right->spec ? -1 : 1;
+	order = address_compare(&left->address, &right->address);
+	if (order)
+		return order;
+	/* The longest one first: the others of its address are passed over. */
+	return left->until > right->until ? -1 : left->until < right->until;
+}
+
+static bool collect_one(struct ruleset_plan *plan, const struct lease *lease, uint8_t spec)
+{
+	size_t wanted = plan->lease_capacity ? plan->lease_capacity * 2 : 256;
+	struct ruleset_lease *grown;
+
+	if (plan->lease_count == plan->lease_capacity) {
+		grown = realloc(plan->leases, wanted * sizeof(*grown));
+		if (!grown)
+			return false;
+		plan->leases = grown;
+		plan->lease_capacity = wanted;
+	}
+	plan->leases[plan->lease_count++] =
+		(struct ruleset_lease){.network = lease->network, .spec = spec, .address = lease->address, .until = lease->until};
+	return true;
+}
+
+static bool collect_lease(void *context, struct lease *lease)
+{
+	struct ruleset_plan *plan = context;
+
+	if (lease->audited || lease->until <= plan->now)
+		return true;
+	for (uint8_t spec = 0; spec < POLICY_SPECS_MAX; spec++)
+		if (lease->specs >> spec & 1 && !collect_one(plan, lease, spec))
+			fail(plan, -ENOMEM);
+	return true;
+}
+
+void ruleset_sets_collect(struct ruleset_plan *plan, struct lease_table *leases)
+{
+	lease_each(leases, collect_lease, plan);
+	if (plan->lease_count)
+		qsort(plan->leases, plan->lease_count, sizeof(*plan->leases), compare_leases);
+}
+
+/* Index of the first lease that is not before this one. */
+static size_t lower_bound(const struct ruleset_plan *plan, const struct ruleset_lease *key)
+{
+	size_t low = 0, high = plan->lease_count;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (compare_leases(&plan->leases[middle], key) < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+/* Write elements (each once) so that their timeout counts from now, whatever the kernel can do. */
+static void renew(struct nft_batch *batch, const struct kernel_features *features, const char *set, const struct nft_element *elements,
+		  size_t count)
+{
+	nft_elements_add(batch, set, elements, count);
+	if (features->refresh)
+		return;
+	nft_elements_delete(batch, set, elements, count);
+	nft_elements_add(batch, set, elements, count);
+}
+
+static struct nft_element lease_element(const struct address *address, uint64_t until, uint64_t now)
+{
+	struct nft_element element = nft_element_address(address);
+
+	element.timeout_ms = until - now + ROUND_MS;
+	return element;
+}
+
+void ruleset_put_lease(const struct ruleset *ruleset, struct nft_batch *batch, const char *set, const struct address *address,
+		       uint64_t until, uint64_t now)
+{
+	struct nft_element element = lease_element(address, until, now);
+
+	renew(batch, &ruleset->features, set, &element, 1);
+}
+
+/* The elements that a name set should have, sorted as the kernel's list. Return: how many. */
+static size_t wanted_elements(const struct ruleset_plan *plan, const struct network *network, uint8_t spec, int family, size_t first,
+			      size_t last, struct nft_element *out)
+{
+	const struct address *before = NULL;
+	size_t count = 0;
+
+	for (size_t i = first; i < last; i++) {
+		const struct ruleset_lease *lease = &plan->leases[i];
+
+		if (lease->network != network->id || lease->spec != spec || lease->address.family != family ||
+		    (before && address_equal(before, &lease->address)))
+			continue;
+		before = &lease->address;
+		out[count++] = lease_element(&lease->address, lease->until, plan->now);
+	}
+	return count;
+}
+
+/*
+ * Write the difference of a name set: elements that no lease has go, missing and too short ones are written. An element that outlives its
+ * lease by our clock is left alone. @work: room for all of both lists.
+ */
+static void write_name_difference(struct ruleset_plan *plan, const char *set, const struct nft_elements *old, const struct nft_element *new,
+				  size_t new_count, struct nft_element *work)
+{
+	struct nft_element *gone = work, *fresh = work + old->count;
+	size_t i = 0, j = 0, gone_count = 0, fresh_count = 0;
+
+	while (i < old->count || j < new_count) {
+		int order = i == old->count ? 1 : j == new_count ? -1 : nft_element_compare(&old->list[i], &new[j]);
+
+		if (order < 0) {
+			gone[gone_count] = old->list[i];
+			gone[gone_count].left_ms = 0;
+			gone[gone_count++].timeout_ms = MOMENT_MS;
+		} else if (order > 0 || old->list[i].left_ms + ROUND_MS < new[j].timeout_ms) {
+			fresh[fresh_count++] = new[j];
+		}
+		i += order <= 0;
+		j += order >= 0;
+	}
+	nft_elements_add(&plan->batch, set, gone, gone_count);
+	nft_elements_delete(&plan->batch, set, gone, gone_count);
+	renew(&plan->batch, &plan->ruleset->features, set, fresh, fresh_count);
+}
+
+static void write_names(struct ruleset_plan *plan, const struct network *network, uint8_t spec, int family)
+{
+	struct ruleset_lease key = {.network = network->id, .spec = spec, .until = UINT64_MAX};
+	struct nft_set set = {.key = ruleset_key_destination(family), .flags = NFT_SET_TIMEOUT};
+	struct nft_elements old = {0};
+	struct nft_element *work;
+	char name[NFT_NAME_SIZE];
+	size_t first = lower_bound(plan, &key), last, count;
+	int error = 0;
+
+	key.spec++; /* POLICY_SPECS_MAX fits */
+	last = lower_bound(plan, &key);
+	ruleset_name_set(network, spec, family, name);
+	set.name = name;
+	if (ruleset_want_set(plan, &set))
+		error = nft_elements_read(&plan->ruleset->netlink, NFT_TABLE, name, &old);
+	if (error < 0) {
+		fail(plan, error);
+		return;
+	}
+	work = calloc(old.count + 2 * (last - first) + 1, sizeof(*work));
+	if (work) {
+		count = wanted_elements(plan, network, spec, family, first, last, work);
+		write_name_difference(plan, name, &old, work, count, work + count);
+	} else {
+		fail(plan, -ENOMEM);
+	}
+	free(work);
+	nft_elements_free(&old);
+}
+
+/* Sets that only the packet path writes. */
+static void want_dynamic(struct ruleset_plan *plan, const struct network *network, int family)
+{
+	char name[NFT_NAME_SIZE];
+	struct nft_set set = {.name = name, .flags = NFT_SET_EVAL | NFT_SET_TIMEOUT};
+
+	ruleset_set_name("seen", family, network, NULL, name);
+	set.key = ruleset_key_seen(family);
+	set.timeout_ms = RULESET_SEEN_SECONDS * 1000;
+	set.size = RULESET_SEEN_SIZE;
+	ruleset_want_set(plan, &set);
+
+	ruleset_set_name("redirected", family, network, NULL, name);
+	set.key = ruleset_key_redirected_question(family);
+	set.timeout_ms = RULESET_REDIRECTED_UDP_MS;
+	set.size = RULESET_REDIRECTED_SIZE;
+	ruleset_want_set(plan, &set);
+
+	ruleset_set_name("sources", family, network, NULL, name);
+	set = (struct nft_set){.name = name, .key = ruleset_key_source(family), .flags = NFT_SET_EVAL, .size = RULESET_SOURCES_SIZE};
+	ruleset_want_set(plan, &set);
+}
+
+void ruleset_sets_network(struct ruleset_plan *plan, const struct network *network, const struct address_set *addresses, size_t count)
+{
+	char name[NFT_NAME_SIZE];
+
+	for (size_t f = 0; f < sizeof(families) / sizeof(families[0]); f++) {
+		if (!ruleset_subnet(network, families[f]))
+			continue;
+		want_dynamic(plan, network, families[f]);
+		for (size_t spec = 0; spec < network->spec_count; spec++)
+			write_names(plan, network, (uint8_t)spec, families[f]);
+		for (size_t i = 0; i < count; i++) {
+			if (addresses[i].family != families[f])
+				continue;
+			ruleset_set_name(addresses[i].action == RULE_ALLOW ? "allow" : "deny", families[f], network, &addresses[i].ports,
+					 name);
+			write_ranges(plan, name, families[f], addresses[i].ranges, addresses[i].range_count);
+		}
+	}
+}

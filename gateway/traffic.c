@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: MIT */
+/* What happens while traffic flows: grants for answers, denials for questions and packets, counters. */
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <time.h>
+
+#include <linux/netfilter.h>
+
+#include "gateway/classify.h"
+#include "gateway/gateway.h"
+
+/* A journal that cannot be written costs names and leases only when the worker dies as well: say so once and go on. */
+static void journal_say(struct gateway *gateway, int rc)
+{
+	if (rc != 0 && !gateway->journal.broken)
+		log_say(gateway->log, LOG_ERROR, "leases cannot be kept for a restart: %s", strerror(-rc));
+	gateway->journal.broken = rc != 0;
+}
+
+static int write_grants(void *context, const struct grant *grants, size_t count)
+{
+	struct gateway *gateway = context;
+	int rc = grants_write(&gateway->grants, gateway->policy, grants, count, gateway_now(gateway));
+
+	if (rc != 0)
+		log_say(gateway->log, LOG_ERROR, "%zu grants were refused by the kernel (%s); their questions are answered SERVFAIL", count,
+			strerror(-rc));
+	else
+		journal_say(gateway, journal_append(&gateway->journal, gateway->policy, grants, count));
+	return rc;
+}
+
+static void question_denied(void *context, const struct denied_question *question)
+{
+	struct gateway *gateway = context;
+	const struct network *network = policy_network(gateway->policy, question->network);
+
+	if (network != NULL)
+		denials_question(gateway->denials, network, interfaces_of_network(&gateway->interfaces, network->id), question);
+}
+
+/* A family is of use when the network has it and packets of it find a way out. */
+static struct families usable_families(void *context, const struct network *network)
+{
+	const struct gateway *gateway = context;
+
+	return (struct families){
+		.ipv4 = network->subnet4.address.family != 0 && gateway->interfaces.route4,
+		.ipv6 = network->subnet6.address.family != 0 && gateway->interfaces.route6,
+	};
+}
+
+static size_t names_of(void *context, uint16_t network, const struct address *address, struct domain *out, size_t max)
+{
+	const struct gateway *gateway = context;
+
+	return lease_names(gateway->leases, network, address, gateway_now(gateway), out, max);
+}
+
+struct resolver_host traffic_host(struct gateway *gateway)
+{
+	return (struct resolver_host){
+		.context = gateway,
+		.grant = write_grants,
+		.denied = question_denied,
+		.families = usable_families,
+		.names = names_of,
+		.port = 53,
+	};
+}
+
+static const char *action_of(const struct flow *flow)
+{
+	if (flow->protocol != IPPROTO_TCP)
+		return "unreachable";
+	/* RST is never answered with RST. */
+	return (flow->tcp_flags & TH_RST) != 0 ? "dropped" : "reset";
+}
+
+uint32_t traffic_decide(void *context, const struct queued_packet *packet)
+{
+	struct gateway *gateway = context;
+	const struct interface *interface = interfaces_by_index(&gateway->interfaces, packet->in_interface);
+	const struct network *network = interface != NULL ? policy_network(gateway->policy, interface->network) : NULL;
+	bool local = packet->hook == NF_INET_LOCAL_IN;
+	struct flow flow = {0};
+	struct denial denial;
+	bool parsed;
+
+	if (network == NULL)
+		return 0;
+	parsed = classify_packet(packet->payload, packet->size, &flow);
+	denial = classify_judge(gateway->policy, network, gateway->leases, &flow, parsed, local, gateway_now(gateway), time(NULL));
+	if (denial.reason == REASON_NONE && packet->out_interface == gateway->interfaces.uplink)
+		return RULESET_MARK_ALLOW;
+	denials_flow(gateway->denials, network, interface, &flow, &denial, denial.audited ? "allowed" : action_of(&flow));
+	return denial.audited ? RULESET_MARK_AUDIT : RULESET_MARK_DENY;
+}
+
+void traffic_compact(struct gateway *gateway)
+{
+	journal_say(gateway, journal_compact(&gateway->journal, gateway->policy, gateway->leases, gateway_now(gateway)));
+}
+
+static void report_counter(void *context, uint16_t id, const struct address *source, enum reason reason, uint64_t packets)
+{
+	struct gateway *gateway = context;
+
+	denials_counted(gateway->denials, policy_network(gateway->policy, id), source, reason, packets);
+}
+
+void traffic_count(struct gateway *gateway)
+{
+	uint64_t dropped;
+	int rc = counters_read(gateway->counters, &gateway->ruleset, gateway->policy, report_counter, gateway);
+
+	if (rc != 0)
+		log_say(gateway->log, LOG_WARNING, "the kernel's counters cannot be read: %s", strerror(-rc));
+	if (gateway->queue == NULL || nfqueue_dropped(gateway->queue, &dropped) != 0)
+		return;
+	if (dropped > gateway->queue_dropped)
+		denials_counted(gateway->denials, NULL, &(struct address){0}, REASON_QUEUE_FULL, dropped - gateway->queue_dropped);
+	gateway->queue_dropped = dropped;
+}

@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: MIT */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <fcntl.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "gateway/command.h"
+#include "gateway/config.h"
+
+#define OUTPUT_MAX 16384
+
+static const char policy_text[] = "[network web]\n"
+				  "subnet = 10.201.1.0/24\n"
+				  "allow = a.example:22/tcp *.a.example a.example:443 0.0.0.0/0:443\n" /* line 3 */
+				  "  10.0.0.0/8:5432/tcp [2606:4700::/32]:443/udp\n"
+				  "deny = 203.0.113.0/24 b.a.example:443 198.41.0.4:443/udp\n" /* line 5 */
+				  "[network box]\n"
+				  "subnet = 10.201.2.0/24\n"
+				  "mode = audit\n"
+				  "allow = a.example:443/tcp\n" /* line 9 */
+				  "deny = evil.example\n"
+				  "[upstream corp]\n"
+				  "match = **.corp.a.example\n"
+				  "server = 192.0.2.53\n";
+
+/* Run a command; its stdout goes to @output, its stderr nowhere. */
+static int run(int (*command)(int, char **), const char *const *words, char output[static OUTPUT_MAX])
+{
+	char *argv[10];
+	FILE *file = tmpfile();
+	int argc = 0, status, saved_out, saved_err, null = open("/dev/null", O_WRONLY);
+	size_t size;
+
+	assert_non_null(file);
+	for (; words[argc]; argc++)
+		argv[argc] = strdup(words[argc]);
+	argv[argc] = NULL;
+	fflush(stdout);
+	saved_out = dup(1);
+	saved_err = dup(2);
+	dup2(fileno(file), 1);
+	dup2(null, 2);
+	status = command(argc, argv);
+	fflush(stdout);
+	dup2(saved_out, 1);
+	dup2(saved_err, 2);
+	close(saved_out);
+	close(saved_err);
+	close(null);
+	rewind(file);
+	size = fread(output, 1, OUTPUT_MAX - 1, file);
+	output[size] = 0;
+	fclose(file);
+	while (argc--)
+		free(argv[argc]);
+	return status;
+}
+
+static void verdicts_are_those_of_the_policy(void **state)
+{
+	static const struct {
+		const char *network, *target;
+		int status;
+		const char *says;
+	} table[] = {
+		{"web", "a.example", 0, "tcp ports: 22 443\nudp ports: 443\n"},
+		{"web", "A.Example.:443/udp", 0, "rule: allow = a.example:443 (SLUICE_CONFIG:3)"},
+		{"web", "a.example:22/tcp", 0, "rule: allow = a.example:22/tcp (SLUICE_CONFIG:3)"},
+		{"web", "a.example:22/udp", 1, "denied from network web, reason port-not-allowed\nrule: none; the nearest is allow"},
+		{"web", "x.a.example", 0, "tcp ports: all\nudp ports: all\n"},
+		{"web", "x.corp.a.example", 0, "upstream: corp\n"},
+		{"web", "b.a.example", 0, "tcp ports: 0-442 444-65535\n"},
+		{"web", "b.a.example:443", 1, "reason denied-by-rule\nrule: deny = b.a.example:443 (SLUICE_CONFIG:5)"},
+		{"web", "other.example", 1, "reason name-not-allowed\nrule: none, the default denies"},
+		{"web", "localhost", 1, "reason local-name\nrule: none, this is denied always"},
+		{"web", "198.41.0.4", 0, "tcp ports: 443\nudp ports: none\n"},
+		{"web", "198.41.0.4:443/udp", 1, "rule: deny = 198.41.0.4:443/udp"},
+		{"web", "203.0.113.9:443", 1, "rule: deny = 203.0.113.0/24"},
+		{"web", "10.9.9.9:5432", 0, "rule: allow = 10.0.0.0/8:5432/tcp (SLUICE_CONFIG:4)"},
+		{"web", "10.9.9.9:443", 1, "address: private"},
+		{"web", "10.201.2.5:5432", 1, "reason isolated"},
+		{"web", "10.201.1.1:5432", 1, "reason isolated"},
+		{"web", "2606:4700::1", 0, "tcp ports: none\nudp ports: 443\n"},
+		{"web", "[2606:4700::1]:443/udp", 0, "rule: allow = [2606:4700::/32]:443/udp"},
+		{"web", "[2606:4700::1]:443/tcp", 1, "reason port-not-allowed"},
+		{"box", "a.example:443/tcp", 0, "a.example:443/tcp: allowed from network box\n"},
+		{"box", "a.example:80", 0, "only by audit mode (enforce would deny: port-not-allowed)"},
+		{"box", "other.example", 0, "only by audit mode (enforce would deny: name-not-allowed)"},
+		{"box", "192.41.0.4:53", 0, "only by audit mode (enforce would deny: address-not-allowed)"},
+		{"box", "evil.example", 1, "reason denied-by-rule"},
+		{"box", "10.0.0.1", 1, "reason special-address"},
+		{"nope", "a.example", 2, ""},
+		{"web", "a.example:", 2, ""},
+		{"web", "a.example:99999", 2, ""},
+		{"web", "a.example:443/quic", 2, ""},
+		{"web", "a..example", 2, ""},
+		{"web", "[::1", 2, ""},
+		{"web", "[::1]443", 2, ""},
+	};
+	char output[OUTPUT_MAX];
+
+	(void)state;
+	setenv(CONFIG_ENVIRONMENT, policy_text, 1);
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		const char *words[] = {"explain", table[i].network, table[i].target, NULL};
+		int status = run(cmd_explain, words, output);
+
+		if (status != table[i].status || !strstr(output, table[i].says))
+			fail_msg("%s %s: status %d, want %d with '%s'; got\n%s", table[i].network, table[i].target, status, table[i].status,
+				 table[i].says, output);
+	}
+	unsetenv(CONFIG_ENVIRONMENT);
+}
+
+static void json_says_the_same(void **state)
+{
+	static const char *const words[] = {"explain", "--json", "box", "a.example:80", NULL};
+	char output[OUTPUT_MAX];
+	json_t *root;
+
+	(void)state;
+	setenv(CONFIG_ENVIRONMENT, policy_text, 1);
+	assert_int_equal(run(cmd_explain, words, output), 0);
+	unsetenv(CONFIG_ENVIRONMENT);
+	root = json_loads(output, 0, NULL);
+	assert_non_null(root);
+	assert_true(json_is_true(json_object_get(root, "allowed")));
+	assert_true(json_is_true(json_object_get(root, "audited")));
+	assert_string_equal(json_string_value(json_object_get(root, "reason")), "port-not-allowed");
+	assert_int_equal(json_integer_value(json_object_get(json_object_get(root, "rule"), "line")), 9);
+	assert_string_equal(json_string_value(json_object_get(root, "tcp")), "443");
+	json_decref(root);
+}
+
+static void wrong_usage_is_status_2(void **state)
+{
+	static const char *const table[][4] = {{"x"}, {"x", "--nope"}, {"x", "a", "b", "c"}};
+	static const char *const help[] = {"x", "--help", NULL};
+	char output[OUTPUT_MAX];
+
+	(void)state;
+	for (size_t i = 0; i < 3; i++) {
+		const char *words[] = {table[i][0], table[i][1], table[i][2], table[i][3], NULL};
+
+		assert_int_equal(run(cmd_explain, words, output), 2);
+		assert_int_equal(run(cmd_check, words, output), 2);
+		assert_string_equal(output, "");
+	}
+	assert_int_equal(run(cmd_explain, help, output), 0);
+	assert_int_equal(run(cmd_check, help, output), 0);
+	assert_non_null(strstr(output, "usage: sluice check"));
+}
+
+static void check_prints_what_takes_effect(void **state)
+{
+	char path[] = "/tmp/sluice-test-XXXXXX", output[OUTPUT_MAX];
+	const char *text_words[] = {"check", path, NULL}, *json_words[] = {"check", path, "--json", NULL};
+	int fd = mkstemp(path);
+	json_t *root, *policy, *network;
+
+	(void)state;
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, policy_text, strlen(policy_text)), strlen(policy_text));
+	assert_int_equal(run(cmd_check, text_words, output), 0);
+	assert_non_null(strstr(output, "subnet: 10.201.1.0/24, gateway 10.201.1.1\n"));
+	assert_non_null(strstr(output, "1 name rule allows every TCP and UDP port"));
+	assert_int_equal(run(cmd_check, json_words, output), 0);
+	root = json_loads(output, 0, NULL);
+	policy = json_object_get(root, "policy");
+	network = json_array_get(json_object_get(policy, "networks"), 0);
+	assert_int_equal(json_array_size(json_object_get(network, "rules")), 9);
+	assert_int_equal(json_array_size(json_object_get(policy, "upstreams")), 2);
+	json_decref(root);
+	assert_int_equal(write(fd, "alow = x\n", 9), 9);
+	assert_int_equal(run(cmd_check, text_words, output), 1);
+	assert_string_equal(output, "");
+	assert_int_equal(run(cmd_check, json_words, output), 1);
+	root = json_loads(output, 0, NULL);
+	assert_true(json_is_false(json_object_get(root, "valid")));
+	assert_int_equal(json_array_size(json_object_get(root, "messages")), 1);
+	json_decref(root);
+	close(fd);
+	unlink(path);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(verdicts_are_those_of_the_policy),
+		cmocka_unit_test(json_says_the_same),
+		cmocka_unit_test(wrong_usage_is_status_2),
+		cmocka_unit_test(check_prints_what_takes_effect),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
