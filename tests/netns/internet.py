@@ -1,0 +1,338 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""The Internet's name servers, for tests: one process that answers for every zone, from tables that tests change while it runs.
+
+    internet.py --control SOCKET --listen ADDRESS[@NETNS] ...
+
+Each question is recorded as it came in (bytes, transport, source), so that a test can say what left the gateway and what did not. The
+control socket takes one JSON object per line and answers with one.
+"""
+
+import argparse
+import asyncio
+import ipaddress
+import json
+import os
+import re
+import socket
+import struct
+import time
+
+import dns.name
+import dns.rdata
+import dns.rdataclass
+import dns.rdatatype
+
+from namespaces import setns
+
+A, CNAME, SOA, AAAA, OPT, ANY = 1, 5, 6, 28, 41, 255
+NOERROR, SERVFAIL, NXDOMAIN, REFUSED = 0, 2, 3, 5
+RCODES = {"NOERROR": 0, "FORMERR": 1, "SERVFAIL": 2, "NXDOMAIN": 3, "NOTIMP": 4, "REFUSED": 5}
+UDP_BATCH = 64
+RECORDS_MAX = 200000
+
+# nK.fresh.example has the K-th address of these, for any K: names nobody has asked for before.
+FRESH = re.compile(rb".n(\d+)\x05fresh\x07example\0$")
+FRESH4 = int(ipaddress.ip_address("45.20.0.0"))
+FRESH6 = int(ipaddress.ip_address("2a0e:14::"))
+
+
+def wire_name(text):
+    return dns.name.from_text(text.lower()).to_wire()
+
+
+def name_at(message, offset):
+    """The (never compressed) name of a question. Return: its bytes as they are, and the offset behind it."""
+    end = offset
+    while message[end]:
+        if message[end] > 63:
+            raise ValueError("compressed question")
+        end += message[end] + 1
+    return message[offset:end + 1], end + 1
+
+
+class RecordSet:
+    def __init__(self, kind, ttl, texts):
+        self.kind = kind
+        self.ttl = ttl
+        self.rdata = [dns.rdata.from_text(dns.rdataclass.IN, kind, text, relativize=False, origin=dns.name.root).to_wire() for text in texts]
+
+
+def record(owner, kind, ttl, rdata):
+    return owner + struct.pack("!HHIH", kind, 1, ttl, len(rdata)) + rdata
+
+
+class Internet:
+    def __init__(self):
+        self.sets = {}       # (name, type) -> RecordSet
+        self.names = set()   # every name that exists, so that others are NXDOMAIN
+        self.behaviours = {}  # name -> dict
+        self.servers = {}    # address -> mode: up, drop, servfail, refused
+        self.queries = []
+        self.dropped_records = 0
+
+    # --- tables ---
+
+    def add(self, name, kind, texts, ttl):
+        owner = wire_name(name)
+        kind = dns.rdatatype.from_text(kind)
+        self.sets[owner, kind] = RecordSet(kind, ttl, texts)
+        while owner not in self.names:
+            self.names.add(owner)
+            if owner == b"\0":
+                break
+            owner = owner[owner[0] + 1:]
+
+    def find(self, owner, kind):
+        found = self.sets.get((owner, kind))
+        if found is not None:
+            return [record(owner, kind, found.ttl, rdata) for rdata in found.rdata]
+        fresh = self.fresh(owner)
+        if fresh is None or kind not in (A, AAAA):
+            return []
+        if kind == A:
+            return [record(owner, A, 60, (FRESH4 + fresh).to_bytes(4, "big"))]
+        return [record(owner, AAAA, 60, (FRESH6 + fresh).to_bytes(16, "big"))]
+
+    @staticmethod
+    def fresh(owner):
+        match = FRESH.match(owner)
+        return int(match.group(1)) if match else None
+
+    def exists(self, owner):
+        return owner in self.names or self.fresh(owner) is not None
+
+    # --- answers ---
+
+    def resolve(self, owner, kind, chase):
+        """As a recursive resolver does: follow CNAMEs through our tables. Return: rcode, answer, authority."""
+        answer = []
+        for _ in range(12):
+            records = self.find(owner, kind)
+            alias = self.sets.get((owner, CNAME))
+            if records or alias is None or kind == CNAME:
+                answer += records
+                break
+            answer.append(record(owner, CNAME, alias.ttl, alias.rdata[0]))
+            owner = alias.rdata[0].lower()
+            if not chase:
+                return NOERROR, answer, []
+        if answer and records:
+            return NOERROR, answer, []
+        soa = record(b"\0", SOA, 30, wire_name("ns.invalid") + wire_name("host.invalid") + struct.pack("!IIIII", 1, 3600, 600, 86400, 30))
+        return NOERROR if self.exists(owner) else NXDOMAIN, answer, [soa]
+
+    def reply(self, server, message, transport):
+        """Return: a list of (delay, other_port, bytes): normally one; none to stay silent."""
+        ident, flags, questions, _, _, additional = struct.unpack_from("!HHHHHH", message)
+        if flags & 0x8000 or questions != 1:
+            return []
+        try:
+            raw, end = name_at(message, 12)
+        except (ValueError, IndexError):
+            return []
+        owner = raw.lower()
+        kind = struct.unpack_from("!H", message, end)[0]
+        question = message[12:end + 4]
+        edns = self.edns(message, end + 4, additional)
+        how = self.behaviour(owner, kind, server, transport)
+        mode = self.servers.get(server, "up")
+        if mode == "drop" or how.get("drop"):
+            return []
+        header = (ident, flags, question, edns)
+        if mode != "up" or "rcode" in how:
+            rcode = RCODES[how.get("rcode", mode.upper())]
+            return [(how.get("delay", 0), False, self.build(header, rcode, [], [], [], how))]
+        if "answer" in how:
+            rcode = RCODES[how.get("as_rcode", "NOERROR")]
+            answer, authority = self.texts(how["answer"]), self.texts(how.get("authority", []))
+        else:
+            rcode, answer, authority = self.resolve(owner, kind, how.get("chase", True))
+        extra = self.texts(how.get("additional", []))
+        limit = 65535 if transport == "tcp" else edns if edns else 512
+        replies = []
+        for forged in how.get("forged", []):
+            replies.append(self.forged(forged, header))
+        bytes_ = self.build(header, rcode, answer, authority, extra, how)
+        if (len(bytes_) > limit or how.get("tc")) and transport == "udp":
+            kept = answer if how.get("tc") == "with-records" else []
+            bytes_ = self.build(header, rcode, kept, [], [], {**how, "truncated": True})
+        replies.append((how.get("delay", 0), False, bytes_))
+        return replies
+
+    def forged(self, forged, header):
+        """A reply that does not belong to the question: wrong id, port, question or letter case."""
+        ident, flags, question, edns = header
+        if "id" in forged["wrong"]:
+            ident ^= 0x5555
+        if "question" in forged["wrong"]:
+            question = wire_name("other.example") + question[-4:]
+        if "case" in forged["wrong"]:
+            question = question[:-4].swapcase() + question[-4:]
+        bytes_ = self.build((ident, flags, question, edns), NOERROR, self.texts(forged["answer"]), [], [], {})
+        return 0, "port" in forged["wrong"], bytes_
+
+    @staticmethod
+    def texts(records):
+        """[owner, type, ttl, rdata] as text -> wire."""
+        wires = []
+        for owner, kind, ttl, text in records:
+            kind = dns.rdatatype.from_text(kind)
+            rdata = dns.rdata.from_text(dns.rdataclass.IN, kind, text, relativize=False, origin=dns.name.root).to_wire()
+            wires.append(record(wire_name(owner), kind, ttl, rdata))
+        return wires
+
+    @staticmethod
+    def edns(message, offset, additional):
+        """The UDP size of the question's OPT, or 0. It is the first additional record of every question that we get."""
+        if additional and len(message) >= offset + 11 and message[offset] == 0:
+            kind, size = struct.unpack_from("!HH", message, offset + 1)
+            if kind == OPT:
+                return max(size, 512)
+        return 0
+
+    def behaviour(self, owner, kind, server, transport):
+        how = self.behaviours.get(owner)
+        if how is None or server not in how.get("servers", [server]) or transport not in how.get("transports", [transport]):
+            return {}
+        if "types" in how and kind not in how["types"]:
+            return {}
+        if "times" in how:
+            if how["times"] == 0:
+                return {}
+            how["times"] -= 1
+        return how
+
+    @staticmethod
+    def build(header, rcode, answer, authority, extra, how):
+        ident, flags, question, edns = header
+        response = 0x8080 | flags & 0x7910 | rcode | (0x0200 if how.get("truncated") else 0) | (0x0020 if how.get("ad") else 0)
+        opt = [struct.pack("!BHHIH", 0, OPT, 1232, 0, 0)] if edns else []
+        counts = struct.pack("!HHHHHH", ident, response, 1, len(answer), len(authority), len(extra) + len(opt))
+        return counts + question + b"".join(answer + authority + extra + opt)
+
+    # --- what came in ---
+
+    def remember(self, server, transport, client, message):
+        if len(self.queries) < RECORDS_MAX:
+            self.queries.append((time.monotonic(), server, transport, client[0], client[1], message))
+        else:
+            self.dropped_records += 1
+
+    # --- control ---
+
+    def control(self, request):
+        op = request["op"]
+        if op == "add":
+            self.add(request["name"], request["type"], request["data"], request["ttl"])
+        elif op == "behave":
+            self.behaviours[wire_name(request["name"])] = request["how"]
+        elif op == "server":
+            self.servers[request["address"]] = request["mode"]
+        elif op == "reset":
+            self.behaviours.clear()
+            self.servers.clear()
+        elif op == "count":
+            return {"count": len(self.queries) + self.dropped_records}
+        elif op == "queries":
+            return {"queries": [(*query[:5], query[5].hex()) for query in self.queries[request["since"]:]]}
+        elif op != "ping":
+            return {"error": f"unknown op {op}"}
+        return {"ok": True}
+
+
+class Server:
+    """Sockets of one address: UDP and TCP port 53."""
+
+    def __init__(self, internet, loop, address):
+        self.internet, self.loop, self.address = internet, loop, address
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        self.udp = socket.socket(family, socket.SOCK_DGRAM)
+        self.udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        self.udp.bind((address, 53))
+        self.udp.setblocking(False)
+        self.other = socket.socket(family, socket.SOCK_DGRAM)
+        self.other.bind((address, 0))
+        self.tcp = socket.create_server((address, 53), family=family, backlog=256)
+
+    async def open(self):
+        self.loop.add_reader(self.udp.fileno(), self.on_udp)
+        await asyncio.start_server(self.on_tcp, sock=self.tcp)
+
+    def on_udp(self):
+        for _ in range(UDP_BATCH):
+            try:
+                message, client = self.udp.recvfrom(65535)
+            except (BlockingIOError, ConnectionError):
+                return
+            self.internet.remember(self.address, "udp", client, message)
+            if len(message) < 12:
+                continue
+            for delay, other, reply in self.internet.reply(self.address, message, "udp"):
+                if delay:
+                    self.loop.call_later(delay, self.send, other, reply, client)
+                else:
+                    self.send(other, reply, client)
+
+    def send(self, other, reply, client):
+        try:
+            (self.other if other else self.udp).sendto(reply, client)
+        except OSError:
+            pass  # the asker is gone; it asks again
+
+    async def on_tcp(self, reader, writer):
+        client = writer.get_extra_info("peername")
+        try:
+            while True:
+                size = struct.unpack("!H", await reader.readexactly(2))[0]
+                message = await reader.readexactly(size)
+                self.internet.remember(self.address, "tcp", client, message)
+                for delay, _, reply in self.internet.reply(self.address, message, "tcp"):
+                    await asyncio.sleep(delay)
+                    writer.write(struct.pack("!H", len(reply)) + reply)
+        except (asyncio.IncompleteReadError, ConnectionError, struct.error):
+            pass
+        finally:
+            writer.close()
+
+
+async def on_control(internet, reader, writer):
+    while line := await reader.readline():
+        try:
+            answer = internet.control(json.loads(line))
+        except Exception as error:  # pylint: disable=broad-except
+            answer = {"error": repr(error)}  # the test that asked is told; the others' server goes on
+        writer.write(json.dumps(answer).encode() + b"\n")
+        await writer.drain()
+    writer.close()
+
+
+def open_server(internet, loop, listen):
+    address, _, namespace = listen.partition("@")
+    if not namespace:
+        return Server(internet, loop, address)
+    here, there = os.open("/proc/self/ns/net", os.O_RDONLY), os.open(f"/run/netns/{namespace}", os.O_RDONLY)
+    setns(there)
+    try:
+        return Server(internet, loop, address)
+    finally:
+        setns(here)
+        os.close(there)
+        os.close(here)
+
+
+async def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--control", required=True)
+    parser.add_argument("--listen", action="append", required=True, metavar="ADDRESS[@NETNS]")
+    options = parser.parse_args()
+    internet = Internet()
+    loop = asyncio.get_running_loop()
+    for listen in options.listen:
+        await open_server(internet, loop, listen).open()
+    await asyncio.start_unix_server(lambda reader, writer: on_control(internet, reader, writer), options.control, limit=1 << 22)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

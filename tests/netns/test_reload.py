@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: MIT
+"""A new policy is taken over while everything runs; a bad one is reported and the old one stays."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from app import rcode_of, talk
+from lab import POLICY
+from namespaces import patience
+
+MORE = POLICY.replace("deny   = **.bad", "allow  = **.more.example:443\ndeny   = **.bad")
+LESS = POLICY.replace("**.https.example:443 ", "")
+BAD = POLICY.replace("**.https.example:443", "**.https.example:443 foo..bar:443")
+
+
+def wait_until(condition, otherwise, seconds=10):
+    end = time.monotonic() + patience(seconds)
+    while not condition():
+        assert time.monotonic() < end, otherwise
+        time.sleep(0.05)
+
+
+def test_reload_takes_over_a_new_rule(names, web1, policy):
+    names.add("new.more.example", A=(address := names.address()))
+    assert web1.resolve("new.more.example") == []
+    policy(MORE)
+    assert web1.resolve("new.more.example") == [address]
+    assert web1.tcp_result(address) == "open"
+
+
+def test_sighup_reloads(lab, names, web1, policy):
+    names.add("hup.more.example", A=(address := names.address()))
+    policy(POLICY)
+    lab.gateway.write_policy(MORE)
+    os.kill(lab.gateway.process.pid, signal.SIGHUP)
+    wait_until(lambda: web1.resolve("hup.more.example") == [address], "SIGHUP was not followed")
+
+
+def test_a_changed_file_is_noticed(lab, names, web1, policy):
+    names.add("file.more.example", A=(address := names.address()))
+    policy(POLICY)
+    time.sleep(0.5)
+    lab.gateway.write_policy(MORE)
+    wait_until(lambda: web1.resolve("file.more.example") == [address], "the changed file was not noticed")
+
+
+def test_a_file_rewritten_in_place_is_noticed(lab, names, web1, policy):
+    """As `echo >> file` or an editor without a temporary file does."""
+    names.add("inplace.more.example", A=(address := names.address()))
+    policy(POLICY)
+    time.sleep(0.5)
+    with open(lab.gateway.policy_file, "w", encoding="utf-8") as file:
+        file.write(MORE)
+    wait_until(lambda: web1.resolve("inplace.more.example") == [address], "the changed file was not noticed")
+
+
+def test_a_bad_policy_is_reported_with_its_line_and_the_old_one_stays(lab, names, web1, policy, log):
+    name, address = names.new("https.example")
+    policy(POLICY)
+    lab.gateway.write_policy(BAD)
+    done = lab.gateway.sluice("reload")
+    assert done.returncode == 1
+    number = next(index for index, line in enumerate(BAD.splitlines(), 1) if "foo..bar" in line)
+    assert f"sluice.conf:{number}: " in done.stdout + done.stderr
+    assert "foo..bar" in done.stdout + done.stderr
+    assert [line for line in log.lines(event="message", level="error") if f"sluice.conf:{number}: " in line["text"]]
+    assert web1.resolve(name) == [address]
+    assert web1.tcp_result(address) == "open"
+
+
+def test_a_policy_that_vanished_is_reported_and_the_old_one_stays(lab, names, web1, policy):
+    name, address = names.new("https.example")
+    policy(POLICY)
+    os.unlink(lab.gateway.policy_file)
+    done = lab.gateway.sluice("reload")
+    assert done.returncode == 1
+    assert web1.resolve(name) == [address]
+    assert web1.tcp_result(address) == "open"
+
+
+def test_an_established_flow_is_not_disturbed_by_a_reload(names, web1, policy):
+    name, address = names.new("https.example")
+    web1.resolve(name)
+    with web1.connect(address, 443) as flow:
+        assert talk(flow, "one") == "one"
+        policy(MORE)
+        assert talk(flow, "two") == "two"
+        policy(POLICY)
+        assert talk(flow, "three") == "three"
+
+
+def test_leases_outlive_a_reload(names, web1, policy):
+    name, address, address6 = names.new("https.example", ipv6=True)
+    web1.resolve(name), web1.resolve(name, "AAAA")
+    policy(MORE)
+    assert web1.tcp_result(address) == "open"
+    assert web1.tcp_result(address6) == "open"
+
+
+def test_a_removed_rule_closes_new_flows_at_once(names, web1, policy):
+    name, address = names.new("https.example")
+    web1.resolve(name)
+    assert web1.tcp_result(address) == "open"
+    policy(LESS)
+    assert web1.tcp_result(address) == "refused"
+    assert rcode_of(web1.ask(name)) == "NXDOMAIN"
+
+
+def test_a_removed_address_rule_closes_new_flows_at_once(web1, policy):
+    assert web1.tcp_result("45.40.1.5") == "open"
+    policy(POLICY.replace("45.40.0.0/16:443", "45.41.0.0/16:443"))
+    assert web1.tcp_result("45.40.1.5") == "refused"
+    assert web1.tcp_result("45.41.1.5") == "open"
+
+
+def test_changed_ports_of_a_rule_are_followed_by_leases(names, web1, policy):
+    """The name was resolved before the reload; the app does not ask again."""
+    name, address = names.new("https.example")
+    web1.resolve(name)
+    policy(POLICY.replace("**.https.example:443 ", "**.https.example:8443 "))
+    assert web1.tcp_result(address, 443) == "refused"
+    assert web1.tcp_result(address, 8443) == "open"
+
+
+def test_a_rule_that_comes_back_reopens_its_leases(names, web1, policy):
+    name, address = names.new("https.example")
+    web1.resolve(name)
+    policy(LESS)
+    assert web1.tcp_result(address) == "refused"
+    policy(POLICY)
+    web1.resolve(name)
+    assert web1.tcp_result(address) == "open"
+
+
+def test_a_network_that_is_removed_is_closed_and_no_uplink(lab, names, web1, build1, policy):
+    """`uplink = auto` is decided once: build's interface, in no network now, is not taken for it."""
+    name, address = names.new("build.example")
+    build1.resolve(name)
+    without, _, _ = POLICY.partition("[network build]")
+    policy(without + "[network lan]" + POLICY.partition("[network lan]")[2])
+    assert build1.tcp_result(address, seconds=0.5) != "open"
+    assert build1.tcp_result("45.12.1.66", seconds=0.5) != "open"
+    other, address = names.new("https.example")
+    assert web1.resolve(other) == [address]
+    assert web1.hello(address).startswith("from 45.9.0.2 ")
+
+
+def test_a_network_that_is_added_works_at_once(names, build1, policy):
+    without, _, rest = POLICY.partition("[network build]")
+    policy(without + "[network lan]" + rest.partition("[network lan]")[2])
+    policy(POLICY)
+    name, address = names.new("build.example")
+    wait_until(lambda: build1.resolve(name) == [address], "the added network does not work")
+    assert build1.tcp_result(address) == "open"
+
+
+def test_many_reloads_in_a_row_drop_nothing(lab, names, web1, policy):
+    """Connections are opened all the time while the policy changes back and forth."""
+    name, address = names.new("https.example")
+    web1.resolve(name)
+    for number in range(20):
+        policy(MORE if number % 2 else POLICY)
+        for _ in range(3):
+            assert web1.tcp_result(address) == "open", number
+
+
+@pytest.mark.parametrize("text, word", [("[network web]\nsubnet = 10.201.1.0/24\nalow = x.example\n", "allow"), ("allow = x.example\n", "section"),
+                                        ("[network web]\nsubnet = 10.201.1.7/24\n", "10.201.1.0/24"), ("[network web]\n", "subnet")])
+def test_a_hint_says_what_to_write(lab, policy, text, word):
+    policy(POLICY)
+    lab.gateway.write_policy(text)
+    done = lab.gateway.sluice("reload")
+    assert done.returncode == 1
+    assert word in done.stdout + done.stderr
+
+
+def test_a_subnet_may_change_hands(names, web1, policy):
+    """The policy that applies is that of the network whose subnet the interface is in."""
+    swapped = POLICY.replace("[network web]", "[network X]").replace("[network build]", "[network web]").replace("[network X]", "[network build]")
+    policy(swapped)
+    name, address = names.new("https.example")
+    assert web1.resolve(name) == [address], "web1 lives in 10.201.1.0/24, which is called build now"
+    assert web1.tcp_result(address) == "open"
