@@ -20,8 +20,8 @@
 #include "common/hash.h"
 
 #define LEASE_SWEEP_ENTRIES 4096 /* leases looked at per lease_sweep() */
-#define LEASE_ROOM_ENTRIES 2048	 /* leases looked at to make room in a full table ... */
-#define LEASE_ROOM_FREED 64	 /* ... until so many are gone */
+#define LEASE_ROOM_ENTRIES  2048 /* leases looked at to make room in a full table ... */
+#define LEASE_ROOM_FREED    64   /* ... until so many are gone */
 
 /* A name, shared by all leases of it. */
 struct shared_name {
@@ -48,11 +48,11 @@ struct place {
 };
 
 struct lease_table {
-	struct place *places;	   /* owned, hash */
+	struct place *places;      /* owned, hash */
 	struct shared_name *names; /* owned, hash */
-	struct place *cursor;	   /* where the next sweep goes on; NULL: at the beginning */
-	struct lease *scratch;	   /* owned: what lease_find() returns */
-	uint64_t now;		   /* latest time heard of, to tell ended leases when the table is full */
+	struct place *cursor;      /* where the next sweep goes on; NULL: at the beginning */
+	struct lease *scratch;     /* owned: what lease_find() returns */
+	uint64_t now;              /* latest time heard of, to tell ended leases when the table is full */
 	size_t count;
 };
 
@@ -143,8 +143,7 @@ void lease_table_free(struct lease_table *table)
 
 	if (!table)
 		return;
-	HASH_ITER(hh, table->places, place, next)
-	{
+	HASH_ITER (hh, table->places, place, next) {
 		for (uint32_t i = 0; i < place->count; i++)
 			name_release(table, place->entries[i].name);
 		place_delete(table, place);
@@ -407,8 +406,7 @@ static void place_visit(struct lease_table *table, struct place *place, bool (*v
 void lease_each(struct lease_table *table, bool (*visit)(void *context, struct lease *lease), void *context)
 {
 	struct place *place, *next;
-	HASH_ITER(hh, table->places, place, next)
-	{
+	HASH_ITER (hh, table->places, place, next) {
 		place_visit(table, place, visit, context);
 	}
 }

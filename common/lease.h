@@ -16,16 +16,16 @@
 #include "common/address.h"
 #include "common/domain.h"
 
-#define LEASE_COUNT_MAX 1000000		    /* leases in all; when full, lease_put() refuses */
+#define LEASE_COUNT_MAX 1000000              /* leases in all; when full, lease_put() refuses */
 #define LEASE_MEMORY_MS (24 * 3600 * 1000UL) /* how long an ended lease is remembered */
 
 struct lease {
 	struct address address;
-	uint16_t network;    /* struct network's id */
-	bool audited;	     /* known by audit mode only: nothing was granted */
-	struct domain name;  /* the name that was asked for, not the end of its CNAME chain */
-	uint64_t specs;	     /* port specifications granted, bits of network->specs */
-	uint64_t until;	     /* ms */
+	uint16_t network;   /* struct network's id */
+	bool audited;       /* known by audit mode only: nothing was granted */
+	struct domain name; /* the name that was asked for, not the end of its CNAME chain */
+	uint64_t specs;     /* port specifications granted, bits of network->specs */
+	uint64_t until;     /* ms */
 };
 
 struct lease_table; /* lease.c */

@@ -4,15 +4,16 @@
  *
  * Theory of operation
  *
- * A line is built in `line`: as text directly, as JSON in an object that keeps the order of its keys. A finished line is appended to `pending`
- * and written as far as the descriptor takes it. Whatever goes wrong with the descriptor (a pipe nobody reads, a full disk, a reader that went away)
- * leaves the bytes where they are; they are tried again with the next line and by log_flush(). When `pending` is full, lines are counted and dropped
- * until half of it is free, then one line says how many.
+ * A line is built in `line`: as text directly, as JSON in an object that keeps the order of its keys. A finished line is appended to
+ * `pending` and written as far as the descriptor takes it. Whatever goes wrong with the descriptor (a pipe nobody reads, a full disk, a
+ * reader that went away) leaves the bytes where they are; they are tried again with the next line and by log_flush(). When `pending` is
+ * full, lines are counted and dropped until half of it is free, then one line says how many.
  *
- * A pipe or terminal is shared with other processes, so it may not be made non-blocking: it is opened once more for ourselves. Where that is refused, poll()
- * comes first and no more than PIPE_BUF bytes are written, which a pipe that polls as writable takes.
+ * A pipe or terminal is shared with other processes, so it may not be made non-blocking: it is opened once more for ourselves. Where that
+ * is refused, poll() comes first and no more than PIPE_BUF bytes are written, which a pipe that polls as writable takes.
  *
- * Values may come from an app. What could start a line, end a value or speak to a terminal is written as \xNN; text values that are not plain are quoted.
+ * Values may come from an app. What could start a line, end a value or speak to a terminal is written as \xNN; text values that are not
+ * plain are quoted.
  */
 #include "common/log.h"
 
@@ -31,22 +32,22 @@
 #include <time.h>
 #include <unistd.h>
 
-#define LOG_LINE_MAX 32768 /* bytes of one line; a key that does not fit is left out */
-#define LOG_VALUE_MAX 4000 /* bytes of one value as given; the rest is cut off */
+#define LOG_LINE_MAX    32768 /* bytes of one line; a key that does not fit is left out */
+#define LOG_VALUE_MAX   4000  /* bytes of one value as given; the rest is cut off */
 #define LOG_ESCAPED_MAX (4 * LOG_VALUE_MAX + 4)
-#define LOG_SAY_MAX 4096
+#define LOG_SAY_MAX     4096
 
 struct log_line {
 	struct log *log;
 	bool open;
-	json_t *object;		    /* owned; JSON only */
+	json_t *object;                /* owned; JSON only */
 	char escaped[LOG_ESCAPED_MAX]; /* the value at hand */
 	char text[LOG_LINE_MAX];
 	size_t size;
 };
 
 struct log {
-	int fd;	    /* the caller's */
+	int fd;     /* the caller's */
 	int own_fd; /* owned: non-blocking twin of fd, or -1 */
 	bool socket;
 	enum log_format format;
@@ -174,7 +175,8 @@ static bool is_control(uint32_t point)
 }
 
 /*
- * Write @value into line->escaped with \xNN where needed. @quoting: `"` and `\` get a backslash (text form). Return: may the value stand without quotes?
+ * Write @value into line->escaped with \xNN where needed. @quoting: `"` and `\` get a backslash (text form). Return: may the value stand
+ * without quotes?
  */
 static bool escape_value(struct log_line *line, const char *value, bool quoting)
 {

@@ -21,10 +21,10 @@
 
 enum log_level { LOG_INFO, LOG_WARNING, LOG_ERROR };
 
-struct log; /* log.c */
+struct log;      /* log.c */
 struct log_line; /* log.c: a line being written */
 
-/** log_new() - A log that writes to @fd, which stays the caller's. Return: NULL when out of memory. */
+/** log_new() - A log that writes to @fd, which stays the caller's. SIGPIPE is ignored from then on. Return: NULL when out of memory. */
 struct log *log_new(int fd, enum log_format format);
 void log_free(struct log *log);
 void log_set_format(struct log *log, enum log_format format);

@@ -113,23 +113,29 @@ static int listen_everywhere(struct gateway *gateway, const struct policy *polic
 	return rc;
 }
 
+static bool any_is_auditing(const struct policy *policy, time_t wall)
+{
+	for (size_t i = 0; i < policy->network_count; i++) {
+		if (policy_is_auditing(&policy->networks[i], wall))
+			return true;
+	}
+	return false;
+}
+
+/* A look through all of conntrack: only when audit mode may have let flows in since the last one. */
 static void end_audited_flows(struct gateway *gateway, const struct policy *policy)
 {
 	time_t wall = time(NULL);
+	ssize_t ended;
 
-	for (size_t i = 0; i < policy->network_count; i++) {
-		const struct network *network = &policy->networks[i];
-		ssize_t ended;
-
-		if (policy_is_auditing(network, wall))
-			continue;
-		ended = flows_end_audited(network, RULESET_MARK_AUDIT);
-		if (ended < 0)
-			log_say(gateway->log, LOG_ERROR, "network %s: flows that audit mode let in cannot be ended: %s", network->name,
-				strerror((int)-ended));
-		else if (ended > 0)
-			log_say(gateway->log, LOG_INFO, "network %s: %zd flows that audit mode had let in were ended", network->name, ended);
-	}
+	if (gateway->no_audited_flows)
+		return;
+	ended = flows_end_audited(policy, wall, RULESET_MARK_AUDIT);
+	if (ended < 0)
+		log_say(gateway->log, LOG_ERROR, "flows that audit mode let in cannot be ended: %s", strerror((int)-ended));
+	else if (ended > 0)
+		log_say(gateway->log, LOG_INFO, "%zd flows that audit mode had let in were ended", ended);
+	gateway->no_audited_flows = ended >= 0 && !any_is_auditing(policy, wall);
 }
 
 /* Interfaces and kernel; nothing else is touched, so a failure leaves the running policy as it was. */
@@ -149,15 +155,13 @@ static int apply_to_kernel(struct gateway *gateway, struct policy *policy, char 
 	return ruleset_apply(&gateway->ruleset, policy, &gateway->interfaces, gateway->leases, gateway_now(gateway), error, error_size);
 }
 
+/* The kernel may have the new rules already: it gets the running policy's again. */
 static void go_back(struct gateway *gateway)
 {
 	char error[GATEWAY_ERROR_MAX];
 
-	if (gateway->policy == NULL)
-		return;
-	judge_leases(gateway, gateway->policy);
-	if (interfaces_scan(&gateway->interfaces, gateway->policy, gateway->log, error, sizeof(error)) != 0)
-		log_say(gateway->log, LOG_ERROR, "%s", error);
+	if (gateway->policy != NULL && apply_to_kernel(gateway, gateway->policy, error, sizeof(error)) != 0)
+		log_say(gateway->log, LOG_ERROR, "the running policy cannot be put back: %s", error);
 }
 
 /* Listeners first, so that an app which can see the address finds the port open. */
@@ -172,15 +176,30 @@ static int apply_to_interfaces(struct gateway *gateway, const struct policy *pol
 	return rc;
 }
 
+/* Everything that can fail before the new policy is the running one. */
+static int switch_policy(struct gateway *gateway, struct policy *policy, char *error, size_t error_size)
+{
+	int rc = apply_to_kernel(gateway, policy, error, error_size);
+
+	if (rc != 0)
+		return rc;
+	rc = resolver_set_policy(gateway->resolver, policy);
+	if (rc != 0)
+		snprintf(error, error_size, "the forwarder cannot take over the policy: %s", strerror(-rc));
+	return rc;
+}
+
 /* Takes ownership of @policy; it may be the running one. */
 static int apply_policy(struct gateway *gateway, struct policy *policy, char *error, size_t error_size)
 {
 	struct policy *old = gateway->policy;
 	int rc;
 
+	/* What is ready was judged by the old policy: its grants mean the old policy's port specifications. */
+	resolver_flush(gateway->resolver);
 	if (policy != old)
 		policy_inherit_ids(policy, old);
-	rc = apply_to_kernel(gateway, policy, error, error_size);
+	rc = switch_policy(gateway, policy, error, error_size);
 	if (rc != 0) {
 		go_back(gateway);
 		if (policy != old)
@@ -188,16 +207,17 @@ static int apply_policy(struct gateway *gateway, struct policy *policy, char *er
 		return rc;
 	}
 	gateway->policy = policy;
-	log_set_format(gateway->log, policy->log);
-	rc = resolver_set_policy(gateway->resolver, policy);
-	if (rc != 0)
-		snprintf(error, error_size, "the forwarder cannot take over the policy: %s", strerror(-rc));
-	else
-		rc = apply_to_interfaces(gateway, policy, error, error_size);
-	end_audited_flows(gateway, policy);
+	gateway->no_audited_flows = gateway->no_audited_flows && !any_is_auditing(policy, time(NULL));
 	if (policy != old)
 		policy_free(old);
-	return rc;
+	log_set_format(gateway->log, policy->log);
+	end_audited_flows(gateway, policy);
+	rc = apply_to_interfaces(gateway, policy, error, error_size);
+	if (rc == 0 || old == NULL)
+		return rc;
+	/* The policy is in force; one network lacks something. */
+	log_say(gateway->log, LOG_ERROR, "%s", error);
+	return 0;
 }
 
 static int apply_parsed(struct gateway *gateway, const struct config_text *text, struct config_messages *messages, char *error,
@@ -205,7 +225,7 @@ static int apply_parsed(struct gateway *gateway, const struct config_text *text,
 {
 	struct policy *policy = config_parse(text, messages);
 
-	if (policy == NULL || config_resolve_auto(policy, NULL, messages) != 0) {
+	if (policy == NULL || config_resolve_auto(policy, CONFIG_RESOLV_CONF, messages) != 0) {
 		policy_free(policy);
 		snprintf(error, error_size, "the policy has errors");
 		return -EINVAL;

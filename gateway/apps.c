@@ -4,9 +4,10 @@
  *
  * Theory of operation
  *
- * One entry per address holds the name and when it is stale. While its question is under way the entry is also in the list `asking`, oldest first, with all who
- * wait for it; one timer ends the oldest. The socket is connected to 127.0.0.11, so only Docker's resolver can answer; id and question are compared as
- * well. Where there is no Docker the kernel refuses or nobody answers: after two in a row nobody is asked for APPS_PAUSE_MS.
+ * One entry per address holds the name and when it is stale. While its question is under way the entry is also in the list `asking`, oldest
+ * first, with all who wait for it; one timer ends the oldest. The socket is connected to 127.0.0.11, so only Docker's resolver can answer;
+ * id and question are compared as well. Where there is no Docker the kernel refuses or nobody answers: after two in a row nobody is asked
+ * for APPS_PAUSE_MS.
  */
 #include "gateway/apps.h"
 
@@ -26,9 +27,9 @@
 #include "resolver/message.h"
 
 #define DOCKER_RESOLVER 0x7f00000bU /* 127.0.0.11 */
-#define DNS_PORT 53
-#define QUERY_MAX 300
-#define SILENCE_MAX 2 /* questions in a row without an answer */
+#define DNS_PORT        53
+#define QUERY_MAX       300
+#define SILENCE_MAX     2 /* questions in a row without an answer */
 
 struct waiter {
 	struct waiter *next;
@@ -40,16 +41,16 @@ struct waiter {
 struct asking {
 	size_t query_size;
 	uint16_t id;
-	uint64_t deadline; /* ms of the loop */
+	uint64_t deadline;      /* ms of the loop */
 	struct waiter *waiters; /* owned; newest first */
 	uint8_t query[QUERY_MAX];
 };
 
 struct app {
-	UT_hash_handle hh; /* in order of asking: the first is the oldest */
+	UT_hash_handle hh;       /* in order of asking: the first is the oldest */
 	struct app *prev, *next; /* in apps->asking */
 	struct address address;
-	uint64_t stale;	       /* ms of the loop */
+	uint64_t stale;        /* ms of the loop */
 	struct asking *asking; /* owned; NULL: the name is known */
 	char name[APPS_NAME_MAX + 1];
 };
@@ -112,7 +113,8 @@ static void set_timer(struct apps *apps)
 	if (!apps->asking)
 		uv_timer_stop(&apps->timer);
 	else
-		uv_timer_start(&apps->timer, on_deadline, apps->asking->asking->deadline > now ? apps->asking->asking->deadline - now : 0, 0);
+		uv_timer_start(&apps->timer, on_deadline, apps->asking->asking->deadline > now ? apps->asking->asking->deadline - now : 0,
+			       0);
 }
 
 /* The newest comes first in the list. Return: the list turned round. */
@@ -192,8 +194,7 @@ static bool read_name(const struct answer *answer, char out[static APPS_NAME_MAX
 static struct app *asked_with(struct apps *apps, uint16_t id)
 {
 	struct app *app;
-	DL_FOREACH(apps->asking, app)
-	{
+	DL_FOREACH (apps->asking, app) {
 		if (app->asking->id == id)
 			return app;
 	}
@@ -269,7 +270,8 @@ static bool open_socket(struct apps *apps)
 static bool pointer_name(const struct address *address, struct domain *out)
 {
 	char text[64];
-	snprintf(text, sizeof(text), "%u.%u.%u.%u.in-addr.arpa", address->bytes[3], address->bytes[2], address->bytes[1], address->bytes[0]);
+	snprintf(text, sizeof(text), "%u.%u.%u.%u.in-addr.arpa", address->bytes[3], address->bytes[2], address->bytes[1],
+		 address->bytes[0]);
 	return domain_parse(text, out) == NULL;
 }
 
@@ -282,9 +284,11 @@ static struct asking *ask(struct apps *apps, const struct address *address)
 		return NULL;
 	if (open_socket(apps) && pointer_name(address, &name) && getrandom(&asking->id, sizeof(asking->id), 0) == sizeof(asking->id) &&
 	    !asked_with(apps, asking->id)) {
-		asking->query_size = message_build_query(asking->id, &name, TYPE_PTR, false, false, NULL, asking->query, sizeof(asking->query));
+		asking->query_size =
+			message_build_query(asking->id, &name, TYPE_PTR, false, false, NULL, asking->query, sizeof(asking->query));
 		asking->deadline = uv_now(apps->loop) + APPS_TIMEOUT_MS;
-		if (asking->query_size > 0 && send(apps->fd, asking->query, asking->query_size, MSG_NOSIGNAL) == (ssize_t)asking->query_size)
+		if (asking->query_size > 0 &&
+		    send(apps->fd, asking->query, asking->query_size, MSG_NOSIGNAL) == (ssize_t)asking->query_size)
 			return asking;
 		note_silence(apps);
 	}
@@ -374,8 +378,7 @@ void apps_close(struct apps *apps)
 	apps->closing = true;
 	end_all(apps);
 	close_socket(apps);
-	HASH_ITER(hh, apps->cache, app, next)
-	{
+	HASH_ITER (hh, apps->cache, app, next) {
 		forget(apps, app);
 	}
 	uv_close((uv_handle_t *)&apps->timer, free_apps);

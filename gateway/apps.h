@@ -3,21 +3,22 @@
 #define SLUICE_GATEWAY_APPS_H
 
 /*
- * Container names for the log: PTR questions to Docker's resolver at 127.0.0.11, only for IPv4 addresses inside the network's own subnet (an
- * IPv6 source is mapped through its neighbour's MAC by the caller): anything else would let an app choose names that Docker forwards upstream; bounded, cached, never waited for by a verdict.
+ * Container names for the log: PTR questions to Docker's resolver at 127.0.0.11, only for IPv4 addresses inside the network's own subnet
+ * (an IPv6 source is mapped through its neighbour's MAC by the caller): anything else would let an app choose names that Docker forwards
+ * upstream; bounded, cached, never waited for by a verdict.
  */
 
 #include <uv.h>
 
 #include "common/address.h"
 
-#define APPS_CACHE_MAX 4096	 /* addresses */
-#define APPS_CACHE_MS 60000	 /* a name is asked again after this */
-#define APPS_CACHE_NONE_MS 5000	 /* and so is an address without a name */
-#define APPS_ASKING_MAX 256	 /* questions under way; more: no name */
-#define APPS_PAUSE_MS 30000	 /* nobody is asked for so long after two questions in a row without an answer */
-#define APPS_TIMEOUT_MS 300	 /* no answer: no name */
-#define APPS_NAME_MAX 64	 /* characters, first label of the PTR: container names; longer ones are cut */
+#define APPS_CACHE_MAX     4096  /* addresses */
+#define APPS_CACHE_MS      60000 /* a name is asked again after this */
+#define APPS_CACHE_NONE_MS 5000  /* and so is an address without a name */
+#define APPS_ASKING_MAX    256   /* questions under way; more: no name */
+#define APPS_PAUSE_MS      30000 /* nobody is asked for so long after two questions in a row without an answer */
+#define APPS_TIMEOUT_MS    300   /* no answer: no name */
+#define APPS_NAME_MAX      64    /* characters, first label of the PTR: container names; longer ones are cut */
 
 struct apps;
 

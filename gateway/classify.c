@@ -2,7 +2,8 @@
 /*
  * Packets that the kernel did not let pass: what they are, and why.
  *
- * Both functions are pure. Packets are hostile and may be cut short by the copy length of the queue: `left` always holds what may still be read.
+ * Both functions are pure. Packets are hostile and may be cut short by the copy length of the queue: `left` always holds what may still be
+ * read.
  */
 #include "gateway/classify.h"
 
@@ -10,7 +11,7 @@
 #include <string.h>
 
 #define IPV6_EXTENSIONS_MAX 8 /* headers between the IPv6 header and the transport */
-#define TCP_FLAGS_OFFSET 13
+#define TCP_FLAGS_OFFSET    13
 
 /* The rest of a packet while it is taken apart. */
 struct cursor {

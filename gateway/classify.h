@@ -18,8 +18,8 @@
 /* What the first bytes of a packet say about its flow. */
 struct flow {
 	struct address source, destination;
-	uint8_t protocol;	   /* IPPROTO_*, after IPv6 extension headers */
-	uint16_t source_port;	   /* host order; 0 when the protocol has none or the packet is a later fragment */
+	uint8_t protocol;     /* IPPROTO_*, after IPv6 extension headers */
+	uint16_t source_port; /* host order; 0 when the protocol has none or the packet is a later fragment */
 	uint16_t destination_port;
 	uint8_t tcp_flags;
 	uint8_t icmp_type;
@@ -37,7 +37,7 @@ struct denial {
 	bool audited;
 	enum reason reason;
 	const struct rule *rule; /* NULL: the default */
-	struct domain name;	 /* length 0: no name known */
+	struct domain name;      /* length 0: no name known */
 };
 
 /**
@@ -46,8 +46,8 @@ struct denial {
  * @parsed:	what classify_packet() returned
  * @local:	the packet was for the gateway itself (input hook)
  *
- * The kernel has already found that no rule and no lease lets it pass; this says why, by the same policy functions. Should policy and leases say that it is
- * allowed (the lease was granted between the kernel's look and ours), reason is REASON_NONE and the packet may pass.
+ * The kernel has already found that no rule and no lease lets it pass; this says why, by the same policy functions. Should policy and
+ * leases say that it is allowed (the lease was granted between the kernel's look and ours), reason is REASON_NONE and the packet may pass.
  */
 struct denial classify_judge(const struct policy *policy, const struct network *network, const struct lease_table *leases,
 			     const struct flow *flow, bool parsed, bool local, uint64_t now, time_t wall);

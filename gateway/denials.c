@@ -4,12 +4,13 @@
  *
  * Theory of operation
  *
- * A decision is copied into a struct denial_line, which waits for the name of the container (apps.c: at most APPS_TIMEOUT_MS, often no time at all) and is then
- * written; when DENIALS_WAITING_MAX lines wait, further ones are written without a name. Nothing points into the policy, which a reload may replace.
+ * A decision is copied into a struct denial_line, which waits for the name of the container (apps.c: at most APPS_TIMEOUT_MS, often no time
+ * at all) and is then written; when DENIALS_WAITING_MAX lines wait, further ones are written without a name. Nothing points into the
+ * policy, which a reload may replace.
  *
- * Flows are limited by the kernel before they reach us. Questions are not: above DENIALS_QUESTIONS_RATE lines per second and network they are counted per
- * source and written as one line each every DENIALS_SUMMARY_MS. When there is no room for one more source, the count goes to a line without
- * source, and when there is no memory at all to a line without network: every denial is counted somewhere.
+ * Flows are limited by the kernel before they reach us. Questions are not: above DENIALS_QUESTIONS_RATE lines per second and network they
+ * are counted per source and written as one line each every DENIALS_SUMMARY_MS. When there is no room for one more source, the count goes
+ * to a line without source, and when there is no memory at all to a line without network: every denial is counted somewhere.
  */
 #include "gateway/denials.h"
 
@@ -20,12 +21,12 @@
 
 #include "common/hash.h"
 
-#define SOURCES_MAX 4096   /* sources with a summary of their own */
-#define RATE_FORGET_S 60   /* a network without denied questions for so long needs no entry */
-#define RULE_TEXT_MAX 512  /* bytes of FILE:LINE */
-#define ACTION_MAX 24
+#define SOURCES_MAX    4096 /* sources with a summary of their own */
+#define RATE_FORGET_S  60   /* a network without denied questions for so long needs no entry */
+#define RULE_TEXT_MAX  512  /* bytes of FILE:LINE */
+#define ACTION_MAX     24
 #define WHAT_QUESTIONS "questions"
-#define WHAT_PACKETS "packets"
+#define WHAT_PACKETS   "packets"
 
 enum line_kind { LINE_FLOW, LINE_QUESTION, LINE_SUMMARY };
 
@@ -39,11 +40,11 @@ struct denial_line {
 	bool has_port;
 	uint16_t port;
 	uint8_t protocol;
-	uint16_t type;	    /* LINE_QUESTION */
+	uint16_t type;      /* LINE_QUESTION */
 	struct domain name; /* length 0: none known */
 	enum reason reason;
 	char rule[RULE_TEXT_MAX];
-	const char *what;   /* LINE_SUMMARY: static text */
+	const char *what; /* LINE_SUMMARY: static text */
 	char action[ACTION_MAX];
 	uint64_t count;
 };
@@ -80,7 +81,7 @@ struct denials {
 	struct apps *apps;
 	uv_timer_t timer;
 	struct summary *summaries; /* owned, hash */
-	struct rate *rates;	   /* owned, hash */
+	struct rate *rates;        /* owned, hash */
 	size_t waiting;
 	uint64_t unattributed; /* questions for which there was no memory */
 	bool closing;
@@ -92,9 +93,10 @@ static const char *protocol_name(uint8_t protocol, char out[static 8])
 		uint8_t protocol;
 		const char *name;
 	} names[] = {
-		{IPPROTO_TCP, "tcp"},	{IPPROTO_UDP, "udp"}, {IPPROTO_ICMP, "icmp"}, {IPPROTO_ICMPV6, "icmpv6"}, {IPPROTO_SCTP, "sctp"},
-		{IPPROTO_DCCP, "dccp"}, {IPPROTO_GRE, "gre"}, {IPPROTO_ESP, "esp"},   {IPPROTO_AH, "ah"},	   {IPPROTO_IGMP, "igmp"},
-		{IPPROTO_IPIP, "ipip"}, {IPPROTO_IPV6, "ipv6"}, {IPPROTO_UDPLITE, "udplite"},
+		{IPPROTO_TCP, "tcp"},         {IPPROTO_UDP, "udp"},   {IPPROTO_ICMP, "icmp"}, {IPPROTO_ICMPV6, "icmpv6"},
+		{IPPROTO_SCTP, "sctp"},       {IPPROTO_DCCP, "dccp"}, {IPPROTO_GRE, "gre"},   {IPPROTO_ESP, "esp"},
+		{IPPROTO_AH, "ah"},           {IPPROTO_IGMP, "igmp"}, {IPPROTO_IPIP, "ipip"}, {IPPROTO_IPV6, "ipv6"},
+		{IPPROTO_UDPLITE, "udplite"},
 	};
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		if (names[i].protocol == protocol)
@@ -243,23 +245,29 @@ void denials_flow(struct denials *denials, const struct network *network, const 
 	submit_for(denials, network, interface, &line);
 }
 
+static struct rate *new_rate(struct denials *denials, uint16_t network)
+{
+	struct rate *rate = calloc(1, sizeof(*rate));
+	if (!rate)
+		return NULL;
+	rate->network = network;
+	HASH_ADD(hh, denials->rates, network, sizeof(rate->network), rate);
+	if (rate->hh.tbl)
+		return rate;
+	free(rate);
+	return NULL;
+}
+
 /* May one more denied question of this network have its own line in this second? */
 static bool within_rate(struct denials *denials, uint16_t network)
 {
 	uint64_t second = uv_now(denials->loop) / 1000;
 	struct rate *rate;
 	HASH_FIND(hh, denials->rates, &network, sizeof(network), rate);
-	if (!rate) {
-		rate = calloc(1, sizeof(*rate));
-		if (!rate)
-			return false;
-		rate->network = network;
-		HASH_ADD(hh, denials->rates, network, sizeof(rate->network), rate);
-		if (!rate->hh.tbl) {
-			free(rate);
-			return false;
-		}
-	}
+	if (!rate)
+		rate = new_rate(denials, network);
+	if (!rate)
+		return false;
 	if (rate->second != second) {
 		rate->second = second;
 		rate->lines = 0;
@@ -277,21 +285,38 @@ static struct summary_key summary_key(uint16_t network, bool audited, const stru
 	return key;
 }
 
-static struct summary *get_summary(struct denials *denials, const struct network *network, const struct summary_key *key)
+static struct summary *find_summary(const struct denials *denials, const struct summary_key *key)
 {
 	struct summary *summary;
 	HASH_FIND(hh, denials->summaries, key, sizeof(*key), summary);
-	if (summary)
-		return summary;
-	summary = calloc(1, sizeof(*summary));
+	return summary;
+}
+
+static struct summary *new_summary(struct denials *denials, const struct network *network, const struct summary_key *key)
+{
+	struct summary *summary = calloc(1, sizeof(*summary));
 	if (!summary)
 		return NULL;
 	summary->key = *key;
 	memcpy(summary->network, network->name, sizeof(summary->network));
 	HASH_ADD(hh, denials->summaries, key, sizeof(summary->key), summary);
-	if (!summary->hh.tbl) {
-		free(summary);
-		return NULL;
+	if (summary->hh.tbl)
+		return summary;
+	free(summary);
+	return NULL;
+}
+
+/* The source's own summary, while there is room for one. */
+static struct summary *source_summary(struct denials *denials, const struct network *network, const struct interface *interface,
+				      const struct summary_key *key)
+{
+	struct summary *summary = find_summary(denials, key);
+	if (summary || HASH_COUNT(denials->summaries) >= SOURCES_MAX)
+		return summary;
+	summary = new_summary(denials, network, key);
+	if (summary) {
+		summary->subnet = network->subnet4;
+		summary->asked = find_asked(denials, network, interface, &key->source);
 	}
 	return summary;
 }
@@ -300,20 +325,13 @@ static struct summary *get_summary(struct denials *denials, const struct network
 static void count_question(struct denials *denials, const struct network *network, const struct interface *interface,
 			   const struct denied_question *question)
 {
-	struct summary_key key = summary_key(network->id, question->audited, &question->client);
-	struct summary *summary;
-	HASH_FIND(hh, denials->summaries, &key, sizeof(key), summary);
-	if (!summary && HASH_COUNT(denials->summaries) < SOURCES_MAX) {
-		summary = get_summary(denials, network, &key);
-		if (summary) {
-			summary->subnet = network->subnet4;
-			summary->asked = find_asked(denials, network, interface, &question->client);
-		}
-	}
-	if (!summary) {
-		key = summary_key(network->id, question->audited, &(struct address){0});
-		summary = get_summary(denials, network, &key);
-	}
+	struct summary_key own = summary_key(network->id, question->audited, &question->client);
+	struct summary_key shared = summary_key(network->id, question->audited, &(struct address){0});
+	struct summary *summary = source_summary(denials, network, interface, &own);
+	if (!summary)
+		summary = find_summary(denials, &shared);
+	if (!summary)
+		summary = new_summary(denials, network, &shared);
 	if (summary)
 		summary->count++;
 	else
@@ -354,8 +372,7 @@ void denials_counted(struct denials *denials, const struct network *network, con
 static void write_summaries(struct denials *denials)
 {
 	struct summary *summary, *next;
-	HASH_ITER(hh, denials->summaries, summary, next)
-	{
+	HASH_ITER (hh, denials->summaries, summary, next) {
 		bool audited = summary->key.audited;
 		struct denial_line line = start_line(denials, LINE_SUMMARY, summary->network, audited ? "allowed" : "answered");
 		line.audited = audited;
@@ -382,8 +399,7 @@ static void write_summaries(struct denials *denials)
 static void forget_rates(struct denials *denials, uint64_t before)
 {
 	struct rate *rate, *next;
-	HASH_ITER(hh, denials->rates, rate, next)
-	{
+	HASH_ITER (hh, denials->rates, rate, next) {
 		if (rate->second < before) {
 			HASH_DEL(denials->rates, rate);
 			free(rate);

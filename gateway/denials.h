@@ -16,9 +16,9 @@
 #include "gateway/interfaces.h"
 #include "resolver/resolver.h"
 
-#define DENIALS_WAITING_MAX 1024      /* lines that wait for a container name; more are written without one */
-#define DENIALS_QUESTIONS_RATE 50     /* lines per second and network for denied questions; the rest goes into summaries */
-#define DENIALS_SUMMARY_MS 10000      /* how often summaries are written */
+#define DENIALS_WAITING_MAX    1024  /* lines that wait for a container name; more are written without one */
+#define DENIALS_QUESTIONS_RATE 50    /* lines per second and network for denied questions; the rest goes into summaries */
+#define DENIALS_SUMMARY_MS     10000 /* how often summaries are written */
 
 struct denials; /* denials.c */
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Sysctls of the container's network namespace. /proc/sys cannot be written inside, so all we can do is say what is missing in the Compose file.
+ * Sysctls of the container's network namespace. /proc/sys cannot be written inside, so all we can do is say what is missing in the Compose
+ * file.
  */
 #include "gateway/environment.h"
 
@@ -13,12 +14,12 @@
 #include <unistd.h>
 
 #define VALUE_MAX 128 /* bytes of a sysctl's value */
-#define DNS_PORT 53
+#define DNS_PORT  53
 
 enum need {
 	NEED_ALWAYS, /* nothing works without it */
 	NEED_IPV6,   /* nothing works without it when a network has IPv6 */
-	WANT,	     /* things work worse without it */
+	WANT,        /* things work worse without it */
 	WANT_IPV6,   /* the same, when a network has IPv6 */
 };
 
@@ -87,8 +88,8 @@ static bool check_setting(const struct setting *setting, bool ipv6, struct log *
 	int error = read_setting(setting->name, value, sizeof(value));
 	if (!error && strcmp(value, setting->wanted) == 0)
 		return true;
-	log_say(log, fatal ? LOG_ERROR : LOG_WARNING, "%s is %s: %s; add to the gateway's sysctls: in the Compose file: %s: \"%s\"", setting->name,
-		error ? "not readable" : value, setting->consequence, setting->name, setting->wanted);
+	log_say(log, fatal ? LOG_ERROR : LOG_WARNING, "%s is %s: %s; add to the gateway's sysctls: in the Compose file: %s: \"%s\"",
+		setting->name, error ? "not readable" : value, setting->consequence, setting->name, setting->wanted);
 	return !fatal;
 }
 
@@ -101,8 +102,8 @@ static bool may_bind_low_ports(void)
 	if (!file)
 		return false;
 	while (fgets(line, sizeof(line), file)) {
-		if (sscanf(line, "CapEff: %llx", &effective) == 1)
-			break;
+		if (strncmp(line, "CapEff:", 7) == 0)
+			effective = strtoull(line + 7, NULL, 16);
 	}
 	fclose(file);
 	return effective >> CAP_NET_BIND_SERVICE & 1;
@@ -125,7 +126,8 @@ int environment_check(const struct policy *policy, struct log *log)
 	bool ipv6 = has_ipv6_network(policy), usable = true;
 	if (ipv6 && access("/proc/sys/net/ipv6", F_OK) != 0) {
 		log_say(log, LOG_ERROR,
-			"a network has an IPv6 subnet, but the kernel has no IPv6; take the IPv6 `subnet =` out of the policy, or start the host with IPv6");
+			"a network has an IPv6 subnet, but the kernel has no IPv6; take the IPv6 `subnet =` out of the policy, or start "
+			"the host with IPv6");
 		ipv6 = usable = false;
 	}
 	for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); i++)

@@ -10,7 +10,8 @@
 
 /* Entries found by the dump; they are removed afterwards, since removing while dumping can make the dump skip some. */
 struct found {
-	const struct network *network;
+	const struct policy *policy;
+	time_t now;
 	uint32_t mark;
 	struct nf_conntrack **list; /* owned, with its entries */
 	size_t count, room;
@@ -25,14 +26,25 @@ static struct address source_of(const struct nf_conntrack *entry)
 	return bytes != NULL ? address_from_bytes(family, bytes) : none;
 }
 
-static bool belongs(const struct found *found, const struct nf_conntrack *entry)
+static bool may_stay(const struct found *found, const struct address *source)
+{
+	for (size_t i = 0; i < found->policy->network_count; i++) {
+		const struct network *network = &found->policy->networks[i];
+
+		if (prefix_contains(&network->subnet4, source) || prefix_contains(&network->subnet6, source))
+			return policy_is_auditing(network, found->now);
+	}
+	return false;
+}
+
+static bool is_to_end(const struct found *found, const struct nf_conntrack *entry)
 {
 	struct address source;
 
 	if (!nfct_attr_is_set(entry, ATTR_MARK) || nfct_get_attr_u32(entry, ATTR_MARK) != found->mark)
 		return false;
 	source = source_of(entry);
-	return prefix_contains(&found->network->subnet4, &source) || prefix_contains(&found->network->subnet6, &source);
+	return !may_stay(found, &source);
 }
 
 static int on_entry(enum nf_conntrack_msg_type type, struct nf_conntrack *entry, void *context)
@@ -40,7 +52,7 @@ static int on_entry(enum nf_conntrack_msg_type type, struct nf_conntrack *entry,
 	struct found *found = context;
 
 	(void)type;
-	if (!belongs(found, entry))
+	if (!is_to_end(found, entry))
 		return NFCT_CB_CONTINUE;
 	if (found->count == found->room) {
 		size_t room = found->room * 2 + 64;
@@ -68,9 +80,9 @@ static ssize_t end_found(struct nfct_handle *handle, struct found *found)
 	return ended;
 }
 
-ssize_t flows_end_audited(const struct network *network, uint32_t mark)
+ssize_t flows_end_audited(const struct policy *policy, time_t now, uint32_t mark)
 {
-	struct found found = {.network = network, .mark = mark};
+	struct found found = {.policy = policy, .now = now, .mark = mark};
 	struct nfct_handle *handle = nfct_open(CONNTRACK, 0);
 	uint32_t family = AF_UNSPEC;
 	int rc;

@@ -55,6 +55,7 @@ struct gateway {
 	uv_timer_t tick, read_counters, rescan, audit_reminder;
 	uv_signal_t on_terminate, on_interrupt, on_hangup;
 	uint64_t queue_dropped; /* packets, at the last reading */
+	bool no_audited_flows;	/* conntrack has no flow that audit mode let in, but for networks in audit mode */
 	bool running;		/* the handles above are open */
 	bool stopping;
 };

@@ -4,9 +4,10 @@
  *
  * Theory of operation
  *
- * A scan reads all links and addresses into a new list, matches every interface with the network in whose subnet it has an address, and finds the uplink. Only
- * when all of that is sound does the new list take the place of the old one. Nothing is remembered between scans but the uplink's name (a reload must not
- * move the uplink: when a network is removed, its interface is closed, not taken for a way out) and which networks were reported as missing.
+ * A scan reads all links and addresses into a new list, matches every interface with the network in whose subnet it has an address, and
+ * finds the uplink. Only when all of that is sound does the new list take the place of the old one. Nothing is remembered between scans but
+ * the uplink's name (a reload must not move the uplink: when a network is removed, its interface is closed, not taken for a way out) and
+ * which networks were reported as missing.
  *
  * What changes the kernel is in interfaces_claim.c and interfaces_route.c.
  */
@@ -22,7 +23,7 @@
 #include <sys/socket.h>
 
 #define DUMP_ATTEMPTS 5 /* a dump that was disturbed by a change is asked for again */
-#define REQUEST_SIZE 256
+#define REQUEST_SIZE  256
 
 /* A list being built. */
 struct scan {
@@ -177,7 +178,8 @@ static int match_network(const struct policy *policy, const struct network *netw
 			continue;
 		if (found) {
 			snprintf(error, error_size,
-				 "network %s: two interfaces, %s and %s, have an address in its subnet; a network is one interface: detach one, or "
+				 "network %s: two interfaces, %s and %s, have an address in its subnet; a network is one interface: detach "
+				 "one, or "
 				 "correct `subnet =`",
 				 network->name, found->name, interface->name);
 			return -EINVAL;
@@ -185,7 +187,8 @@ static int match_network(const struct policy *policy, const struct network *netw
 		if (interface->network != POLICY_NETWORK_NONE) {
 			const struct network *other = policy_network(policy, interface->network);
 			snprintf(error, error_size,
-				 "interface %s has addresses in the subnets of two networks, %s and %s; each network needs an interface of its own",
+				 "interface %s has addresses in the subnets of two networks, %s and %s; each network needs an interface of "
+				 "its own",
 				 interface->name, other ? other->name : "-", network->name);
 			return -EINVAL;
 		}
@@ -240,7 +243,8 @@ static const struct interface *choose_uplink(const struct scan *scan, char *erro
 			 "has no [network] section");
 	else
 		snprintf(error, error_size,
-			 "uplink = auto: several interfaces are in no network: %s; write `uplink = INTERFACE` or `uplink = SUBNET` under [gateway]",
+			 "uplink = auto: several interfaces are in no network: %s; write `uplink = INTERFACE` or `uplink = SUBNET` under "
+			 "[gateway]",
 			 list);
 	return NULL;
 }
@@ -281,7 +285,8 @@ static int find_uplink(struct interfaces *interfaces, const struct policy *polic
 	if (!uplink && decided && !named_uplink(scan, interfaces->uplink_name)) {
 		/* It may come back, and until then nothing can leave. */
 		if (interfaces->uplink)
-			log_say(log, LOG_WARNING, "the uplink, interface %s, is gone: nothing can leave until it is back", interfaces->uplink_name);
+			log_say(log, LOG_WARNING, "the uplink, interface %s, is gone: nothing can leave until it is back",
+				interfaces->uplink_name);
 		interfaces->uplink = 0;
 		return 0;
 	}
@@ -325,7 +330,8 @@ static void report_missing(struct interfaces *interfaces, const struct policy *p
 			log_say(log, LOG_INFO, "network %s: attached as interface %s", network->name, interface->name);
 		if (!interface && !before)
 			log_say(log, LOG_WARNING,
-				"network %s: no interface has an address in its subnet; attach the gateway to that network, or correct `subnet =`",
+				"network %s: no interface has an address in its subnet; attach the gateway to that network, or correct "
+				"`subnet =`",
 				network->name);
 		if (!interface)
 			missing[count++] = network->id;
@@ -348,8 +354,8 @@ int interfaces_scan(struct interfaces *interfaces, const struct policy *policy, 
 		return rc;
 	}
 	if (scan.overflow)
-		log_say(log, LOG_WARNING, "more than %d interfaces, or more than %d addresses on one: the others are not seen", INTERFACES_MAX,
-			INTERFACE_ADDRESSES_MAX);
+		log_say(log, LOG_WARNING, "more than %d interfaces, or more than %d addresses on one: the others are not seen",
+			INTERFACES_MAX, INTERFACE_ADDRESSES_MAX);
 	free(interfaces->list);
 	interfaces->list = scan.list;
 	interfaces->count = scan.count;
@@ -377,7 +383,8 @@ size_t interfaces_own_prefixes(const struct interfaces *interfaces, struct prefi
 		for (size_t j = 0; j < interface->address_count && !interface->loopback; j++) {
 			const struct prefix *address = &interface->addresses[j];
 			if (count < max)
-				out[count++] = (struct prefix){.address = address->address, .length = (uint8_t)address_bits(&address->address)};
+				out[count++] =
+					(struct prefix){.address = address->address, .length = (uint8_t)address_bits(&address->address)};
 			if (interface->index == interfaces->uplink && count < max)
 				out[count++] = interfaces_subnet(address);
 		}

@@ -3,9 +3,9 @@
 #define SLUICE_GATEWAY_INTERFACES_H
 
 /*
- * Which interface is which network, through rtnetlink. An interface belongs to the network in whose subnet it has an address. The uplink is the one
- * interface that is in no network; with `uplink = auto` that is decided once, at the first scan.
- * docs: docker-forms in docs/architecture.md say what Docker does here.
+ * Which interface is which network, through rtnetlink. An interface belongs to the network in whose subnet it has an address. The uplink is
+ * the one interface that is in no network; with `uplink = auto` that is decided once, at the first scan. docs: docker-forms in
+ * docs/architecture.md say what Docker does here.
  */
 
 #include <net/if.h>
@@ -17,7 +17,7 @@
 #include "common/policy.h"
 #include "gateway/netlink.h"
 
-#define INTERFACES_MAX 1024
+#define INTERFACES_MAX          1024
 #define INTERFACE_ADDRESSES_MAX 16
 
 struct interface {
@@ -32,12 +32,12 @@ struct interface {
 
 struct interfaces {
 	struct netlink requests; /* NETLINK_ROUTE */
-	struct netlink monitor;	 /* NETLINK_ROUTE with groups: link, addresses, routes */
-	struct interface *list;	 /* owned */
+	struct netlink monitor;  /* NETLINK_ROUTE with groups: link, addresses, routes */
+	struct interface *list;  /* owned */
 	size_t count;
-	char uplink_name[IFNAMSIZ]; /* decided once; "" before */
-	unsigned int uplink;	    /* ifindex, 0: not there now */
-	bool route4, route6;	    /* a default route leaves through the uplink */
+	char uplink_name[IFNAMSIZ];            /* decided once; "" before */
+	unsigned int uplink;                   /* ifindex, 0: not there now */
+	bool route4, route6;                   /* a default route leaves through the uplink */
 	uint16_t missing[POLICY_NETWORKS_MAX]; /* networks whose interface is not there, as it was logged */
 	size_t missing_count;
 };

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Taking the gateway addresses of the networks. Docker reserves `gateway:` and can give it to no container, so we add it to the interface ourselves; the
- * address that Docker gave stays. A MAC made from the gateway address keeps apps' neighbour entries true when the container is recreated. It is set first:
- * a change of the MAC makes the kernel forget what IPv6 knew on the link.
+ * Taking the gateway addresses of the networks. Docker reserves `gateway:` and can give it to no container, so we add it to the interface
+ * ourselves; the address that Docker gave stays. A MAC made from the gateway address keeps apps' neighbour entries true when the container
+ * is recreated. It is set first: a change of the MAC makes the kernel forget what IPv6 knew on the link.
  */
 #include "gateway/interfaces.h"
 
@@ -51,7 +51,8 @@ static void claim_mac(struct interfaces *interfaces, struct interface *interface
 		return;
 	int error = set_mac(interfaces, interface, mac);
 	if (error)
-		log_say(log, LOG_WARNING, "network %s: the MAC of %s cannot be set (%s): after a recreation apps lose their way for some seconds",
+		log_say(log, LOG_WARNING,
+			"network %s: the MAC of %s cannot be set (%s): after a recreation apps lose their way for some seconds",
 			network->name, interface->name, strerror(-error));
 	else
 		memcpy(interface->mac, mac, sizeof(mac));

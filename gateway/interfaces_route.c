@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Default routes: do they leave through the uplink, and making them do so. Docker attaches the container's default route to any of its networks, often to
- * one of ours, whose gateway is ourselves.
+ * Default routes: do they leave through the uplink, and making them do so. Docker attaches the container's default route to any of its
+ * networks, often to one of ours, whose gateway is ourselves.
  */
 #include "gateway/interfaces.h"
 
@@ -11,15 +11,15 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define REQUEST_SIZE 256
-#define ROUTES_MAX 64	/* default routes of one family that are looked at */
-#define DUMP_ATTEMPTS 5 /* a dump that was disturbed by a change is asked for again */
+#define REQUEST_SIZE  256
+#define ROUTES_MAX    64 /* default routes of one family that are looked at */
+#define DUMP_ATTEMPTS 5  /* a dump that was disturbed by a change is asked for again */
 
 /* A default route of the main table. */
 struct route {
 	unsigned int interface; /* 0: several next hops, none of them on the uplink */
-	bool on_uplink;		/* it, or one of its next hops */
-	bool several;		/* next hops */
+	bool on_uplink;         /* it, or one of its next hops */
+	bool several;           /* next hops */
 	uint32_t metric;
 	struct address gateway; /* family 0: none */
 };
@@ -228,8 +228,8 @@ static int repair_family(struct interfaces *interfaces, const struct interface *
 		return error;
 	error = change_route(interfaces, RTM_NEWROUTE, family, &route);
 	if (!error || error == -EEXIST)
-		log_say(log, LOG_INFO, "the %s default route now leaves through %s by %s", family == AF_INET ? "IPv4" : "IPv6", uplink->name,
-			address_format(&route.gateway, text));
+		log_say(log, LOG_INFO, "the %s default route now leaves through %s by %s", family == AF_INET ? "IPv4" : "IPv6",
+			uplink->name, address_format(&route.gateway, text));
 	return error == -EEXIST ? 0 : error;
 }
 
@@ -245,10 +245,12 @@ int interfaces_repair_route(struct interfaces *interfaces, const struct policy *
 	if (!rc)
 		rc = interfaces_find_routes(interfaces);
 	if (rc) {
-		snprintf(error, error_size, "the default route cannot be moved to the uplink, interface %s: %s", uplink->name, strerror(-rc));
+		snprintf(error, error_size, "the default route cannot be moved to the uplink, interface %s: %s", uplink->name,
+			 strerror(-rc));
 		return rc;
 	}
 	if (!interfaces->route4 && !interfaces->route6)
-		log_say(log, LOG_WARNING, "no default route leaves through the uplink, interface %s: nothing can reach the Internet", uplink->name);
+		log_say(log, LOG_WARNING, "no default route leaves through the uplink, interface %s: nothing can reach the Internet",
+			uplink->name);
 	return 0;
 }

@@ -4,12 +4,14 @@
  *
  * Theory of operation
  *
- * A packet is dropped unless we say otherwise: the queue is bound without bypass and without fail-open, so a full queue, a full socket, a verdict that cannot
- * be sent and a dead process all drop. Packets are read when the socket is readable, at most NFQUEUE_TURN per loop turn so that the resolver gets its share;
- * their verdicts are collected and sent together. Verdicts that cannot be sent stay and are tried again after RETRY_MS.
+ * A packet is dropped unless we say otherwise: the queue is bound without bypass and without fail-open, so a full queue, a full socket, a
+ * verdict that cannot be sent and a dead process all drop. Packets are read when the socket is readable, at most NFQUEUE_TURN per loop turn
+ * so that the resolver gets its share; their verdicts are collected and sent together. Verdicts that cannot be sent stay and are tried
+ * again after RETRY_MS.
  *
- * Packet ids count up by one, also for packets that did not fit into our socket's buffer: gaps are the packets lost there. The queue itself is longer than
- * what the socket holds, so the socket is what overflows first; that needs no right to read /proc, which shows the queue's own drops to root only.
+ * Packet ids count up by one, also for packets that did not fit into our socket's buffer: gaps are the packets lost there. The queue itself
+ * is longer than what the socket holds, so the socket is what overflows first; that needs no right to read /proc, which shows the queue's
+ * own drops to root only.
  *
  * When the socket fails it is closed (the kernel then drops what waits) and opened anew after a pause.
  */
@@ -28,29 +30,29 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 
-#define NFQUEUE_TURN 256		  /* packets per loop turn */
-#define RECEIVE_BUFFER (2 * 1024 * 1024)  /* bytes of small packets that may wait in the socket; the kernel doubles it */
-#define MESSAGE_MAX 8192		  /* bytes of one packet message: NFQUEUE_COPY_BYTES and attributes */
-#define CONFIG_MAX 512			  /* bytes of one configuration message */
-#define VERDICT_MAX 128			  /* bytes of one verdict message */
-#define VERDICTS_SIZE (NFQUEUE_TURN * VERDICT_MAX)
-#define RETRY_MS 50			  /* verdicts that could not be sent */
-#define REOPEN_MS_MIN 100		  /* a socket that failed ... */
-#define REOPEN_MS_MAX 5000		  /* ... with every attempt twice as late */
-#define CONFIGURE_TIMEOUT_S 5		  /* the kernel answers at once */
-#define PROC_FILE "/proc/net/netfilter/nfnetlink_queue"
+#define NFQUEUE_TURN        256               /* packets per loop turn */
+#define RECEIVE_BUFFER      (2 * 1024 * 1024) /* bytes of small packets that may wait in the socket; the kernel doubles it */
+#define MESSAGE_MAX         8192              /* bytes of one packet message: NFQUEUE_COPY_BYTES and attributes */
+#define CONFIG_MAX          512               /* bytes of one configuration message */
+#define VERDICT_MAX         128               /* bytes of one verdict message */
+#define VERDICTS_SIZE       (NFQUEUE_TURN * VERDICT_MAX)
+#define RETRY_MS            50   /* verdicts that could not be sent */
+#define REOPEN_MS_MIN       100  /* a socket that failed ... */
+#define REOPEN_MS_MAX       5000 /* ... with every attempt twice as late */
+#define CONFIGURE_TIMEOUT_S 5    /* the kernel answers at once */
+#define PROC_FILE           "/proc/net/netfilter/nfnetlink_queue"
 
 struct nfqueue {
 	uv_loop_t *loop;
-	uv_timer_t timer; /* retry of verdicts, reopening */
-	uv_poll_t *poll;  /* owned by the loop, freed in its close callback; NULL while there is no socket */
+	uv_timer_t timer;          /* retry of verdicts, reopening */
+	uv_poll_t *poll;           /* owned by the loop, freed in its close callback; NULL while there is no socket */
 	struct mnl_socket *socket; /* owned */
 	uint16_t number;
 	nfqueue_decide decide;
 	void *context;
 	bool closing, counting;
 	uint32_t last_id; /* valid when counting */
-	uint64_t lost;	  /* ids that never came */
+	uint64_t lost;    /* ids that never came */
 	uint64_t reopen_ms;
 	uint32_t sequence; /* of configuration messages */
 	size_t verdict_size;
@@ -242,7 +244,8 @@ static bool receive(struct nfqueue *queue)
 	uint8_t buffer[MESSAGE_MAX] __attribute__((aligned(8)));
 	struct sockaddr_nl from = {0};
 	socklen_t from_size = sizeof(from);
-	ssize_t got = recvfrom(mnl_socket_get_fd(queue->socket), buffer, sizeof(buffer), MSG_DONTWAIT, (struct sockaddr *)&from, &from_size);
+	ssize_t got =
+		recvfrom(mnl_socket_get_fd(queue->socket), buffer, sizeof(buffer), MSG_DONTWAIT, (struct sockaddr *)&from, &from_size);
 	if (got < 0) {
 		if (errno == EINTR || errno == ENOBUFS)
 			return true;
@@ -361,16 +364,19 @@ void nfqueue_close(struct nfqueue *queue)
 /* Packets dropped because the queue itself was full; 0 when we may not read that. */
 static uint64_t queue_overflow(uint16_t number)
 {
+	enum { QUEUE, PORT, WAITING, COPY_MODE, COPY_RANGE, DROPPED, COLUMNS };
 	char line[256];
 	uint64_t overflow = 0;
 	FILE *file = fopen(PROC_FILE, "re");
 	if (!file)
 		return 0;
 	while (fgets(line, sizeof(line), file)) {
-		unsigned int queue, mode, range;
-		unsigned long long port, waiting, dropped;
-		if (sscanf(line, "%u %llu %llu %u %u %llu", &queue, &port, &waiting, &mode, &range, &dropped) == 6 && queue == number)
-			overflow = dropped;
+		uint64_t values[COLUMNS];
+		char *at = line;
+		for (int i = 0; i < COLUMNS; i++)
+			values[i] = strtoull(at, &at, 10);
+		if (values[QUEUE] == number)
+			overflow = values[DROPPED];
 	}
 	fclose(file);
 	return overflow;

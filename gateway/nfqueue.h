@@ -11,12 +11,12 @@
 #include <stdint.h>
 #include <uv.h>
 
-#define NFQUEUE_COPY_BYTES 160	/* of each packet: IPv6 header, some extension headers, TCP header */
-#define NFQUEUE_LENGTH 16384	/* packets that may wait in the kernel: more than our socket holds, see nfqueue.c */
+#define NFQUEUE_COPY_BYTES 160   /* of each packet: IPv6 header, some extension headers, TCP header */
+#define NFQUEUE_LENGTH     16384 /* packets that may wait in the kernel: more than our socket holds, see nfqueue.c */
 
 struct queued_packet {
 	uint32_t id;
-	uint8_t hook; /* NF_INET_FORWARD or NF_INET_LOCAL_IN */
+	uint8_t hook;                             /* NF_INET_FORWARD or NF_INET_LOCAL_IN */
 	unsigned int in_interface, out_interface; /* ifindex; out is 0 in the input hook */
 	const uint8_t *payload;
 	size_t size; /* bytes copied */

@@ -22,6 +22,7 @@
 #define ICMP_ECHO_REQUEST         8
 #define ICMP6_ECHO                128
 #define ICMP6_ROUTER_SOLICITATION 133
+#define PKTTYPE_HOST              0 /* PACKET_HOST: addressed to us alone */
 
 static const int families[] = {AF_INET, AF_INET6};
 
@@ -133,6 +134,17 @@ static void guard_discovery(const struct writer *writer)
 	}
 }
 
+/* Dropped here rather than in deny_N: packets to groups that the gateway has not joined do not come that far. */
+static void guard_multicast(const struct writer *writer, int family)
+{
+	begin(writer, "guard");
+	nft_match_meta8(writer->batch, NFT_META_PKTTYPE, PKTTYPE_HOST, false);
+	if (family == AF_INET6)
+		nft_match_meta8(writer->batch, NFT_META_L4PROTO, IPPROTO_ICMPV6, false);
+	match_from_subnet(writer, family);
+	end_counted(writer, "multicast");
+}
+
 static void write_guard(const struct writer *writer)
 {
 	char questions[NFT_NAME_SIZE];
@@ -140,6 +152,9 @@ static void write_guard(const struct writer *writer)
 	for (size_t f = 0; f < 2; f++)
 		if (ruleset_subnet(writer->network, families[f]))
 			guard_own_addresses(writer, families[f]);
+	for (size_t f = 0; f < 2; f++)
+		if (ruleset_subnet(writer->network, families[f]))
+			guard_multicast(writer, families[f]);
 	begin(writer, "guard");
 	match_dns(writer, NFT_FIELD_DESTINATION_PORT);
 	end(writer, NFT_VERDICT_GOTO, ruleset_name("questions", writer->network, questions));
@@ -191,16 +206,24 @@ static void write_questions(const struct writer *writer)
 	end_counted(writer, "spoofed");
 }
 
+/* By protocol, since nft reads a rule back only when it names the protocol whose port it changes. */
+static void redirect_protocol(const struct writer *writer, int family, uint8_t protocol)
+{
+	begin(writer, "redirect");
+	match_to_gateway(writer, family, false);
+	nft_match_meta8(writer->batch, NFT_META_L4PROTO, protocol, true);
+	nft_match_port(writer->batch, NFT_FIELD_DESTINATION_PORT, RULESET_DNS_PORT, RULESET_DNS_PORT);
+	nft_destination_nat(writer->batch, ruleset_gateway(writer->network, family), RULESET_DNS_PORT);
+	nft_rule_end(writer->batch);
+}
+
 static void write_redirect(const struct writer *writer)
 {
 	for (size_t f = 0; f < 2; f++) {
 		if (!ruleset_subnet(writer->network, families[f]))
 			continue;
-		begin(writer, "redirect");
-		match_to_gateway(writer, families[f], false);
-		match_dns(writer, NFT_FIELD_DESTINATION_PORT);
-		nft_destination_nat(writer->batch, ruleset_gateway(writer->network, families[f]), RULESET_DNS_PORT);
-		nft_rule_end(writer->batch);
+		redirect_protocol(writer, families[f], IPPROTO_UDP);
+		redirect_protocol(writer, families[f], IPPROTO_TCP);
 	}
 }
 
@@ -386,7 +409,7 @@ static void drop_multicast(const struct writer *writer)
 	};
 
 	begin(writer, "deny");
-	nft_match_meta8(writer->batch, NFT_META_PKTTYPE, 0 /* PACKET_HOST */, false);
+	nft_match_meta8(writer->batch, NFT_META_PKTTYPE, PKTTYPE_HOST, false);
 	end_counted(writer, "multicast");
 	for (size_t i = 0; i < sizeof(groups) / sizeof(groups[0]); i++) {
 		begin(writer, "deny");

@@ -5,8 +5,9 @@
  * Theory of operation: the kernel's own list is compared with what should be there, so nothing has to be remembered over a restart of the
  * worker, and only differences are written. Flushing a set would drop allowed traffic for a moment.
  *
- * A range is two elements, its first address and the one behind its last, and both are always written together. Ranges that go are deleted
- * before new ones are added, in the same transaction: the kernel refuses overlaps only among what will be there afterwards.
+ * A set of ranges that differs is replaced as a whole, by a new one of the same name in the same transaction (the rules that used the old
+ * one have been deleted by then). Changing it in place would not do: while a transaction is under way, a look-up in a tree of ranges may
+ * end at an element that is not valid yet, and miss the old range around it (seen on Linux 6.1). Hash sets do not have this weakness.
  *
  * An element with a timeout may end between our look and the transaction, and a delete of what is not there would undo the whole
  * transaction. So a delete is always preceded by an add.
@@ -54,110 +55,73 @@ struct nft_key ruleset_key_redirected_reply(int family)
 	return (struct nft_key){family, 3, {NFT_FIELD_DESTINATION, NFT_FIELD_PROTOCOL, NFT_FIELD_DESTINATION_PORT}};
 }
 
-/* A range as the kernel has it. */
-struct span {
-	struct nft_element first, behind;
-	bool open; /* it reaches to the end of the address space: no `behind` */
-};
-
-static int compare_spans(const void *a, const void *b)
+/* The elements of sorted ranges that do not touch one another, in the order of nft_elements_read(). Return: how many. */
+static size_t range_elements(const struct address_range *ranges, size_t count, struct nft_element *out)
 {
-	const struct span *left = a, *right = b;
-	int order = nft_element_compare(&left->first, &right->first);
+	size_t used = 0;
 
-	if (order)
-		return order;
-	if (left->open || right->open)
-		return (int)left->open - (int)right->open;
-	return nft_element_compare(&left->behind, &right->behind);
-}
+	for (size_t i = 0; i < count; i++) {
+		struct nft_element behind = nft_element_address(&ranges[i].last);
+		bool open = true; /* it reaches to the end of the address space: nothing is behind it */
 
-static struct span span_of_range(const struct address_range *range)
-{
-	struct span span = {.first = nft_element_address(&range->first), .behind = nft_element_address(&range->last), .open = true};
-
-	span.behind.end = true;
-	for (size_t i = span.behind.size; i-- > 0 && span.open;)
-		span.open = ++span.behind.key[i] == 0;
-	return span;
-}
-
-/* What nft_elements_read() gave; ends without a beginning (nft writes one at address zero) are passed over. */
-static size_t spans_of_elements(const struct nft_elements *elements, struct span *out)
-{
-	size_t count = 0;
-
-	for (size_t i = 0; i < elements->count; i++) {
-		if (elements->list[i].end)
-			continue;
-		out[count] = (struct span){.first = elements->list[i], .open = true};
-		if (i + 1 < elements->count && elements->list[i + 1].end) {
-			out[count].behind = elements->list[i + 1];
-			out[count].open = false;
-		}
-		count++;
+		for (size_t j = behind.size; j-- > 0 && open;)
+			open = ++behind.key[j] == 0;
+		behind.end = true;
+		out[used++] = nft_element_address(&ranges[i].first);
+		if (!open)
+			out[used++] = behind;
 	}
-	return count;
+	return used;
 }
 
-static size_t put_span(struct nft_element *out, size_t count, const struct span *span)
+static bool same_elements(const struct nft_elements *old, const struct nft_element *new, size_t count)
 {
-	out[count++] = span->first;
-	if (!span->open)
-		out[count++] = span->behind;
-	return count;
+	if (old->count != count)
+		return false;
+	for (size_t i = 0; i < count; i++)
+		if (nft_element_compare(&old->list[i], &new[i]) != 0)
+			return false;
+	return true;
 }
 
-/* Write the difference between two sorted lists. @work: room for two elements per span of both. */
-static void write_difference(struct nft_batch *batch, const char *set, const struct span *old, size_t old_count, const struct span *new,
-			     size_t new_count, struct nft_element *work)
+/* Does the kernel have the set with just these elements? */
+static bool has_ranges(struct ruleset_plan *plan, const char *name, const struct nft_element *elements, size_t count)
 {
-	struct nft_element *gone = work, *fresh = work + 2 * old_count;
-	size_t i = 0, j = 0, gone_count = 0, fresh_count = 0;
+	struct nft_elements old = {0};
+	int error = 0;
+	bool same;
 
-	while (i < old_count || j < new_count) {
-		int order = i == old_count ? 1 : j == new_count ? -1 : compare_spans(&old[i], &new[j]);
-
-		if (order < 0)
-			gone_count = put_span(gone, gone_count, &old[i]);
-		else if (order > 0)
-			fresh_count = put_span(fresh, fresh_count, &new[j]);
-		i += order <= 0;
-		j += order >= 0;
-	}
-	nft_elements_delete(batch, set, gone, gone_count);
-	nft_elements_add(batch, set, fresh, fresh_count);
+	if (!nft_objects_find(&plan->sets, name))
+		return false;
+	error = nft_elements_read(&plan->ruleset->netlink, NFT_TABLE, name, &old);
+	if (error < 0)
+		fail(plan, error);
+	same = error == 0 && same_elements(&old, elements, count);
+	nft_elements_free(&old);
+	return same;
 }
 
 /* Make a set hold exactly these ranges; they are sorted and do not touch one another. */
 static void write_ranges(struct ruleset_plan *plan, const char *name, int family, const struct address_range *ranges, size_t count)
 {
 	struct nft_set set = {.name = name, .key = ruleset_key_destination(family), .flags = NFT_SET_INTERVAL};
-	struct nft_elements elements = {0};
-	struct nft_element *work;
-	struct span *spans;
-	size_t old_count;
-	int error = 0;
+	struct nft_element *elements = calloc(2 * count + 1, sizeof(*elements));
+	size_t element_count;
+	bool same;
 
-	if (ruleset_want_set(plan, &set))
-		error = nft_elements_read(&plan->ruleset->netlink, NFT_TABLE, name, &elements);
-	if (error < 0) {
-		fail(plan, error);
+	if (!elements) {
+		fail(plan, -ENOMEM);
 		return;
 	}
-	spans = calloc(elements.count + count + 1, sizeof(*spans));
-	work = calloc(2 * (elements.count + count) + 1, sizeof(*work));
-	if (spans && work) {
-		old_count = spans_of_elements(&elements, spans);
-		for (size_t i = 0; i < count; i++)
-			spans[old_count + i] = span_of_range(&ranges[i]);
-		write_difference(&plan->batch, name, spans, old_count, spans + old_count, count, work);
-	} else {
-		fail(plan, -ENOMEM);
+	element_count = range_elements(ranges, count, elements);
+	same = has_ranges(plan, name, elements, element_count);
+	if (ruleset_want_set(plan, &set) && !same) {
+		nft_set_delete(&plan->batch, name);
+		nft_set_add(&plan->batch, &set);
 	}
-	free(spans);
-	free(work);
-	nft_elements_free(&elements);
+	if (!same)
+		nft_elements_add(&plan->batch, name, elements, element_count);
+	free(elements);
 }
 
 /* A set of a whole family from prefixes of both; special-purpose blocks overlap, so do own prefixes. */

@@ -236,14 +236,17 @@ static bool upstreams_equal(const struct policy *a, const struct policy *b)
 	return true;
 }
 
+void resolver_flush(struct resolver *resolver)
+{
+	send_ready(resolver);
+}
+
 int resolver_set_policy(struct resolver *resolver, const struct policy *policy)
 {
 	struct queries *queries = &resolver->queries;
 	struct place *place, *next;
 	int error;
 
-	/* What is ready was judged by the old policy, and its grants mean bits of the old policy. */
-	send_ready(resolver);
 	if (!upstreams_equal(queries->policy, policy)) {
 		error = upstream_set_groups(queries->upstream, policy);
 		if (error)

@@ -70,8 +70,11 @@ struct resolver; /* resolver.c */
 /** resolver_new() - @policy stays the caller's and must outlive the resolver or be replaced first; @host is copied. NULL: no memory. */
 struct resolver *resolver_new(uv_loop_t *loop, const struct policy *policy, const struct resolver_host *host);
 
+/** resolver_flush() - Grant for and send what is ready now: before anything changes what its grants mean. */
+void resolver_flush(struct resolver *resolver);
+
 /**
- * resolver_set_policy() - Judge by another policy from now on; the old one must still be there
+ * resolver_set_policy() - Judge by another policy from now on, after resolver_flush(); the old one must still be there
  *
  * Listeners of networks that are gone are closed; the cache is kept unless upstreams differ. Return: 0 or -ENOMEM: the old policy stays.
  */

@@ -15,8 +15,8 @@
 #include "gateway/classify.h"
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
-#define NOW 1000000ULL /* ms of the leases' clock */
-#define WALL 1000	/* s of the wall clock */
+#define NOW          1000000ULL /* ms of the leases' clock */
+#define WALL         1000       /* s of the wall clock */
 
 static struct address address_of(const char *text)
 {
@@ -43,8 +43,8 @@ static void add(struct packet *packet, const char *hex)
 	}
 }
 
-#define IP4 "4500 0000 0000 4000 40 06 0000 0ac90105 cb007107" /* 10.201.1.5 > 203.0.113.7, TCP, length left open */
-#define IP6 "60000000 0000 06 40 fdc90001000000000000000000000005 20010db8000000000000000000000007"
+#define IP4     "4500 0000 0000 4000 40 06 0000 0ac90105 cb007107" /* 10.201.1.5 > 203.0.113.7, TCP, length left open */
+#define IP6     "60000000 0000 06 40 fdc90001000000000000000000000005 20010db8000000000000000000000007"
 #define TCP_SYN "d431 01bb 00000000 00000000 5002 ffff 0000 0000" /* 54321 > 443 */
 #define UDP_443 "d431 01bb 0008 0000"
 
@@ -97,8 +97,10 @@ static const struct parse_case parse_cases[] = {
 	{"SCTP", "4500 0000 0000 0000 40 84 0000 0ac90105 cb007107", "d431 01bb 00000000 00000000", 132, 443, false},
 	{"protocol without ports", "4500 0000 0000 0000 40 2f 0000 0ac90105 cb007107", "", 47, 0, false},
 	{"IPv6", IP6, TCP_SYN, 6, 443, false},
-	{"IPv6 payload length", "60000000 0007 11 40 fdc90001000000000000000000000005 20010db8000000000000000000000007", UDP_443, 17, -1, false},
-	{"hop-by-hop, routing, destination options", "60000000 0000 00 40 fdc90001000000000000000000000005 20010db8000000000000000000000007",
+	{"IPv6 payload length", "60000000 0007 11 40 fdc90001000000000000000000000005 20010db8000000000000000000000007", UDP_443, 17, -1,
+	 false},
+	{"hop-by-hop, routing, destination options",
+	 "60000000 0000 00 40 fdc90001000000000000000000000005 20010db8000000000000000000000007",
 	 "2b 00 000000000000 3c 01 0000000000000000000000000000 11 00 000000000000" UDP_443, 17, 443, false},
 	{"AH", "60000000 0000 33 40 fdc90001000000000000000000000005 20010db8000000000000000000000007",
 	 "11 04 0000 00000000 00000000 000000000000000000000000" UDP_443, 17, 443, false},
@@ -111,7 +113,8 @@ static const struct parse_case parse_cases[] = {
 	{"extension header longer than the packet", "60000000 0000 00 40 fdc90001000000000000000000000005 20010db8000000000000000000000007",
 	 "11 ff 000000000000" UDP_443, 17, -1, false},
 	{"no next header", "60000000 0000 3b 40 fdc90001000000000000000000000005 20010db8000000000000000000000007", "", 59, 0, false},
-	{"ICMPv6", "60000000 0000 3a 40 fdc90001000000000000000000000005 20010db8000000000000000000000007", "8000 0000 0000 0000", 58, 0, false},
+	{"ICMPv6", "60000000 0000 3a 40 fdc90001000000000000000000000005 20010db8000000000000000000000007", "8000 0000 0000 0000", 58, 0,
+	 false},
 };
 
 static void test_parse_table(void **state)
@@ -233,7 +236,7 @@ struct judge_case {
 	enum reason reason;
 	unsigned int line; /* 0: default */
 	const char *name;  /* NULL: not known */
-	bool lifted;	   /* audit mode lets it pass */
+	bool lifted;       /* audit mode lets it pass */
 };
 
 static const struct judge_case judge_cases[] = {

@@ -81,7 +81,8 @@ static void test_until_is_per_network_and_spec(void **state)
 static void test_audited_leases_open_nothing(void **state)
 {
 	struct lease_table *table = *state;
-	struct lease lease = {.address = addr("192.0.2.1"), .network = 1, .name = name("a.example"), .specs = 1, .until = 7, .audited = true};
+	struct lease lease = {
+		.address = addr("192.0.2.1"), .network = 1, .name = name("a.example"), .specs = 1, .until = 7, .audited = true};
 	assert_int_equal(lease_put(table, &lease), 0);
 	assert_int_equal(lease_until(table, 1, &lease.address, 1), 0);
 	assert_true(lease_find(table, 1, &lease.address)->audited);
@@ -197,7 +198,8 @@ static void test_many_names_of_one_address(void **state)
 	for (int round = 0; round < 2; round++) {
 		for (int i = 0; i < 500; i++) {
 			snprintf(text, sizeof(text), "n%d.example", i);
-			assert_int_equal(put(table, (uint16_t)(i % 3), "192.0.2.1", text, 1, (uint64_t)((i * 7919) % 1000 + round * 1000)), 0);
+			assert_int_equal(put(table, (uint16_t)(i % 3), "192.0.2.1", text, 1, (uint64_t)((i * 7919) % 1000 + round * 1000)),
+					 0);
 		}
 	}
 	assert_int_equal(lease_table_count(table), 500);
@@ -212,14 +214,10 @@ int main(void)
 {
 #define TABLE_TEST(test) cmocka_unit_test_setup_teardown(test, new_table, free_table)
 	const struct CMUnitTest tests[] = {
-		TABLE_TEST(test_until_is_never_moved_back),
-		TABLE_TEST(test_until_is_per_network_and_spec),
-		TABLE_TEST(test_audited_leases_open_nothing),
-		TABLE_TEST(test_find_prefers_own_network_then_latest),
-		TABLE_TEST(test_names_are_the_live_ones),
-		TABLE_TEST(test_each_changes_and_removes),
-		TABLE_TEST(test_sweep_forgets_after_the_memory),
-		TABLE_TEST(test_full_table_refuses_but_ended_leases_make_room),
+		TABLE_TEST(test_until_is_never_moved_back),      TABLE_TEST(test_until_is_per_network_and_spec),
+		TABLE_TEST(test_audited_leases_open_nothing),    TABLE_TEST(test_find_prefers_own_network_then_latest),
+		TABLE_TEST(test_names_are_the_live_ones),        TABLE_TEST(test_each_changes_and_removes),
+		TABLE_TEST(test_sweep_forgets_after_the_memory), TABLE_TEST(test_full_table_refuses_but_ended_leases_make_room),
 		TABLE_TEST(test_many_names_of_one_address),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -84,7 +84,7 @@ static void test_json_line_has_the_same_keys_in_order(void **state)
 	const char *line = drain();
 	assert_memory_equal(line, "{\"ts\":\"2", 8);
 	assert_string_equal(strstr(line, ",\"event\""), ",\"event\":\"denied\",\"network\":\"web\",\"src\":\"10.201.1.5\",\"app\":null,"
-						       "\"port\":443,\"name\":\"evil.example\",\"dst\":null}\n");
+							"\"port\":443,\"name\":\"evil.example\",\"dst\":null}\n");
 	log_free(log);
 }
 
@@ -102,11 +102,11 @@ static void test_hostile_values(void **state)
 		{"a\nts=forged", "\"a\\x0ats=forged\"", "a\\x0ats=forged"},
 		{"\x1b[31m", "\"\\x1b[31m\"", "\\x1b[31m"},
 		{"\x7f", "\"\\x7f\"", "\\x7f"},
-		{"\xc2\x9b", "\"\\xc2\\x9b\"", "\\xc2\\x9b"},		      /* C1 CSI */
+		{"\xc2\x9b", "\"\\xc2\\x9b\"", "\\xc2\\x9b"},               /* C1 CSI */
 		{"\xe2\x80\xae", "\"\\xe2\\x80\\xae\"", "\\xe2\\x80\\xae"}, /* right-to-left override */
 		{"\xc3\xa4", "\"\xc3\xa4\"", "\xc3\xa4"},
 		{"\xf0\x9f\x98\x80", "\"\xf0\x9f\x98\x80\"", "\xf0\x9f\x98\x80"},
-		{"\xc0\x80", "\"\\xc0\\x80\"", "\\xc0\\x80"},		      /* overlong */
+		{"\xc0\x80", "\"\\xc0\\x80\"", "\\xc0\\x80"},               /* overlong */
 		{"\xed\xa0\x80", "\"\\xed\\xa0\\x80\"", "\\xed\\xa0\\x80"}, /* surrogate */
 		{"\xf4\x90\x80\x80", "\"\\xf4\\x90\\x80\\x80\"", "\\xf4\\x90\\x80\\x80"},
 		{"cut\xe2\x82", "\"cut\\xe2\\x82\"", "cut\\xe2\\x82"},
