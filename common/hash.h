@@ -29,8 +29,8 @@ static inline unsigned int hash_bytes(const void *bytes, size_t size)
 }
 
 #define HASH_FUNCTION(key, size, value) ((value) = hash_bytes((key), (size)))
-#define HASH_NONFATAL_OOM 1
-#define uthash_nonfatal_oom(element) ((void)(element))
+#define HASH_NONFATAL_OOM               1
+#define uthash_nonfatal_oom(element)    ((void)(element))
 
 #include <uthash.h>
 

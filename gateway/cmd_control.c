@@ -94,7 +94,8 @@ static void print_reloaded(const json_t *answer)
 
 int cmd_health(int argc, char **argv)
 {
-	static const struct call call = {"health", "Ask the daemon whether it works; exit status 1 when it does not. For HEALTHCHECK.", print_health};
+	static const struct call call = {"health", "Ask the daemon whether it works; exit status 1 when it does not. For HEALTHCHECK.",
+					 print_health};
 
 	return run_call(&call, argc, argv);
 }
@@ -102,7 +103,8 @@ int cmd_health(int argc, char **argv)
 int cmd_reload(int argc, char **argv)
 {
 	static const struct call call = {
-		"reload", "Read the policy again. When it is bad it is reported, the running one stays, and the exit status is 1.", print_reloaded};
+		"reload", "Read the policy again. When it is bad it is reported, the running one stays, and the exit status is 1.",
+		print_reloaded};
 
 	return run_call(&call, argc, argv);
 }

@@ -24,7 +24,8 @@ static int run_worker(void *context, const struct supervisor_worker_start *start
 
 int cmd_run(int argc, char **argv)
 {
-	static const struct option options[] = {{"config", required_argument, NULL, 'c'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+	static const struct option options[] = {
+		{"config", required_argument, NULL, 'c'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
 	char error[GATEWAY_ERROR_MAX];
 	char *path = NULL;
 	int option;

@@ -19,9 +19,9 @@
 #include <unistd.h>
 
 #define CONTROL_CONNECTIONS_MAX 16
-#define CONTROL_IDLE_MS 5000
-#define CONTROL_BACKLOG 16
-#define CONTROL_CALL_SECONDS 5
+#define CONTROL_IDLE_MS         5000
+#define CONTROL_BACKLOG         16
+#define CONTROL_CALL_SECONDS    5
 
 struct control {
 	uv_pipe_t listener;
@@ -38,8 +38,8 @@ struct connection {
 	uv_write_t write;
 	struct control *control;
 	struct connection *next, **previous; /* in control->connections */
-	char *answer;			     /* owned */
-	size_t size;			     /* octets of the request so far */
+	char *answer;                        /* owned */
+	size_t size;                         /* octets of the request so far */
 	unsigned int open_handles;
 	bool closing;
 	char request[CONTROL_LINE_MAX];
@@ -296,7 +296,8 @@ static json_t *read_answer(int fd)
 static void explain_failure(int rc, const char *path, char *error, size_t size)
 {
 	if (rc == -ENOENT || rc == -ECONNREFUSED)
-		snprintf(error, size, "%s: no daemon listens there; is `sluice run` up? (%s names another socket)", path, CONTROL_ENVIRONMENT);
+		snprintf(error, size, "%s: no daemon listens there; is `sluice run` up? (%s names another socket)", path,
+			 CONTROL_ENVIRONMENT);
 	else
 		snprintf(error, size, "%s: %s", path, strerror(-rc));
 }

@@ -10,9 +10,9 @@
 #include <jansson.h>
 #include <uv.h>
 
-#define CONTROL_PATH "/run/sluice/control.sock"
+#define CONTROL_PATH        "/run/sluice/control.sock"
 #define CONTROL_ENVIRONMENT "SLUICE_CONTROL" /* another path, for tests and several gateways on a host */
-#define CONTROL_LINE_MAX 65536
+#define CONTROL_LINE_MAX    65536
 
 /* Answer a command. Return: a new reference; NULL: unknown command. */
 typedef json_t *(*control_handle)(void *context, const char *command, const json_t *request);
@@ -26,7 +26,8 @@ void control_close(struct control *control);
 /** control_path() - SLUICE_CONTROL or CONTROL_PATH. */
 const char *control_path(void);
 
-/** control_call() - Client side, blocking, at most five seconds. Return: the answer (new reference), or NULL with @error: one line that says what to do. */
+/** control_call() - Client side, blocking, at most five seconds. Return: the answer (new reference), or NULL with @error: one line that
+ * says what to do. */
 json_t *control_call(const char *path, json_t *request, char *error, size_t error_size);
 
 #endif

@@ -6,8 +6,8 @@
  * What the kernel refused or dropped on its own: named counters, and per network the counter of every source. Read by a timer; each reading
  * reports only what came since the last one.
  *
- * REASON_REPEATED stands for all that did not go through the queue: refused above the rate or as a repeat, and, in audit mode, let in above the
- * rate (without a source). REASON_ISOLATED: from an interface that is neither a network nor the uplink. What comes uninvited from the
+ * REASON_REPEATED stands for all that did not go through the queue: refused above the rate or as a repeat, and, in audit mode, let in above
+ * the rate (without a source). REASON_ISOLATED: from an interface that is neither a network nor the uplink. What comes uninvited from the
  * uplink is no app's denial: it has counters in the table, but is not reported.
  */
 
@@ -20,10 +20,19 @@ struct counters; /* counters.c: the last readings */
 struct counters *counters_new(void);
 void counters_free(struct counters *counters);
 
-/* One difference since the last reading. @source: family 0 when it is not attributed to one; @network: POLICY_NETWORK_NONE for the uplink's side. */
+/*
+ * One difference since the last reading. @network: POLICY_NETWORK_NONE for the uplink's side; @source: NULL when it is not attributed to
+ * one.
+ */
 typedef void (*counters_report)(void *context, uint16_t network, const struct address *source, enum reason reason, uint64_t packets);
 
-/** counters_read() - Read all counters and report the differences; the first reading after start reports what came while we were away. 0 or -errno. */
+/**
+ * counters_read() - Read all counters and report the differences
+ *
+ * The first reading after start reports what came while we were away.
+ *
+ * Return: 0 or -errno.
+ */
 int counters_read(struct counters *counters, struct ruleset *ruleset, const struct policy *policy, counters_report report, void *context);
 
 #endif

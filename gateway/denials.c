@@ -363,7 +363,8 @@ void denials_counted(struct denials *denials, const struct network *network, con
 	struct denial_line line =
 		start_line(denials, LINE_SUMMARY, network ? network->name : "", reason == REASON_REPEATED ? "rejected" : "dropped");
 	line.what = WHAT_PACKETS;
-	line.source = *source;
+	if (source)
+		line.source = *source;
 	line.reason = reason;
 	line.count = packets;
 	submit_for(denials, network, network ? interfaces_of_network(denials->interfaces, network->id) : NULL, &line);

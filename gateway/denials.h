@@ -38,7 +38,7 @@ void denials_flow(struct denials *denials, const struct network *network, const 
 void denials_question(struct denials *denials, const struct network *network, const struct interface *interface,
 		      const struct denied_question *question);
 
-/** denials_counted() - The kernel refused packets on its own (counters.h). */
+/** denials_counted() - The kernel refused packets on its own (counters.h). @network, @source: NULL when it is not known whose they were. */
 void denials_counted(struct denials *denials, const struct network *network, const struct address *source, enum reason reason,
 		     uint64_t packets);
 

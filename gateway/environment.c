@@ -13,35 +13,27 @@
 #include <string.h>
 #include <unistd.h>
 
-#define VALUE_MAX 128 /* bytes of a sysctl's value */
-#define DNS_PORT  53
+#define DNS_PORT 53
 
-enum need {
-	NEED_ALWAYS, /* nothing works without it */
-	NEED_IPV6,   /* nothing works without it when a network has IPv6 */
-	WANT,        /* things work worse without it */
-	WANT_IPV6,   /* the same, when a network has IPv6 */
+static const struct environment_setting settings[] = {
+	{"net.ipv4.ip_forward", "1", true, false, "no packet is forwarded"},
+	{"net.ipv6.conf.all.forwarding", "1", true, true, "no IPv6 packet is forwarded"},
+	{"net.ipv4.icmp_ratemask", "0", false, false, "apps wait for a timeout on many denied flows instead of failing at once"},
+	{"net.ipv6.icmp.ratemask", "0,3-127", false, true, "apps wait for a timeout on many denied IPv6 flows instead of failing at once"},
+	{"net.netfilter.nf_conntrack_acct", "1", false, false, "bytes of flows are not counted"},
+	{"net.netfilter.nf_conntrack_tcp_be_liberal", "1", false, false,
+	 "segments that arrive out of order can stall an allowed connection"},
+	{"net.ipv4.conf.all.arp_notify", "1", false, false, "after a recreation apps lose their way for some seconds"},
+	{"net.ipv4.conf.default.arp_notify", "1", false, false, "after a recreation apps lose their way for some seconds"},
+	{"net.ipv6.conf.all.ndisc_notify", "1", false, true, "after a recreation apps lose their IPv6 way for some seconds"},
+	{"net.ipv6.conf.default.ndisc_notify", "1", false, true, "after a recreation apps lose their IPv6 way for some seconds"},
 };
 
-struct setting {
-	const char *name; /* as in the `sysctls:` section */
-	const char *wanted;
-	enum need need;
-	const char *consequence;
-};
-
-static const struct setting settings[] = {
-	{"net.ipv4.ip_forward", "1", NEED_ALWAYS, "no packet is forwarded"},
-	{"net.ipv6.conf.all.forwarding", "1", NEED_IPV6, "no IPv6 packet is forwarded"},
-	{"net.ipv4.icmp_ratemask", "0", WANT, "apps wait for a timeout on many denied flows instead of failing at once"},
-	{"net.ipv6.icmp.ratemask", "0,3-127", WANT_IPV6, "apps wait for a timeout on many denied IPv6 flows instead of failing at once"},
-	{"net.netfilter.nf_conntrack_acct", "1", WANT, "bytes of flows are not counted"},
-	{"net.netfilter.nf_conntrack_tcp_be_liberal", "1", WANT, "segments that arrive out of order can stall an allowed connection"},
-	{"net.ipv4.conf.all.arp_notify", "1", WANT, "after a recreation apps lose their way for some seconds"},
-	{"net.ipv4.conf.default.arp_notify", "1", WANT, "after a recreation apps lose their way for some seconds"},
-	{"net.ipv6.conf.all.ndisc_notify", "1", WANT_IPV6, "after a recreation apps lose their IPv6 way for some seconds"},
-	{"net.ipv6.conf.default.ndisc_notify", "1", WANT_IPV6, "after a recreation apps lose their IPv6 way for some seconds"},
-};
+const struct environment_setting *environment_settings(size_t *count)
+{
+	*count = sizeof(settings) / sizeof(settings[0]);
+	return settings;
+}
 
 /* Read a file of /proc without its last newline. Return: 0 or -errno. */
 static int read_value(const char *path, char *out, size_t size)
@@ -58,7 +50,7 @@ static int read_value(const char *path, char *out, size_t size)
 }
 
 /* "net.ipv4.ip_forward" -> /proc/sys/net/ipv4/ip_forward. Our names have no dots of their own. */
-static int read_setting(const char *name, char *out, size_t size)
+int environment_read(const char *name, char *out, size_t size)
 {
 	char path[128];
 	int length = snprintf(path, sizeof(path), "/proc/sys/%s", name);
@@ -69,7 +61,7 @@ static int read_setting(const char *name, char *out, size_t size)
 	return read_value(path, out, size);
 }
 
-static bool has_ipv6_network(const struct policy *policy)
+bool environment_has_ipv6(const struct policy *policy)
 {
 	for (size_t i = 0; i < policy->network_count; i++) {
 		if (policy->networks[i].subnet6.address.family)
@@ -79,18 +71,18 @@ static bool has_ipv6_network(const struct policy *policy)
 }
 
 /* Return: false when nothing works with the value that is there. */
-static bool check_setting(const struct setting *setting, bool ipv6, struct log *log)
+static bool check_setting(const struct environment_setting *setting, bool ipv6, struct log *log)
 {
-	char value[VALUE_MAX];
-	bool fatal = setting->need == NEED_ALWAYS || setting->need == NEED_IPV6;
-	if ((setting->need == NEED_IPV6 || setting->need == WANT_IPV6) && !ipv6)
+	char value[ENVIRONMENT_VALUE_MAX];
+	if (setting->ipv6 && !ipv6)
 		return true;
-	int error = read_setting(setting->name, value, sizeof(value));
+	int error = environment_read(setting->name, value, sizeof(value));
 	if (!error && strcmp(value, setting->wanted) == 0)
 		return true;
-	log_say(log, fatal ? LOG_ERROR : LOG_WARNING, "%s is %s: %s; add to the gateway's sysctls: in the Compose file: %s: \"%s\"",
-		setting->name, error ? "not readable" : value, setting->consequence, setting->name, setting->wanted);
-	return !fatal;
+	log_say(log, setting->needed ? LOG_ERROR : LOG_WARNING,
+		"%s is %s: %s; add to the gateway's sysctls: in the Compose file: %s: \"%s\"", setting->name,
+		error ? "not readable" : value, setting->consequence, setting->name, setting->wanted);
+	return !setting->needed;
 }
 
 /* CAP_NET_BIND_SERVICE among the effective capabilities. */
@@ -109,21 +101,29 @@ static bool may_bind_low_ports(void)
 	return effective >> CAP_NET_BIND_SERVICE & 1;
 }
 
+bool environment_may_open_port(const char **name, char *value, size_t size)
+{
+	*name = "net.ipv4.ip_unprivileged_port_start";
+	int error = environment_read(*name, value, size);
+	if (error)
+		snprintf(value, size, "not readable");
+	return may_bind_low_ports() || (!error && strtoul(value, NULL, 10) <= DNS_PORT);
+}
+
 static bool check_port(struct log *log)
 {
-	char value[VALUE_MAX];
-	const char *name = "net.ipv4.ip_unprivileged_port_start";
-	int error = read_setting(name, value, sizeof(value));
-	if (may_bind_low_ports() || (!error && strtoul(value, NULL, 10) <= DNS_PORT))
+	char value[ENVIRONMENT_VALUE_MAX];
+	const char *name;
+	if (environment_may_open_port(&name, value, sizeof(value)))
 		return true;
 	log_say(log, LOG_ERROR, "%s is %s: port 53 cannot be opened; add to the gateway's sysctls: in the Compose file: %s: \"0\"", name,
-		error ? "not readable" : value, name);
+		value, name);
 	return false;
 }
 
 int environment_check(const struct policy *policy, struct log *log)
 {
-	bool ipv6 = has_ipv6_network(policy), usable = true;
+	bool ipv6 = environment_has_ipv6(policy), usable = true;
 	if (ipv6 && access("/proc/sys/net/ipv6", F_OK) != 0) {
 		log_say(log, LOG_ERROR,
 			"a network has an IPv6 subnet, but the kernel has no IPv6; take the IPv6 `subnet =` out of the policy, or start "

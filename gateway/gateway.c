@@ -33,8 +33,8 @@ static void remind_of_audit(struct gateway *gateway)
 		const struct network *network = &gateway->policy->networks[i];
 
 		if (policy_is_auditing(network, time(NULL)))
-			log_say(gateway->log, LOG_WARNING, "network %s is in audit mode: flows that no rule allows pass, and DNS exfiltration is open",
-				network->name);
+			log_say(gateway->log, LOG_WARNING,
+				"network %s is in audit mode: flows that no rule allows pass, and DNS exfiltration is open", network->name);
 	}
 }
 
@@ -82,8 +82,9 @@ static json_t *answer_reload(struct gateway *gateway)
 
 static json_t *answer_health(const struct gateway *gateway)
 {
-	return json_pack("{s:b, s:s, s:I, s:I, s:I}", "ok", 1, "version", SLUICE_VERSION, "networks", (json_int_t)gateway->policy->network_count,
-			 "leases", (json_int_t)lease_table_count(gateway->leases), "restarts", (json_int_t)gateway->start.restarts);
+	return json_pack("{s:b, s:s, s:I, s:I, s:I}", "ok", 1, "version", SLUICE_VERSION, "networks",
+			 (json_int_t)gateway->policy->network_count, "leases", (json_int_t)lease_table_count(gateway->leases), "restarts",
+			 (json_int_t)gateway->start.restarts);
 }
 
 static json_t *answer_command(void *context, const char *command, const json_t *request)
@@ -255,8 +256,8 @@ static int open_handles(struct gateway *gateway)
 	int rc = control_new(&gateway->loop, control_path(), answer_command, gateway, &gateway->control);
 
 	if (rc != 0) {
-		log_say(gateway->log, LOG_ERROR, "%s: the control socket cannot be made: %s; with a read-only root, mount a tmpfs there", control_path(),
-			strerror(-rc));
+		log_say(gateway->log, LOG_ERROR, "%s: the control socket cannot be made: %s; with a read-only root, mount a tmpfs there",
+			control_path(), strerror(-rc));
 		return rc;
 	}
 	rc = uv_poll_init(&gateway->loop, &gateway->monitor, mnl_socket_get_fd(gateway->interfaces.monitor.socket));
@@ -278,9 +279,9 @@ static int open_handles(struct gateway *gateway)
 static void close_handles(struct gateway *gateway)
 {
 	uv_handle_t *handles[] = {
-		(uv_handle_t *)&gateway->monitor,	 (uv_handle_t *)&gateway->tick,		(uv_handle_t *)&gateway->read_counters,
-		(uv_handle_t *)&gateway->audit_reminder, (uv_handle_t *)&gateway->rescan,	(uv_handle_t *)&gateway->on_terminate,
-		(uv_handle_t *)&gateway->on_interrupt,	 (uv_handle_t *)&gateway->on_hangup,
+		(uv_handle_t *)&gateway->monitor,        (uv_handle_t *)&gateway->tick,      (uv_handle_t *)&gateway->read_counters,
+		(uv_handle_t *)&gateway->audit_reminder, (uv_handle_t *)&gateway->rescan,    (uv_handle_t *)&gateway->on_terminate,
+		(uv_handle_t *)&gateway->on_interrupt,   (uv_handle_t *)&gateway->on_hangup,
 	};
 
 	if (!gateway->running)

@@ -27,18 +27,18 @@
 #include "gateway/watch.h"
 #include "resolver/resolver.h"
 
-#define GATEWAY_TICK_MS 250	       /* log flush, lease sweep, end of audit_until */
-#define GATEWAY_COUNTERS_MS 5000       /* kernel counters are read */
-#define GATEWAY_RESCAN_MS 100	       /* quiet time after an interface change */
+#define GATEWAY_TICK_MS           250     /* log flush, lease sweep, end of audit_until */
+#define GATEWAY_COUNTERS_MS       5000    /* kernel counters are read */
+#define GATEWAY_RESCAN_MS         100     /* quiet time after an interface change */
 #define GATEWAY_AUDIT_REMINDER_MS 3600000 /* "DNS exfiltration is open" */
-#define GATEWAY_ERROR_MAX 512	       /* bytes of an error line */
+#define GATEWAY_ERROR_MAX         512     /* bytes of an error line */
 
 struct gateway {
 	const char *path; /* policy file or directory as given; NULL: SLUICE_CONFIG or the default */
 	struct supervisor_worker_start start;
 	uv_loop_t loop;
-	struct log *log;	 /* owned */
-	struct policy *policy;	 /* owned: the running one; NULL before the first apply */
+	struct log *log;       /* owned */
+	struct policy *policy; /* owned: the running one; NULL before the first apply */
 	struct interfaces interfaces;
 	struct ruleset ruleset;
 	struct lease_table *leases; /* owned */
@@ -48,15 +48,15 @@ struct gateway {
 	struct resolver *resolver; /* owned */
 	struct denials *denials;   /* owned */
 	struct counters *counters; /* owned */
-	struct nfqueue *queue;	   /* owned */
+	struct nfqueue *queue;     /* owned */
 	struct control *control;   /* owned */
-	struct watch *watch;	   /* owned */
-	uv_poll_t monitor;	   /* interfaces.monitor */
+	struct watch *watch;       /* owned */
+	uv_poll_t monitor;         /* interfaces.monitor */
 	uv_timer_t tick, read_counters, rescan, audit_reminder;
 	uv_signal_t on_terminate, on_interrupt, on_hangup;
 	uint64_t queue_dropped; /* packets, at the last reading */
-	bool no_audited_flows;	/* conntrack has no flow that audit mode let in, but for networks in audit mode */
-	bool running;		/* the handles above are open */
+	bool no_audited_flows;  /* conntrack has no flow that audit mode let in, but for networks in audit mode */
+	bool running;           /* the handles above are open */
 	bool stopping;
 };
 

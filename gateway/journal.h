@@ -25,11 +25,11 @@
 
 struct journal {
 	int files[JOURNAL_FILES]; /* not owned */
-	unsigned int current;	  /* index into files */
+	unsigned int current;     /* index into files */
 	uint64_t generation;
-	off_t size;	 /* of the current file */
+	off_t size;      /* of the current file */
 	off_t live_size; /* of the current file when it was last written whole */
-	bool broken;	 /* the last write failed; said once */
+	bool broken;     /* the last write failed; said once */
 };
 
 /** journal_open() - Find the current file; with two empty ones, begin. @files stay the caller's. Return: 0 or -errno. */

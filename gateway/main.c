@@ -8,7 +8,13 @@
 static const struct command commands[] = {
 	{"run", "[-c FILE_OR_DIR]", "the gateway: forward DNS, fill the sets, log and refuse the rest", cmd_run},
 	{"check", "[--json] FILE_OR_DIR", "validate a policy and print what it means", cmd_check},
-	{"explain", "[-c FILE_OR_DIR] [--json] NETWORK NAME_OR_ADDRESS[:PORT[/PROTO]]", "allowed or denied, and by which rule", cmd_explain},
+	{"explain", "[-c FILE_OR_DIR] [--json] NETWORK NAME_OR_ADDRESS[:PORT[/PROTO]]", "allowed or denied, and by which rule",
+	 cmd_explain},
+	{"init", "NETWORK NAME...", "print a Compose file to start from", cmd_init},
+	{"lint", "[--json] [--gateway SERVICE] [--uplink NETWORK] [--network NETWORK]... [-c FILE_OR_DIR] [FILE]",
+	 "find ways around the gateway in `docker compose config --format json`", cmd_lint},
+	{"doctor", "[-c FILE_OR_DIR] [--json]", "check the gateway's container from inside, and name the cures", cmd_doctor},
+	{"idle", "", "do nothing, for ever: keeps the parent of a macvlan network up", cmd_idle},
 	{"reload", "[--json]", "make the running gateway read its policy again", cmd_reload},
 	{"health", "[--json]", "ask the running gateway whether it works", cmd_health},
 };

@@ -41,7 +41,8 @@ int netlink_request(struct netlink *netlink, struct nlmsghdr *message, mnl_cb_t 
  */
 int netlink_transaction(struct netlink *netlink, const void *batch, size_t size, unsigned int acknowledged);
 
-/** netlink_monitor_read() - Read what has arrived on a multicast socket without blocking. Return: 0, or -ENOBUFS when messages were lost. */
+/** netlink_monitor_read() - Read what has arrived on a multicast socket without blocking. Return: 0, or -ENOBUFS when messages were lost.
+ */
 int netlink_monitor_read(struct netlink *netlink, mnl_cb_t receive, void *context);
 
 #endif

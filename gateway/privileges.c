@@ -26,7 +26,8 @@ static int explain_missing(char *error, size_t size)
 	if (prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1)
 		snprintf(error, size,
 			 "CAP_NET_ADMIN is missing: no-new-privileges disables the capability of the binary; remove "
-			 "`security_opt: [no-new-privileges]` from the gateway service, or run it with `user: \"0\"` and `cap_add: [NET_ADMIN]`");
+			 "`security_opt: [no-new-privileges]` from the gateway service, or run it with `user: \"0\"` and `cap_add: "
+			 "[NET_ADMIN]`");
 	else
 		snprintf(error, size, "CAP_NET_ADMIN is missing: write `cap_add: [NET_ADMIN]` into the gateway service");
 	return -EPERM;
@@ -40,8 +41,8 @@ static capng_flags_t bounding_flag(void)
 
 static int keep_net_admin(void)
 {
-	bool change = geteuid() == 0 && capng_have_capability(CAPNG_EFFECTIVE, CAP_SETUID) &&
-		      capng_have_capability(CAPNG_EFFECTIVE, CAP_SETGID);
+	bool change =
+		geteuid() == 0 && capng_have_capability(CAPNG_EFFECTIVE, CAP_SETUID) && capng_have_capability(CAPNG_EFFECTIVE, CAP_SETGID);
 	capng_flags_t bounding = bounding_flag();
 
 	capng_clear(CAPNG_SELECT_BOTH);

@@ -31,7 +31,7 @@ struct supervisor {
 	void *context;
 	struct supervisor_worker_start start;
 	enum state state;
-	pid_t pid;	     /* of the worker; 0: none */
+	pid_t pid;           /* of the worker; 0: none */
 	uint64_t started_at; /* ms */
 	uint64_t deadline;   /* ms; see enum state */
 	unsigned int wait;   /* ms before the next restart */

@@ -7,26 +7,27 @@
  * namespace with tables, conntrack and addresses.
  */
 
-#define SUPERVISOR_RESTART_MS_MIN 50   /* wait before a restart; doubled with every quick death ... */
-#define SUPERVISOR_RESTART_MS_MAX 5000 /* ... up to this ... */
-#define SUPERVISOR_STEADY_MS 60000     /* ... and back to the minimum after this much life */
-#define SUPERVISOR_STOP_MS 8000	       /* a worker that has not stopped by then is killed; Docker waits 10 s */
+#define SUPERVISOR_RESTART_MS_MIN 50    /* wait before a restart; doubled with every quick death ... */
+#define SUPERVISOR_RESTART_MS_MAX 5000  /* ... up to this ... */
+#define SUPERVISOR_STEADY_MS      60000 /* ... and back to the minimum after this much life */
+#define SUPERVISOR_STOP_MS        8000  /* a worker that has not stopped by then is killed; Docker waits 10 s */
 
 /* Exit status by which the first worker says that starting again cannot help before something is changed by hand. */
 #define SUPERVISOR_EXIT_GIVE_UP 78 /* EX_CONFIG */
 
 /* What a worker is told. */
 struct supervisor_worker_start {
-	int memory;	       /* a memfd that outlives workers: the last good policy (memory.h), empty at first */
-	int leases[2];	       /* two more: the leases (journal.h) */
+	int memory;            /* a memfd that outlives workers: the last good policy (memory.h), empty at first */
+	int leases[2];         /* two more: the leases (journal.h) */
 	unsigned int restarts; /* how often a worker was started before */
-	int status;	       /* wait(2) status of the one before, when restarts > 0 */
+	int status;            /* wait(2) status of the one before, when restarts > 0 */
 };
 
 /* The worker's main. Return: its exit status. */
 typedef int (*supervisor_worker)(void *context, const struct supervisor_worker_start *start);
 
-/** supervisor_run() - Return: exit status of the program: 0 after SIGTERM or SIGINT, 1 when the first worker gave up or nothing could be forked. */
+/** supervisor_run() - Return: exit status of the program: 0 after SIGTERM or SIGINT, 1 when the first worker gave up or nothing could be
+ * forked. */
 int supervisor_run(supervisor_worker worker, void *context);
 
 #endif

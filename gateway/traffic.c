@@ -120,6 +120,6 @@ void traffic_count(struct gateway *gateway)
 	if (gateway->queue == NULL || nfqueue_dropped(gateway->queue, &dropped) != 0)
 		return;
 	if (dropped > gateway->queue_dropped)
-		denials_counted(gateway->denials, NULL, &(struct address){0}, REASON_QUEUE_FULL, dropped - gateway->queue_dropped);
+		denials_counted(gateway->denials, NULL, NULL, REASON_QUEUE_FULL, dropped - gateway->queue_dropped);
 	gateway->queue_dropped = dropped;
 }

@@ -30,8 +30,8 @@ static int listener_options(int fd, int type, const struct address *address)
 	if (address->family == AF_INET6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)))
 		return -errno;
 	/* Listeners come before their address is claimed: an app that can see the address finds the port open. */
-	if (setsockopt(fd, address->family == AF_INET6 ? IPPROTO_IPV6 : IPPROTO_IP, address->family == AF_INET6 ? IPV6_FREEBIND : IP_FREEBIND,
-		       &on, sizeof(on)))
+	if (setsockopt(fd, address->family == AF_INET6 ? IPPROTO_IPV6 : IPPROTO_IP,
+		       address->family == AF_INET6 ? IPV6_FREEBIND : IP_FREEBIND, &on, sizeof(on)))
 		return -errno;
 	if (type == SOCK_DGRAM)
 		listener_buffers(fd);

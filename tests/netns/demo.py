@@ -13,7 +13,7 @@ import sys
 import time
 
 from app import NoAnswer, rcode_of
-from gateway import NotHealthy
+from gateway import NotHealthy, parse_line
 from lab import SITE4, UPSTREAM, Lab, ended_by_signals
 from namespaces import Failed
 from packets import Sniffer
@@ -179,14 +179,25 @@ def show_crash(lab):
 
 
 def show_log(lab, until):
-    """The lines of the denials above. Return: 1 when one is missing."""
+    """The lines of the denials above, the first of each kind. Return: 1 for each that is missing."""
     print(f"\n{BOLD}What the log says{PLAIN}")
     lines = [line for line in until.splitlines() if " event=denied " in line]
+    shown, others = {}, set()
     for line in lines:
+        fields = parse_line(line)
+        target = fields.get("qname", fields.get("dst"))
+        if target in (WEBSITE, CODE, CLOCK, EVIL, DIRECT):
+            shown.setdefault((fields["network"], target, fields.get("proto")), line)
+        elif "qname" in fields:
+            others.add(target)
+    for line in shown.values():
         print("    " + line.replace("event=denied", f"{RED}event=denied{PLAIN}"))
-    missing = [text for text in (f"qname={EVIL}", f"dst={DIRECT}") if not any(text in line for line in lines)]
+    if others:
+        print(f"    and, what a browser asks for unbidden: {' '.join(sorted(others)[:5])}")
+    missing = [key for key in (("web", EVIL, None), ("build", EVIL, None), ("web", DIRECT, "tcp"), ("build", DIRECT, "udp"), ("build", WEBSITE, None),
+                               ("web", CODE, None)) if key not in shown]
     if missing:
-        print(f"{RED}not in the log: {' '.join(missing)}{PLAIN}\n{lab.gateway.log.tail(10)}")
+        print(f"{RED}not in the log: {missing}{PLAIN}\n{lab.gateway.log.tail(10)}")
     return len(missing)
 
 

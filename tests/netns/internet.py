@@ -4,8 +4,8 @@
 
     internet.py --control SOCKET --listen ADDRESS[@NETNS] ...
 
-Each question is recorded as it came in (bytes, transport, source), so that a test can say what left the gateway and what did not. The
-control socket takes one JSON object per line and answers with one.
+Each question is recorded as it came in (bytes, transport, source), so that a test can say what left the gateway and what did not. What
+127.0.0.11 is asked is kept apart: there we play Docker's own resolver. The control socket takes one JSON object per line and answers with one.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from namespaces import setns
 A, CNAME, SOA, AAAA, OPT, ANY = 1, 5, 6, 28, 41, 255
 NOERROR, SERVFAIL, NXDOMAIN, REFUSED = 0, 2, 3, 5
 RCODES = {"NOERROR": 0, "FORMERR": 1, "SERVFAIL": 2, "NXDOMAIN": 3, "NOTIMP": 4, "REFUSED": 5}
+DOCKER = "127.0.0.11"
 UDP_BATCH = 64
 RECORDS_MAX = 200000
 
@@ -69,6 +70,7 @@ class Internet:
         self.behaviours = {}  # name -> dict
         self.servers = {}    # address -> mode: up, drop, servfail, refused
         self.queries = []
+        self.docker_queries = []  # to 127.0.0.11, which the gateway asks for container names
         self.dropped_records = 0
 
     # --- tables ---
@@ -214,7 +216,9 @@ class Internet:
     # --- what came in ---
 
     def remember(self, server, transport, client, message):
-        if len(self.queries) < RECORDS_MAX:
+        if server == DOCKER:
+            self.docker_queries.append(message.hex())
+        elif len(self.queries) < RECORDS_MAX:
             self.queries.append((time.monotonic(), server, transport, client[0], client[1], message))
         else:
             self.dropped_records += 1
@@ -236,7 +240,9 @@ class Internet:
             return {"count": len(self.queries) + self.dropped_records}
         elif op == "queries":
             return {"queries": [(*query[:5], query[5].hex()) for query in self.queries[request["since"]:]]}
-        elif op != "ping":
+        elif op == "docker":
+            return {"queries": self.docker_queries}
+        else:
             return {"error": f"unknown op {op}"}
         return {"ok": True}
 

@@ -27,6 +27,8 @@ import subprocess
 import sys
 import time
 
+import dns.message
+
 from app import App, Host
 from gateway import Gateway
 from namespaces import Failed, patience
@@ -175,6 +177,11 @@ class Names:
         for row in rows:
             row["wire"] = bytes.fromhex(row["wire"])
         return rows
+
+    def asked_of_docker(self):
+        """The names that the gateway has asked Docker's resolver for."""
+        wires = self.call(op="docker")["queries"]
+        return [dns.message.from_wire(bytes.fromhex(wire)).question[0].name.to_text() for wire in wires]
 
     def close(self):
         self.file.close()

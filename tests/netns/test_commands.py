@@ -67,7 +67,7 @@ def test_check_of_a_good_policy_prints_it(sluice, write):
 def test_check_prints_json(sluice, write):
     done = sluice("check", "--json", write(POLICY))
     assert done.returncode == 0, done.stderr
-    assert [network["name"] for network in json.loads(done.stdout)["networks"]] == ["web", "build", "lan"]
+    assert [network["name"] for network in json.loads(done.stdout)["policy"]["networks"]] == ["web", "build", "lan"]
 
 
 def test_check_says_where_ports_default_to_all(sluice, write):

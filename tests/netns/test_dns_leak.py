@@ -7,9 +7,11 @@ import socket
 import struct
 import time
 
+import dns.edns
 import dns.message
-import dns.name
 import dns.rcode
+import dns.rdatatype
+import dns.reversename
 
 from app import NoAnswer, extended_errors, family_of, rcode_of
 from lab import POLICY
@@ -104,6 +106,7 @@ def test_ten_thousand_denied_questions_and_not_one_leaves(lab, names, web1):
         leaked = [packet for packet in uplink.packets() if b"leak" in packet.payload.lower() or b"in-addr" in packet.payload.lower()]
     assert leaked == []
     assert names.count() == before + 1
+    assert [name for name in names.asked_of_docker() if not name.endswith(".201.10.in-addr.arpa.")] == [], "Docker's resolver forwards, too"
     assert len(codes) == 10000
     assert set(codes) <= {dns.rcode.NXDOMAIN, dns.rcode.NOERROR}
 

@@ -71,7 +71,7 @@ def test_the_gateways_mac_is_the_same_after_a_recreation(lab):
 
 def test_a_default_route_through_a_network_is_repaired(lab):
     """Docker attaches it to any of the networks: then the gateway would route to itself."""
-    lab.gw.ip("route del default\nroute add default via 10.201.1.1 dev web0 onlink\n")
+    lab.gw.ip("addr flush dev web0 to 10.201.1.1\nroute replace default via 10.201.1.1 dev web0\n")
     try:
         lab.gateway.start(POLICY)
         assert works(lab)
@@ -128,7 +128,8 @@ def test_another_wrong_sysctl_is_reported_with_its_value(lab, path, wrong):
 
 def test_with_all_sysctls_right_nothing_is_reported(lab):
     lab.gateway.start(POLICY)
-    assert [line for line in lab.gateway.log.lines(event="message") if line["level"] != "info"] == []
+    complaints = [line["text"] for line in lab.gateway.log.lines(event="message") if line["level"] != "info"]
+    assert [text for text in complaints if not text.startswith("this kernel ")] == []
 
 
 def test_the_policy_may_come_from_the_environment(lab):

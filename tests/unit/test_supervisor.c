@@ -47,7 +47,8 @@ static void a_first_worker_that_gives_up_ends_the_program(void **state)
 	assert_int_equal(supervise(worker_gives_up), 1);
 }
 
-/* Dies twice in two ways; the third start checks what it is told. A wrong value makes it give up, which only a first worker may: so it exits otherwise. */
+/* Dies twice in two ways; the third start checks what it is told. A wrong value makes it give up, which only a first worker may: so it
+ * exits otherwise. */
 static int worker_dies_twice(void *context, const struct supervisor_worker_start *start)
 {
 	(void)context;

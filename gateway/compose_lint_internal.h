@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef SLUICE_GATEWAY_COMPOSE_LINT_INTERNAL_H
+#define SLUICE_GATEWAY_COMPOSE_LINT_INTERNAL_H
+
+/* Between compose_lint*.c and compose_policy.c. */
+
+#include "gateway/compose_lint.h"
+
+#define LINT_DNS "192.0.2.53" /* what `dns:` may be: any address, since all questions come to the gateway */
+
+/* A project being looked at. */
+struct lint {
+	const struct compose *compose;
+	const struct lint_options *options;
+	const struct policy *policy; /* NULL: none is known */
+	struct policy *own;          /* owned: read from the gateway's environment */
+	struct lint_report *report;
+};
+
+/** lint_say() - Add a finding. Text from the project may be part of it. */
+void lint_say(struct lint *lint, enum lint_severity severity, enum lint_code code, enum lint_subject subject, const char *name,
+	      const char *format, ...) __attribute__((format(printf, 6, 7)));
+
+/** lint_fix() - Lines for the finding said last. Only names of services and networks and what was parsed may be part of it. */
+void lint_fix(struct lint *lint, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/** lint_holds() - Does a container of the service have this capability? @by_default: Docker gives it to every container. */
+bool lint_holds(const struct compose_service *service, const char *capability, bool by_default);
+
+/** lint_docker_socket() - Does the service mount the engine's socket? */
+bool lint_docker_socket(const struct compose_service *service);
+
+/** lint_is_idle() - A companion with the gateway's image that does nothing. */
+bool lint_is_idle(const struct compose_service *service);
+
+enum lint_role lint_role(const struct lint *lint, const struct compose_network *network);
+
+/** lint_subnet() - The first subnet of a family, or NULL. */
+const struct compose_subnet *lint_subnet(const struct compose_network *network, int family);
+
+/* compose_lint_gateway.c: who is the gateway, and is its service right? */
+
+/** lint_gateway_find() - Sets report->gateway; says so when it cannot. */
+void lint_gateway_find(struct lint *lint);
+/** lint_gateway_find_uplink() - Sets report->uplink; says so when it cannot. */
+void lint_gateway_find_uplink(struct lint *lint);
+void lint_gateway(struct lint *lint);
+
+/* compose_lint_network.c */
+void lint_networks(struct lint *lint);
+
+/* compose_lint_app.c: apps, and services that are near the gateway in other ways. Sets report->apps. */
+void lint_apps(struct lint *lint);
+
+/* compose_policy.c */
+
+/** lint_policy_read() - The policy in the gateway's environment becomes lint->policy; says what is wrong with it. */
+void lint_policy_read(struct lint *lint);
+/** lint_policy_compare() - Do policy and project agree about networks? */
+void lint_policy_compare(struct lint *lint);
+
+#endif

@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: MIT */
+/* The networks behind the gateway: are they written in a form that brings all traffic to it, and nowhere else? */
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+#include "gateway/compose_lint_internal.h"
+
+#define OPTION           "com.docker.network.bridge."
+#define DEFAULT_BRIDGE   "docker0"
+#define SUBNET_PROPOSAL  "10.201.1.0/24"
+#define GATEWAY_PROPOSAL "10.201.1.1"
+
+#define SAY(lint, severity, code, network, ...) lint_say(lint, severity, code, LINT_NETWORK, (network)->name, __VA_ARGS__)
+#define FIX(lint, network, format, ...)         lint_fix(lint, "networks:\n  %s:\n    " format, (network)->name __VA_OPT__(, ) __VA_ARGS__)
+
+/* What Docker gives to networks that ask for no subnet, from its documentation of default-address-pools. */
+static const struct prefix docker_pools[] = {
+	{{AF_INET, {172, 17}}, 16}, {{AF_INET, {172, 18}}, 16}, {{AF_INET, {172, 19}}, 16},  {{AF_INET, {172, 20}}, 14},
+	{{AF_INET, {172, 24}}, 14}, {{AF_INET, {172, 28}}, 14}, {{AF_INET, {192, 168}}, 16},
+};
+
+static const char *option(const struct compose_network *network, const char *name, char buffer[static COMPOSE_TEXT_MAX])
+{
+	return compose_map_text(network->options, name, buffer);
+}
+
+static bool means_false(const char *text)
+{
+	static const char *const words[] = {"false", "0", "f"};
+
+	for (size_t i = 0; text && i < sizeof(words) / sizeof(words[0]); i++) {
+		if (strcasecmp(text, words[i]) == 0)
+			return true;
+	}
+	return false;
+}
+
+static void fix_bridge(struct lint *lint, const struct compose_network *network)
+{
+	FIX(lint, network,
+	    "driver: bridge\n"
+	    "    driver_opts:\n"
+	    "      " OPTION "inhibit_ipv4: \"true\"\n"
+	    "      " OPTION "enable_ip_masquerade: \"false\"\n");
+}
+
+/* Bridge */
+
+static void check_bridge(struct lint *lint, const struct compose_network *network, bool inhibited)
+{
+	char buffer[COMPOSE_TEXT_MAX];
+
+	if (!inhibited) {
+		SAY(lint, LINT_ERROR, LINT_NETWORK_PLAIN, network,
+		    "is an ordinary bridge: the host holds the gateway address, and apps leave through the host, around the gateway");
+		fix_bridge(lint, network);
+	} else if (!means_false(option(network, OPTION "enable_ip_masquerade", buffer))) {
+		SAY(lint, LINT_ERROR, LINT_NETWORK_MASQUERADE, network,
+		    "the host masquerades this bridge: what an app sends to the host's MAC address leaves it, around the gateway");
+		fix_bridge(lint, network);
+	}
+	if (network->ipv6) {
+		SAY(lint, LINT_ERROR, LINT_NETWORK_BRIDGE_IPV6, network,
+		    "has IPv6 in the bridge form: the host's bridge takes the IPv6 gateway address itself, and apps leave through the "
+		    "host; take "
+		    "IPv6 out of this network, or use the macvlan form");
+		FIX(lint, network, "enable_ipv6: false\n");
+	}
+	if (means_false(option(network, OPTION "enable_icc", buffer))) {
+		SAY(lint, LINT_WARNING, LINT_NETWORK_ICC, network,
+		    "`enable_icc: false` keeps containers from one another, and so apps from the gateway");
+		FIX(lint, network, "driver_opts:\n      " OPTION "enable_icc: \"true\"\n");
+	}
+}
+
+/* Macvlan */
+
+static bool is_same_parent(const struct compose_network *a, const char *parent, const struct compose_network *b)
+{
+	char buffer[COMPOSE_TEXT_MAX];
+	const char *other = option(b, "parent", buffer);
+
+	return a != b && other && (strcmp(b->driver, "macvlan") == 0 || strcmp(b->driver, "ipvlan") == 0) && strcmp(parent, other) == 0;
+}
+
+static void check_shared_parent(struct lint *lint, const struct compose_network *network, const char *parent)
+{
+	for (size_t i = 0; i < lint->compose->network_count; i++) {
+		const struct compose_network *other = &lint->compose->networks[i];
+
+		if (!is_same_parent(network, parent, other))
+			continue;
+		SAY(lint, LINT_ERROR, LINT_NETWORK_SHARED_PARENT, network,
+		    "has the same parent as network %s, %s: both are one segment, and their apps reach one another around the gateway; "
+		    "give each "
+		    "network a VLAN id of its own",
+		    other->name, parent);
+		/* Which ids are in use elsewhere on the host cannot be seen. */
+		FIX(lint, network, "driver_opts: {parent: " DEFAULT_BRIDGE ".%u}\n",
+		    2101U + (unsigned int)(network - lint->compose->networks));
+		return;
+	}
+}
+
+static bool begins_with(const char *text, const char *start)
+{
+	return strncmp(text, start, strlen(start)) == 0;
+}
+
+static bool has_bridge_companion(const struct lint *lint)
+{
+	for (size_t i = 0; i < lint->compose->service_count; i++) {
+		const struct compose_service *service = &lint->compose->services[i];
+
+		if (service->network_mode && strcmp(service->network_mode, "bridge") == 0)
+			return true;
+	}
+	return false;
+}
+
+static void check_parent(struct lint *lint, const struct compose_network *network, const char *parent)
+{
+	static const char *const outward[] = {"eth", "en", "wl", "bond", "team", "ib", "ppp", "wwan", "br-", "vmbr", "virbr", "lan", "wan"};
+
+	check_shared_parent(lint, network, parent);
+	for (size_t i = 0; i < sizeof(outward) / sizeof(outward[0]); i++) {
+		if (!begins_with(parent, outward[i]))
+			continue;
+		SAY(lint, LINT_WARNING, LINT_NETWORK_OPEN_PARENT, network,
+		    "its parent %s may lead out of the host: apps then reach whatever is on that wire, around the gateway; use a VLAN of "
+		    "an "
+		    "interface that leads nowhere",
+		    parent);
+		FIX(lint, network, "driver_opts: {parent: " DEFAULT_BRIDGE ".2101}\n");
+		break;
+	}
+	if (begins_with(parent, DEFAULT_BRIDGE ".") && !has_bridge_companion(lint)) {
+		SAY(lint, LINT_WARNING, LINT_NETWORK_NO_CARRIER, network,
+		    "its parent %s has no carrier while no container is on the default bridge, and then nothing passes; a companion keeps "
+		    "it up",
+		    parent);
+		lint_fix(lint,
+			 "services:\n  carrier:\n    image: sluice\n    command: idle\n    network_mode: bridge\n    cap_drop: [ALL]\n"
+			 "    read_only: true\n    restart: unless-stopped\n    healthcheck: {disable: true}\n");
+	}
+}
+
+static void check_macvlan(struct lint *lint, const struct compose_network *network)
+{
+	char buffer[COMPOSE_TEXT_MAX];
+	const char *parent = option(network, "parent", buffer);
+
+	if (parent && *parent) {
+		check_parent(lint, network, parent);
+		return;
+	}
+	SAY(lint, LINT_ERROR, LINT_NETWORK_PARENTLESS, network,
+	    "is a macvlan network without a parent: engines from 26 treat it as internal and give apps no route; name a parent, one VLAN "
+	    "id per "
+	    "network and host");
+	FIX(lint, network, "driver_opts: {parent: " DEFAULT_BRIDGE ".2101}\n");
+}
+
+static void check_form(struct lint *lint, const struct compose_network *network)
+{
+	switch (compose_lint_form(network)) {
+	case LINT_FORM_BRIDGE: check_bridge(lint, network, true); break;
+	case LINT_FORM_PLAIN: check_bridge(lint, network, false); break;
+	case LINT_FORM_MACVLAN: check_macvlan(lint, network); break;
+	case LINT_FORM_INTERNAL:
+		SAY(lint, LINT_ERROR, LINT_NETWORK_INTERNAL, network,
+		    "is `internal`: Docker gives apps no route to the gateway, or drops what they send; use the bridge form");
+		FIX(lint, network,
+		    "internal: false\n"
+		    "    driver: bridge\n"
+		    "    driver_opts:\n"
+		    "      " OPTION "inhibit_ipv4: \"true\"\n"
+		    "      " OPTION "enable_ip_masquerade: \"false\"\n");
+		break;
+	case LINT_FORM_EXTERNAL:
+		SAY(lint, LINT_WARNING, LINT_NETWORK_EXTERNAL, network,
+		    "is external: its form cannot be seen here; lint the project that declares it, or compare `docker network inspect` "
+		    "with what "
+		    "`sluice init` prints");
+		break;
+	case LINT_FORM_UNKNOWN:
+		SAY(lint, LINT_ERROR, LINT_NETWORK_DRIVER, network,
+		    "driver %s: no form of it is known in which apps cannot go around the gateway; use the bridge or the macvlan form",
+		    network->driver);
+		fix_bridge(lint, network);
+		break;
+	}
+}
+
+/* Subnets */
+
+static void check_gateway_address(struct lint *lint, const struct compose_network *network, const struct compose_subnet *subnet)
+{
+	char text[2][ADDRESS_TEXT_MAX];
+	struct address first = prefix_host(&subnet->subnet, 1);
+
+	if (subnet->gateway.family)
+		return;
+	prefix_format(&subnet->subnet, text[0]);
+	SAY(lint, LINT_ERROR, LINT_NETWORK_NO_GATEWAY, network,
+	    "`ipam` names no gateway for %s: what apps take for their default route is then up to Docker", text[0]);
+	FIX(lint, network, "ipam: {config: [{subnet: \"%s\", gateway: \"%s\"}]}\n", text[0], address_format(&first, text[1]));
+}
+
+static void check_pool(struct lint *lint, const struct compose_network *network, const struct compose_subnet *subnet)
+{
+	char text[ADDRESS_TEXT_MAX];
+
+	for (size_t i = 0; i < sizeof(docker_pools) / sizeof(docker_pools[0]); i++) {
+		if (!prefix_covers(&docker_pools[i], &subnet->subnet) && !prefix_covers(&subnet->subnet, &docker_pools[i]))
+			continue;
+		SAY(lint, LINT_WARNING, LINT_NETWORK_DOCKER_POOL, network,
+		    "%s is in the range from which Docker takes subnets for other networks: on another day or host it is taken already; "
+		    "choose one "
+		    "outside 172.17-31.0.0 and 192.168.0.0",
+		    prefix_format(&subnet->subnet, text));
+		return;
+	}
+}
+
+static void check_subnets(struct lint *lint, const struct compose_network *network, enum lint_role role)
+{
+	if (network->bad_subnet)
+		SAY(lint, LINT_ERROR, LINT_NETWORK_BAD_SUBNET, network, "`ipam` has a subnet or gateway that is no subnet or address");
+	else if (role == LINT_ROLE_BEHIND && !lint_subnet(network, AF_INET) && !lint_subnet(network, AF_INET6)) {
+		SAY(lint, LINT_ERROR, LINT_NETWORK_NO_SUBNET, network,
+		    "has no subnet: Docker chooses one, which is not that of the policy");
+		FIX(lint, network, "ipam: {config: [{subnet: \"" SUBNET_PROPOSAL "\", gateway: \"" GATEWAY_PROPOSAL "\"}]}\n");
+	}
+	for (size_t i = 0; i < network->subnet_count; i++) {
+		if (role == LINT_ROLE_BEHIND)
+			check_gateway_address(lint, network, &network->subnets[i]);
+		check_pool(lint, network, &network->subnets[i]);
+	}
+}
+
+static bool overlap(const struct compose_network *a, const struct compose_network *b)
+{
+	for (size_t i = 0; i < a->subnet_count; i++) {
+		for (size_t j = 0; j < b->subnet_count; j++) {
+			if (prefix_covers(&a->subnets[i].subnet, &b->subnets[j].subnet) ||
+			    prefix_covers(&b->subnets[j].subnet, &a->subnets[i].subnet))
+				return true;
+		}
+	}
+	return false;
+}
+
+static void check_overlap(struct lint *lint, size_t index)
+{
+	const struct compose_network *network = &lint->compose->networks[index];
+
+	for (size_t i = 0; i < lint->compose->network_count; i++) {
+		const struct compose_network *other = &lint->compose->networks[i];
+
+		/* Two networks behind the gateway are compared once. */
+		if (i == index || (i < index && lint->report->roles[i] == LINT_ROLE_BEHIND) || !overlap(network, other))
+			continue;
+		SAY(lint, LINT_ERROR, LINT_NETWORK_OVERLAP, network, "its subnet overlaps with that of network %s; Docker refuses that",
+		    other->name);
+	}
+}
+
+void lint_networks(struct lint *lint)
+{
+	for (size_t i = 0; i < lint->compose->network_count; i++) {
+		const struct compose_network *network = &lint->compose->networks[i];
+		enum lint_role role = lint->report->roles[i];
+
+		if (role == LINT_ROLE_BEHIND)
+			check_form(lint, network);
+		if (role != LINT_ROLE_OTHER && !network->external)
+			check_subnets(lint, network, role);
+		if (role == LINT_ROLE_BEHIND)
+			check_overlap(lint, i);
+	}
+}

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: MIT
+"""One engine and one Internet serve all tests of a run; every test starts the projects it needs."""
+
+import os
+import signal
+import sys
+
+import pytest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+from engine import Engine, Project  # pylint: disable=wrong-import-position
+from world import World  # pylint: disable=wrong-import-position
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals():
+    """SIGTERM ends the run as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(scope="session")
+def world():
+    with World() as world:  # pylint: disable=redefined-outer-name
+        yield world
+
+
+@pytest.fixture(scope="session")
+def bare_engine(world):  # pylint: disable=redefined-outer-name,unused-argument
+    """An engine with the images that tests need, but not yet ours."""
+    engine = Engine()  # pylint: disable=redefined-outer-name
+    try:
+        engine.start()
+        engine.remove_everything()
+        engine.load_images()
+        yield engine
+        engine.remove_everything()
+    finally:
+        engine.stop()
+
+
+@pytest.fixture(scope="session")
+def engine(bare_engine):  # pylint: disable=redefined-outer-name
+    """An engine with our image."""
+    bare_engine.build_image()
+    return bare_engine
+
+
+@pytest.fixture(scope="session")
+def modern(bare_engine):  # pylint: disable=redefined-outer-name
+    """An engine from 26 on, with Compose v2."""
+    return bare_engine.modern
+
+
+@pytest.fixture
+def project(engine):  # pylint: disable=redefined-outer-name
+    """A function that makes a project of a recipe; it is removed after the test."""
+    made = []
+
+    def make(recipe, name=None, **environment):
+        one = Project(engine, recipe, name, environment)
+        made.append(one)
+        return one.__enter__()  # pylint: disable=unnecessary-dunder-call
+
+    yield make
+    failed = sys.exc_info()
+    for one in reversed(made):
+        one.__exit__(*failed)

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: MIT
+"""A Docker engine of our own, its Compose, and projects in it."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+from world import CACHE, DNS, PROXY, PROXY_PORT, Failed, command, stop
+
+VERSION = os.environ.get("SLUICE_DOCKER_ENGINE", "")
+LOGS = os.environ.get("SLUICE_DOCKER_LOGS", "/run")
+TREE = os.path.join(CACHE, f"engine-{VERSION}")
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+OUTPUT_LINES = 40  # of a failed command, in the test's report
+WORK = "/run/work"  # seen by the tests and by the engine
+IMAGE = "sluice"
+BASE_IMAGE = "sluice-test/base"
+APP_IMAGE = "sluice-test/app"
+# Images that recipes name. No registry can be reached: one Debian tree with curl, git, ssh, caddy and valkey stands for all of them.
+STAND_INS = ("curlimages/curl:8.11.1", "valkey/valkey:8", "caddy:2", "debian:trixie-slim", "python:3.13-slim")
+
+
+def chroot(argv, directory="/"):
+    return ["chroot", TREE, "env", "-C", directory, *argv]
+
+
+class Engine:
+    """One dockerd."""
+
+    def __init__(self):
+        self.process = None
+        self.log_path = os.path.join(LOGS, f"dockerd-{VERSION}.log")
+        self.modern = not VERSION.startswith("20.")
+
+    def start(self):
+        os.makedirs(WORK, exist_ok=True)
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen(chroot(["dockerd", "--data-root", "/var/lib/docker", "--cgroup-parent", "/sluice-test"]),
+                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        end = time.monotonic() + 90
+        while self.docker("version", check=False).returncode != 0:
+            if self.process.poll() is not None or time.monotonic() > end:
+                raise Failed(f"dockerd {VERSION} did not start; its log is {self.log_path}")
+            time.sleep(0.2)
+
+    def stop(self):
+        if self.process is not None:
+            stop(self.process, 30)
+            self.process = None
+
+    def kill(self):
+        """As in a power loss, but for the containers."""
+        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.process = None
+
+    def run(self, argv, directory="/", check=True, timeout=300, environment=None, **options):
+        """Run a program in the engine's tree. Return: CompletedProcess, output and errors in one text."""
+        options.setdefault("stdin", None if "input" in options else subprocess.DEVNULL)
+        if "input" in options:
+            del options["stdin"]
+        done = subprocess.run(chroot(argv, directory), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout,
+                              env={**os.environ, "HOME": "/root", **(environment or {})}, check=False, **options)
+        if check and done.returncode != 0:
+            raise Failed(f"{' '.join(argv)}: exit status {done.returncode}:\n" + "\n".join(done.stdout.splitlines()[-OUTPUT_LINES:]))
+        return done
+
+    def docker(self, *arguments, **options):
+        return self.run(["docker", *arguments], **options)
+
+    def compose(self, directory, *arguments, **options):
+        program = ["docker", "compose"] if self.modern else ["docker-compose"]
+        return self.run([*program, *arguments], directory, **options)
+
+    def inspect(self, container, template):
+        return self.docker("inspect", "--format", template, container).stdout.strip()
+
+    def remove_everything(self):
+        """Containers and networks of a run that was broken off; images and build layers stay."""
+        containers = self.docker("ps", "-aq").stdout.split()
+        if containers:
+            self.docker("rm", "-f", "-v", *containers)
+        self.docker("network", "prune", "-f")
+
+    # --- images ---
+
+    def load_images(self):
+        self.load_tree("base", BASE_IMAGE)
+        self.load_tree("app", APP_IMAGE)
+        for name in STAND_INS:
+            self.docker("tag", APP_IMAGE, name)
+
+    def load_tree(self, name, image):
+        """A Debian tree as an image, once for each version of the tree."""
+        with open(os.path.join(CACHE, f"{name}.made"), encoding="ascii") as made:
+            stamp = f"{made.read().strip()} {int(os.fstat(made.fileno()).st_mtime)}"
+        label = '{{index .Config.Labels "sluice.test.tree"}}'
+        have = self.docker("image", "inspect", "--format", label, image, check=False)
+        if have.returncode == 0 and have.stdout.strip() == stamp:
+            return
+        with subprocess.Popen(["tar", "-C", os.path.join(CACHE, name), "-c", "."], stdout=subprocess.PIPE) as tar:
+            self.run(["docker", "import", "--change", f"LABEL sluice.test.tree=\"{stamp}\"", "--change", "CMD [\"/bin/bash\"]", "-", image], stdin=tar.stdout)
+        if tar.returncode != 0:
+            raise Failed("tar failed")
+
+    def build_image(self, *arguments, buildkit=None):
+        """`docker build` of the Dockerfile under test. Return: its output."""
+        context = os.path.join(WORK, "context")
+        shutil.rmtree(context, ignore_errors=True)
+        os.mkdir(context)
+        for name in ("Dockerfile", ".dockerignore", "meson.build", "meson.options", "common", "resolver", "gateway", "tests/unit"):
+            copy = shutil.copytree if os.path.isdir(os.path.join(ROOT, name)) else shutil.copy
+            os.makedirs(os.path.dirname(os.path.join(context, name)), exist_ok=True)
+            copy(os.path.join(ROOT, name), os.path.join(context, name), **({"symlinks": True} if copy is shutil.copytree else {"follow_symlinks": False}))
+        environment = {} if buildkit is None else {"DOCKER_BUILDKIT": "1" if buildkit else "0"}
+        try:
+            return self.docker("build", "--build-arg", f"BASE={BASE_IMAGE}", "--build-arg", f"http_proxy=http://{PROXY}:{PROXY_PORT}",
+                               "--tag", IMAGE, *arguments, context, timeout=1800, environment=environment).stdout
+        finally:
+            shutil.rmtree(context)
+
+
+class Project:
+    """A recipe, copied to a directory of its own and started there. A context manager."""
+
+    def __init__(self, engine, recipe, name=None, environment=None):
+        self.engine, self.recipe = engine, recipe
+        self.name = name or recipe
+        self.directory = os.path.join(WORK, self.name)
+        self.environment = environment or {}
+
+    def __enter__(self):
+        shutil.rmtree(self.directory, ignore_errors=True)
+        shutil.copytree(os.path.join(ROOT, "compose", self.recipe), self.directory)
+        return self
+
+    def __exit__(self, kind, value, trace):
+        if kind is not None:
+            self.save_logs()
+        self.compose("down", "-v", "--remove-orphans", "-t", "2", check=False)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def save_logs(self):
+        with open(os.path.join(LOGS, f"{VERSION}-{self.name}.log"), "w", encoding="utf-8") as file:
+            file.write(self.compose("ps", check=False).stdout + self.compose("logs", "--no-color", check=False).stdout)
+
+    def compose(self, *arguments, **options):
+        options.setdefault("environment", self.environment)
+        return self.engine.compose(self.directory, *arguments, **options)
+
+    def edit(self, file, *replacements):
+        """Replace texts, each of which must be there, in one of the project's files."""
+        path = os.path.join(self.directory, file)
+        with open(path, encoding="utf-8") as stream:
+            text = stream.read()
+        for old, new in replacements:
+            assert old in text, f"{file} has no {old!r}"
+            text = text.replace(old, new)
+        with open(path + ".new", "w", encoding="utf-8") as stream:
+            stream.write(text)
+        os.replace(path + ".new", path)
+
+    def up(self, *arguments, healthy=("gateway",)):
+        self.compose("up", "-d", *arguments)
+        for service in healthy:
+            self.wait_healthy(service)
+        return self
+
+    def container(self, service):
+        return self.compose("ps", "-q", service).stdout.split()[-1]
+
+    def wait_healthy(self, service="gateway", seconds=60):
+        end = time.monotonic() + seconds
+        while True:
+            state = self.engine.inspect(self.container(service), "{{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{end}}")
+            if state == "running healthy":
+                return
+            if time.monotonic() > end or "exited" in state:
+                raise Failed(f"{self.name}: {service} is {state}:\n{self.logs(service)}")
+            time.sleep(0.1)
+
+    def logs(self, service="gateway"):
+        return self.compose("logs", "--no-color", service, check=False).stdout
+
+    def log_lines(self, service="gateway"):
+        """What the gateway wrote, without Compose's prefix."""
+        return self.engine.docker("logs", self.container(service)).stdout.splitlines()
+
+    def wait_log(self, *words, service="gateway", seconds=10):
+        """The first line that has all these words. Fails with the whole log."""
+        end = time.monotonic() + seconds
+        while True:
+            for line in self.log_lines(service):
+                if all(word in line for word in words):
+                    return line
+            if time.monotonic() > end:
+                raise AssertionError(f"no log line with {words}:\n" + "\n".join(self.log_lines(service)[-40:]))
+            time.sleep(0.2)
+
+    # --- what apps do ---
+
+    def exec(self, service, *argv, **options):
+        options.setdefault("check", False)
+        interactive = ["-i"] if "input" in options else []
+        return self.engine.docker("exec", *interactive, self.container(service), *argv, **options)
+
+    def python(self, service, text, *arguments, **options):
+        return self.exec(service, "python3", "-", *arguments, input=text, **options)
+
+    def curl(self, service, url, *options):
+        """Return: curl's exit status, what it printed, seconds."""
+        start = time.monotonic()
+        done = self.exec(service, "curl", "-sS", "--max-time", "15", *options, url)
+        return done.returncode, done.stdout.strip(), time.monotonic() - start
+
+
+def resolver_of(engine, container):
+    """The container's resolv.conf."""
+    return engine.docker("exec", container, "cat", "/etc/resolv.conf").stdout
+
+
+__all__ = ["Engine", "Project", "DNS", "Failed", "IMAGE", "VERSION", "WORK", "command", "contextlib", "json", "resolver_of"]
