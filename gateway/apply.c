@@ -29,12 +29,13 @@ static bool judge_lease(void *context, struct lease *lease)
 	const struct network *network = policy_network(judging->policy, lease->network);
 	struct name_verdict verdict;
 
-	if (network == NULL)
-		return false;
-	verdict = policy_judge_name(network, &lease->name, judging->wall);
+	/* Whatever is closed is kept: it names denials, and the policy may yet be refused by the kernel. */
 	lease->specs = 0;
+	if (network == NULL)
+		return true;
+	verdict = policy_judge_name(network, &lease->name, judging->wall);
 	if (!verdict.allowed || !policy_answer_may_show(judging->policy, network, &lease->name, &lease->address))
-		return true; /* remembered, so that denials can be named */
+		return true;
 	lease->audited = verdict.audited;
 	if (!verdict.audited)
 		lease->specs = verdict.specs;
@@ -46,6 +47,11 @@ static void judge_leases(struct gateway *gateway, const struct policy *policy)
 	struct judging judging = {.policy = policy, .wall = time(NULL)};
 
 	lease_each(gateway->leases, judge_lease, &judging);
+}
+
+static bool network_is_there(void *context, struct lease *lease)
+{
+	return policy_network(context, lease->network) != NULL;
 }
 
 /* Leases of the worker before; once, as soon as a policy says which networks there are. */
@@ -160,8 +166,11 @@ static void go_back(struct gateway *gateway)
 {
 	char error[GATEWAY_ERROR_MAX];
 
-	if (gateway->policy != NULL && apply_to_kernel(gateway, gateway->policy, error, sizeof(error)) != 0)
-		log_say(gateway->log, LOG_ERROR, "the running policy cannot be put back: %s", error);
+	if (gateway->policy == NULL || apply_to_kernel(gateway, gateway->policy, error, sizeof(error)) == 0)
+		return;
+	log_say(gateway->log, LOG_ERROR, "the running policy cannot be put back: %s; it is tried again every second", error);
+	gateway->apply_due = true;
+	gateway->applied_at = gateway_now(gateway);
 }
 
 /* Listeners first, so that an app which can see the address finds the port open. */
@@ -173,7 +182,51 @@ static int apply_to_interfaces(struct gateway *gateway, const struct policy *pol
 		rc = interfaces_claim(&gateway->interfaces, policy, gateway->log, error, error_size);
 	if (rc == 0)
 		rc = interfaces_repair_route(&gateway->interfaces, policy, gateway->log, error, error_size);
+	/* What we did ourselves is no change to be noticed later. */
+	if (rc == 0)
+		rc = interfaces_scan(&gateway->interfaces, policy, gateway->log, error, error_size);
 	return rc;
+}
+
+static bool is_gateway(const struct policy *policy, const struct address *address)
+{
+	for (size_t i = 0; i < policy->network_count; i++) {
+		if (address_equal(&policy->networks[i].gateway4, address) || address_equal(&policy->networks[i].gateway6, address))
+			return true;
+	}
+	return false;
+}
+
+static void release_address(struct gateway *gateway, const struct policy *policy, const struct address *address)
+{
+	char text[ADDRESS_TEXT_MAX];
+	int rc;
+
+	if (address->family == 0 || is_gateway(policy, address))
+		return;
+	resolver_unlisten(gateway->resolver, address);
+	rc = interfaces_release(&gateway->interfaces, address);
+	if (rc != 0)
+		log_say(gateway->log, LOG_WARNING, "the address %s, which no network has any more, cannot be given back: %s",
+			address_format(address, text), strerror(-rc));
+}
+
+/* Gateway addresses of the old policy that the new one does not have. */
+static void release_addresses(struct gateway *gateway, const struct policy *old, const struct policy *policy)
+{
+	for (size_t i = 0; old != NULL && i < old->network_count; i++) {
+		release_address(gateway, policy, &old->networks[i].gateway4);
+		release_address(gateway, policy, &old->networks[i].gateway6);
+	}
+}
+
+/* For a worker that starts while the uplink is away, or after a reload has set another interface free. */
+static void remember_uplink(struct gateway *gateway)
+{
+	int rc = memory_put(gateway->start.memories[MEMORY_UPLINK], &gateway->interfaces.choice, sizeof(gateway->interfaces.choice));
+
+	if (rc != 0)
+		log_say(gateway->log, LOG_WARNING, "the choice of the uplink cannot be kept for a restart: %s", strerror(-rc));
 }
 
 /* Everything that can fail before the new policy is the running one. */
@@ -207,9 +260,14 @@ static int apply_policy(struct gateway *gateway, struct policy *policy, char *er
 		return rc;
 	}
 	gateway->policy = policy;
+	gateway->apply_due = false;
 	gateway->no_audited_flows = gateway->no_audited_flows && !any_is_auditing(policy, time(NULL));
-	if (policy != old)
+	if (policy != old) {
+		lease_each(gateway->leases, network_is_there, policy);
+		release_addresses(gateway, old, policy);
 		policy_free(old);
+	}
+	remember_uplink(gateway);
 	log_set_format(gateway->log, policy->log);
 	end_audited_flows(gateway, policy);
 	rc = apply_to_interfaces(gateway, policy, error, error_size);
@@ -249,7 +307,7 @@ int apply_text(struct gateway *gateway, struct config_messages *messages, char *
 	}
 	rc = apply_parsed(gateway, &text, messages, error, error_size);
 	if (rc == 0) {
-		rc = memory_store(gateway->start.memory, &text);
+		rc = memory_put_policy(gateway->start.memories[MEMORY_POLICY], &text);
 		if (rc != 0)
 			log_say(gateway->log, LOG_WARNING, "the policy cannot be kept for a restart: %s", strerror(-rc));
 		rc = 0;
@@ -262,7 +320,7 @@ int apply_last_good(struct gateway *gateway, char *error, size_t error_size)
 {
 	struct config_messages messages = {0};
 	struct config_text text = {0};
-	int rc = memory_load(gateway->start.memory, &text);
+	int rc = memory_get_policy(gateway->start.memories[MEMORY_POLICY], &text);
 
 	if (rc != 0) {
 		snprintf(error, error_size, "no earlier policy is kept: %s", strerror(-rc));
@@ -272,6 +330,45 @@ int apply_last_good(struct gateway *gateway, char *error, size_t error_size)
 	config_messages_free(&messages);
 	config_text_free(&text);
 	return rc;
+}
+
+/* What a scan found, to be compared with another one. */
+struct found {
+	struct interface *list; /* owned */
+	size_t count;
+	unsigned int uplink;
+	bool route4, route6;
+};
+
+static bool take_found(const struct interfaces *interfaces, struct found *out)
+{
+	*out = (struct found){
+		.count = interfaces->count, .uplink = interfaces->uplink, .route4 = interfaces->route4, .route6 = interfaces->route6};
+	out->list = calloc(interfaces->count + 1, sizeof(*out->list));
+	if (out->list != NULL)
+		memcpy(out->list, interfaces->list, interfaces->count * sizeof(*out->list));
+	return out->list != NULL;
+}
+
+static bool found_again(const struct found *found, const struct interfaces *interfaces)
+{
+	return found->count == interfaces->count && found->uplink == interfaces->uplink && found->route4 == interfaces->route4 &&
+	       found->route6 == interfaces->route6 && memcmp(found->list, interfaces->list, found->count * sizeof(*found->list)) == 0;
+}
+
+int apply_if_changed(struct gateway *gateway, char *error, size_t error_size)
+{
+	struct found before;
+	bool same = false;
+
+	/* Without memory to compare, applying is right as well. */
+	if (take_found(&gateway->interfaces, &before)) {
+		int rc = interfaces_scan(&gateway->interfaces, gateway->policy, gateway->log, error, error_size);
+
+		same = rc == 0 && found_again(&before, &gateway->interfaces);
+		free(before.list);
+	}
+	return same ? 0 : apply_again(gateway, error, error_size);
 }
 
 int apply_again(struct gateway *gateway, char *error, size_t error_size)

@@ -12,9 +12,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "gateway/form.h"
+#include "gateway/memory.h"
 
 uint64_t gateway_now(const struct gateway *gateway)
 {
@@ -41,8 +45,10 @@ static void remind_of_audit(struct gateway *gateway)
 /* Return: 0 or -errno; all that is to be said has been logged. */
 static int reload(struct gateway *gateway, struct config_messages *messages, char *error, size_t error_size)
 {
-	int rc = apply_text(gateway, messages, error, error_size);
+	int rc;
 
+	watch_seen(gateway->watch);
+	rc = apply_text(gateway, messages, error, error_size);
 	say_messages(gateway, messages);
 	if (rc != 0) {
 		log_say(gateway->log, LOG_ERROR, "reload refused: %s; the running policy stays", error);
@@ -80,11 +86,26 @@ static json_t *answer_reload(struct gateway *gateway)
 	return answer;
 }
 
+/* Why the gateway does not do its work, or NULL. */
+static const char *find_trouble(const struct gateway *gateway)
+{
+	if (gateway->apply_due)
+		return "the kernel does not have the rules of the running policy; the log says why";
+	if (gateway->interfaces.uplink == 0)
+		return "the uplink is away: nothing can leave";
+	return NULL;
+}
+
 static json_t *answer_health(const struct gateway *gateway)
 {
-	return json_pack("{s:b, s:s, s:I, s:I, s:I}", "ok", 1, "version", SLUICE_VERSION, "networks",
-			 (json_int_t)gateway->policy->network_count, "leases", (json_int_t)lease_table_count(gateway->leases), "restarts",
-			 (json_int_t)gateway->start.restarts);
+	const char *trouble = find_trouble(gateway);
+	json_t *answer = json_pack("{s:b, s:s, s:I, s:I, s:I}", "ok", trouble == NULL, "version", SLUICE_VERSION, "networks",
+				   (json_int_t)gateway->policy->network_count, "leases", (json_int_t)lease_table_count(gateway->leases),
+				   "restarts", (json_int_t)gateway->start.restarts);
+
+	if (trouble != NULL)
+		json_object_set_new(answer, "error", json_string(trouble));
+	return answer;
 }
 
 static json_t *answer_command(void *context, const char *command, const json_t *request)
@@ -97,12 +118,24 @@ static json_t *answer_command(void *context, const char *command, const json_t *
 	return NULL;
 }
 
+/* @due: it had failed before, and that was said. */
+static void say_applied(struct gateway *gateway, bool due, int rc, const char *error)
+{
+	if (rc != 0 && !due)
+		log_say(gateway->log, LOG_ERROR, "%s; the rules of before stay, and it is tried again every second", error);
+	if (rc == 0 && due)
+		log_say(gateway->log, LOG_INFO, "the kernel has the rules of the running policy again");
+	gateway->apply_due = rc != 0;
+	gateway->applied_at = gateway_now(gateway);
+}
+
 static void apply_again_or_say(struct gateway *gateway)
 {
+	bool due = gateway->apply_due;
 	char error[GATEWAY_ERROR_MAX];
+	int rc = apply_again(gateway, error, sizeof(error));
 
-	if (apply_again(gateway, error, sizeof(error)) != 0)
-		log_say(gateway->log, LOG_ERROR, "%s", error);
+	say_applied(gateway, due, rc, error);
 }
 
 /* audit_until has come: the rules are made for enforce from now on. */
@@ -126,6 +159,8 @@ static void on_tick(uv_timer_t *timer)
 	struct gateway *gateway = timer->data;
 
 	end_audit_in_time(gateway);
+	if (gateway->apply_due && gateway_now(gateway) - gateway->applied_at >= GATEWAY_RETRY_MS)
+		apply_again_or_say(gateway);
 	lease_sweep(gateway->leases, gateway_now(gateway));
 	traffic_compact(gateway);
 	log_flush(gateway->log);
@@ -143,15 +178,24 @@ static void on_audit_reminder(uv_timer_t *timer)
 
 static void on_rescan(uv_timer_t *timer)
 {
-	apply_again_or_say(timer->data);
+	struct gateway *gateway = timer->data;
+	bool due = gateway->apply_due;
+	char error[GATEWAY_ERROR_MAX];
+	int rc = apply_if_changed(gateway, error, sizeof(error));
+
+	say_applied(gateway, due, rc, error);
 }
 
 static void on_monitor(uv_poll_t *poll, int status, int events)
 {
 	struct gateway *gateway = poll->data;
+	bool changed = interfaces_changed(&gateway->interfaces);
 
 	(void)events;
-	if (status != 0 || interfaces_changed(&gateway->interfaces))
+	/* An overflow of the socket is an error to libuv, which then stops watching. */
+	if (status != 0)
+		uv_poll_start(poll, UV_READABLE, on_monitor);
+	if (status != 0 || changed)
 		uv_timer_start(&gateway->rescan, on_rescan, GATEWAY_RESCAN_MS, 0);
 }
 
@@ -173,6 +217,19 @@ static int fail(struct gateway *gateway, const char *what, int rc)
 	return rc;
 }
 
+/* The uplink that the worker before had. */
+static void recall_uplink(struct gateway *gateway)
+{
+	void *bytes;
+	size_t size;
+
+	if (memory_get(gateway->start.memories[MEMORY_UPLINK], &bytes, &size) != 0)
+		return;
+	if (size == sizeof(gateway->interfaces.choice))
+		memcpy(&gateway->interfaces.choice, bytes, size);
+	free(bytes);
+}
+
 /* Return: 0 or -errno, logged. */
 static int open_modules(struct gateway *gateway)
 {
@@ -183,6 +240,7 @@ static int open_modules(struct gateway *gateway)
 
 	if (rc != 0)
 		return fail(gateway, "rtnetlink cannot be opened", rc);
+	recall_uplink(gateway);
 	gateway->ruleset.uid = geteuid();
 	rc = ruleset_open(&gateway->ruleset, gateway->log, error, sizeof(error));
 	if (rc != 0) {
@@ -195,7 +253,11 @@ static int open_modules(struct gateway *gateway)
 	gateway->resolver = resolver_new(&gateway->loop, &nothing, &host);
 	if (gateway->leases == NULL || gateway->counters == NULL || gateway->denials == NULL || gateway->resolver == NULL)
 		return fail(gateway, "start", UV_ENOMEM);
-	rc = journal_open(&gateway->journal, gateway->start.leases);
+	rc = counters_restore(gateway->counters, gateway->start.memories[MEMORY_READINGS]);
+	if (rc != 0)
+		log_say(gateway->log, LOG_WARNING, "the last readings of the kernel's counters are lost: %s; what was refused is counted again",
+			strerror(-rc));
+	rc = journal_open(&gateway->journal, &gateway->start.memories[MEMORY_LEASES_0]);
 	if (rc != 0)
 		return fail(gateway, "the leases of the worker before cannot be read", rc);
 	gateway->grants = (struct grants){.ruleset = &gateway->ruleset, .leases = gateway->leases};
@@ -336,8 +398,20 @@ static void say_ready(struct gateway *gateway)
 			interface != NULL ? interface->name : "not there yet", network->rule_count,
 			policy_is_auditing(network, time(NULL)) ? "audit" : "enforce");
 	}
-	log_say(gateway->log, LOG_INFO, "ready: %zu networks, uplink %s", gateway->policy->network_count, gateway->interfaces.uplink_name);
+	form_log(&gateway->interfaces, gateway->policy, gateway->log);
+	log_say(gateway->log, LOG_INFO, "ready: %zu networks, uplink %s", gateway->policy->network_count, gateway->interfaces.choice.name);
 	remind_of_audit(gateway);
+}
+
+/* Hundreds of sockets for upstreams and, for each network, listeners and TCP connections. */
+static void raise_file_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+		limit.rlim_cur = limit.rlim_max;
+		(void)setrlimit(RLIMIT_NOFILE, &limit);
+	}
 }
 
 int gateway_run(const char *path, const struct supervisor_worker_start *start)
@@ -351,6 +425,7 @@ int gateway_run(const char *path, const struct supervisor_worker_start *start)
 		free(gateway);
 		return EXIT_FAILURE;
 	}
+	raise_file_limit();
 	gateway->path = path;
 	gateway->start = *start;
 	say_started(gateway);

@@ -31,7 +31,8 @@
 #define GATEWAY_COUNTERS_MS       5000    /* kernel counters are read */
 #define GATEWAY_RESCAN_MS         100     /* quiet time after an interface change */
 #define GATEWAY_AUDIT_REMINDER_MS 3600000 /* "DNS exfiltration is open" */
-#define GATEWAY_ERROR_MAX         512     /* bytes of an error line */
+#define GATEWAY_RETRY_MS          1000
+#define GATEWAY_ERROR_MAX         512 /* bytes of an error line */
 
 struct gateway {
 	const char *path; /* policy file or directory as given; NULL: SLUICE_CONFIG or the default */
@@ -56,6 +57,8 @@ struct gateway {
 	uv_signal_t on_terminate, on_interrupt, on_hangup;
 	uint64_t queue_dropped; /* packets, at the last reading */
 	bool no_audited_flows;  /* conntrack has no flow that audit mode let in, but for networks in audit mode */
+	bool apply_due;         /* the kernel could not be given the running policy: tried again every GATEWAY_RETRY_MS */
+	uint64_t applied_at;    /* ms: the last try */
 	bool running;           /* the handles above are open */
 	bool stopping;
 };
@@ -78,6 +81,9 @@ int apply_last_good(struct gateway *gateway, char *error, size_t error_size);
 
 /** apply_again() - Make the running policy fit the interfaces and the time of now. Return: 0 or -errno with @error. */
 int apply_again(struct gateway *gateway, char *error, size_t error_size);
+
+/** apply_if_changed() - The same, but only when interfaces or routes differ from what was applied last. */
+int apply_if_changed(struct gateway *gateway, char *error, size_t error_size);
 
 /** traffic_host() - What the resolver needs from us. */
 struct resolver_host traffic_host(struct gateway *gateway);

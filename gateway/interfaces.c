@@ -6,8 +6,8 @@
  *
  * A scan reads all links and addresses into a new list, matches every interface with the network in whose subnet it has an address, and
  * finds the uplink. Only when all of that is sound does the new list take the place of the old one. Nothing is remembered between scans but
- * the uplink's name (a reload must not move the uplink: when a network is removed, its interface is closed, not taken for a way out) and
- * which networks were reported as missing.
+ * the choice of the uplink (a reload must not move the uplink: when a network is removed, its interface is closed, not taken for a way out)
+ * and which networks were reported as missing.
  *
  * What changes the kernel is in interfaces_claim.c and interfaces_route.c.
  */
@@ -15,7 +15,6 @@
 
 #include <errno.h>
 #include <linux/if_arp.h>
-#include <linux/neighbour.h>
 #include <linux/rtnetlink.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -273,38 +272,77 @@ static void say_no_uplink(const struct policy *policy, const struct scan *scan, 
 	snprintf(error, error_size, "uplink = %s: there is no such interface; interfaces that are in no network: %s", policy->uplink, list);
 }
 
+/* What `uplink = auto` means from now on. Every interface has a link-local address: it says nothing. */
+static void remember_choice(struct uplink_choice *choice, const struct interface *uplink)
+{
+	static const struct prefix link_local = {{.family = AF_INET6, .bytes = {0xfe, 0x80}}, 10};
+
+	for (size_t i = 0; i < uplink->address_count && choice->subnet[0] == '\0'; i++) {
+		struct prefix subnet = interfaces_subnet(&uplink->addresses[i]);
+
+		if (!prefix_contains(&link_local, &subnet.address))
+			prefix_format(&subnet, choice->subnet);
+	}
+}
+
+/* Return: the interface, or NULL; then @error says why, unless the one that was there before is merely away. */
+static const struct interface *look_for_uplink(const struct interfaces *interfaces, const struct policy *policy, const struct scan *scan,
+					       char *error, size_t error_size)
+{
+	bool automatic = strcmp(policy->uplink, "auto") == 0;
+	const struct interface *uplink;
+
+	if (automatic && interfaces->choice.subnet[0] == '\0')
+		return choose_uplink(scan, error, error_size);
+	uplink = named_uplink(scan, automatic ? interfaces->choice.subnet : policy->uplink);
+	if (!uplink)
+		say_no_uplink(policy, scan, error, error_size);
+	return uplink;
+}
+
+static int refuse_uplink(const struct interface *uplink, const struct policy *policy, char *error, size_t error_size)
+{
+	const struct network *network = policy_network(policy, uplink->network);
+
+	if (uplink->network == POLICY_NETWORK_NONE && !uplink->loopback)
+		return 0;
+	snprintf(error, error_size, "the uplink, interface %s, %s%s; the uplink must be in no network", uplink->name,
+		 network ? "is in the subnet of network " : "is the loopback interface", network ? network->name : "");
+	return -EINVAL;
+}
+
+/* It may come back, and until then nothing can leave. */
+static int uplink_is_away(struct interfaces *interfaces, struct log *log)
+{
+	if (!interfaces->uplink_away)
+		log_say(log, LOG_WARNING, "the uplink, interface %s, is gone: nothing can leave until it is back", interfaces->choice.name);
+	interfaces->uplink_away = true;
+	interfaces->uplink = 0;
+	return 0;
+}
+
 static int find_uplink(struct interfaces *interfaces, const struct policy *policy, const struct scan *scan, struct log *log, char *error,
 		       size_t error_size)
 {
-	bool automatic = strcmp(policy->uplink, "auto") == 0, decided = interfaces->uplink_name[0];
-	const struct interface *uplink;
-	if (automatic && !decided)
-		uplink = choose_uplink(scan, error, error_size);
-	else
-		uplink = named_uplink(scan, automatic ? interfaces->uplink_name : policy->uplink);
-	if (!uplink && decided && !named_uplink(scan, interfaces->uplink_name)) {
-		/* It may come back, and until then nothing can leave. */
-		if (interfaces->uplink)
-			log_say(log, LOG_WARNING, "the uplink, interface %s, is gone: nothing can leave until it is back",
-				interfaces->uplink_name);
-		interfaces->uplink = 0;
-		return 0;
-	}
-	if (!uplink) {
-		if (!automatic)
-			say_no_uplink(policy, scan, error, error_size);
+	struct uplink_choice *choice = &interfaces->choice;
+	bool decided = choice->name[0] != '\0';
+	const struct interface *uplink = look_for_uplink(interfaces, policy, scan, error, error_size);
+	int rc;
+
+	if (!uplink && decided && !named_uplink(scan, choice->subnet[0] ? choice->subnet : choice->name))
+		return uplink_is_away(interfaces, log);
+	if (!uplink)
 		return -ENODEV;
-	}
-	if (uplink->network != POLICY_NETWORK_NONE || uplink->loopback) {
-		const struct network *network = policy_network(policy, uplink->network);
-		snprintf(error, error_size, "the uplink, interface %s, %s%s; the uplink must be in no network", uplink->name,
-			 network ? "is in the subnet of network " : "is the loopback interface", network ? network->name : "");
-		return -EINVAL;
-	}
-	if (decided && !interfaces->uplink)
+	rc = refuse_uplink(uplink, policy, error, error_size);
+	if (rc != 0)
+		return rc;
+	if (interfaces->uplink_away)
 		log_say(log, LOG_INFO, "the uplink, interface %s, is back", uplink->name);
-	snprintf(interfaces->uplink_name, sizeof(interfaces->uplink_name), "%s", uplink->name);
+	if (strcmp(policy->uplink, "auto") == 0)
+		remember_choice(choice, uplink);
+	snprintf(choice->name, sizeof(choice->name), "%s", uplink->name);
 	interfaces->uplink = uplink->index;
+	interfaces->uplink_away = false;
 	return 0;
 }
 
@@ -429,67 +467,4 @@ bool interfaces_changed(struct interfaces *interfaces)
 	bool changed = false;
 	/* Messages were lost: something has changed. */
 	return netlink_monitor_read(&interfaces->monitor, on_change, &changed) != 0 || changed;
-}
-
-/* A search in the neighbour table: first the MAC of @wanted, then an IPv4 address with that MAC. */
-struct neighbour_search {
-	unsigned int index;
-	const struct address *wanted; /* NULL in the second step */
-	bool have_mac, found;
-	uint8_t mac[6];
-	struct address address4;
-};
-
-static int on_neighbour(const struct nlmsghdr *message, void *context)
-{
-	struct neighbour_search *search = context;
-	const struct ndmsg *fields = mnl_nlmsg_get_payload(message);
-	struct nlattr *attribute;
-	const struct nlattr *address = NULL, *mac = NULL;
-	if (message->nlmsg_type != RTM_NEWNEIGH || mnl_nlmsg_get_payload_len(message) < sizeof(*fields) ||
-	    (unsigned int)fields->ndm_ifindex != search->index || search->found)
-		return MNL_CB_OK;
-	mnl_attr_for_each(attribute, message, sizeof(*fields))
-	{
-		if (mnl_attr_get_type(attribute) == NDA_DST)
-			address = attribute;
-		else if (mnl_attr_get_type(attribute) == NDA_LLADDR && mnl_attr_get_payload_len(attribute) == sizeof(search->mac))
-			mac = attribute;
-	}
-	if (!address || !mac || mnl_attr_get_payload_len(address) != (fields->ndm_family == AF_INET ? 4 : 16))
-		return MNL_CB_OK;
-	struct address neighbour = address_from_bytes(fields->ndm_family, mnl_attr_get_payload(address));
-	if (search->wanted && address_equal(&neighbour, search->wanted)) {
-		memcpy(search->mac, mnl_attr_get_payload(mac), sizeof(search->mac));
-		search->have_mac = true;
-	} else if (!search->wanted && memcmp(search->mac, mnl_attr_get_payload(mac), sizeof(search->mac)) == 0) {
-		search->address4 = neighbour;
-		search->found = true;
-	}
-	return MNL_CB_OK;
-}
-
-static int dump_neighbours(struct interfaces *interfaces, uint8_t family, struct neighbour_search *search)
-{
-	char buffer[REQUEST_SIZE] __attribute__((aligned(8)));
-	struct nlmsghdr *message = mnl_nlmsg_put_header(buffer);
-	message->nlmsg_type = RTM_GETNEIGH;
-	message->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-	struct ndmsg *fields = mnl_nlmsg_put_extra_header(message, sizeof(*fields));
-	fields->ndm_family = family;
-	mnl_attr_put_u32(message, NDA_IFINDEX, search->index);
-	return netlink_request(&interfaces->requests, message, on_neighbour, search);
-}
-
-/* A dump that was disturbed costs a name in the log: it is not repeated. */
-bool interfaces_neighbour4(struct interfaces *interfaces, unsigned int index, const struct address *address6, struct address *out)
-{
-	struct neighbour_search search = {.index = index, .wanted = address6};
-	if (dump_neighbours(interfaces, AF_INET6, &search) != 0 || !search.have_mac)
-		return false;
-	search.wanted = NULL;
-	if (dump_neighbours(interfaces, AF_INET, &search) != 0 || !search.found)
-		return false;
-	*out = search.address4;
-	return true;
 }

@@ -30,13 +30,20 @@ struct interface {
 	size_t address_count;
 };
 
+/* Which interface is the uplink, so that it is still known when it is away, after a reload, and in the next worker. */
+struct uplink_choice {
+	char name[IFNAMSIZ];           /* the interface when it was last there; "" before the first scan */
+	char subnet[ADDRESS_TEXT_MAX]; /* what `uplink = auto` chose, once: a subnet, since Docker may name the interface anew; "" before */
+};
+
 struct interfaces {
 	struct netlink requests; /* NETLINK_ROUTE */
 	struct netlink monitor;  /* NETLINK_ROUTE with groups: link, addresses, routes */
 	struct interface *list;  /* owned */
 	size_t count;
-	char uplink_name[IFNAMSIZ];            /* decided once; "" before */
+	struct uplink_choice choice;
 	unsigned int uplink;                   /* ifindex, 0: not there now */
+	bool uplink_away;                      /* it is known and not there, and that was logged */
 	bool route4, route6;                   /* a default route leaves through the uplink */
 	uint16_t missing[POLICY_NETWORKS_MAX]; /* networks whose interface is not there, as it was logged */
 	size_t missing_count;
@@ -60,6 +67,9 @@ int interfaces_scan(struct interfaces *interfaces, const struct policy *policy, 
  */
 int interfaces_claim(struct interfaces *interfaces, const struct policy *policy, struct log *log, char *error, size_t error_size);
 
+/** interfaces_release() - Give back a gateway address that no network has any more; nothing happens when it is not there. 0 or -errno. */
+int interfaces_release(struct interfaces *interfaces, const struct address *gateway);
+
 /** interfaces_repair_route() - Make the default routes leave through the uplink (docker attaches them to any network). 0 or -errno. */
 int interfaces_repair_route(struct interfaces *interfaces, const struct policy *policy, struct log *log, char *error, size_t error_size);
 
@@ -77,8 +87,5 @@ const struct interface *interfaces_of_network(const struct interfaces *interface
 
 /** interfaces_changed() - Read the monitor. Return: true when something was said that calls for another scan. */
 bool interfaces_changed(struct interfaces *interfaces);
-
-/** interfaces_neighbour4() - The IPv4 address with the same MAC as an IPv6 neighbour on an interface. False when there is none. */
-bool interfaces_neighbour4(struct interfaces *interfaces, unsigned int index, const struct address *address6, struct address *out);
 
 #endif

@@ -15,7 +15,7 @@
 
 #define REQUEST_SIZE 256
 
-/* 02: locally administered, 53: ours, then the IPv4 gateway address, or four bytes that stand for the IPv6 one (FNV-1a). */
+/* 02: locally administered, 53: ours, then the IPv4 gateway address, or the four quarters of the IPv6 one folded into one. */
 static void gateway_mac(const struct network *network, uint8_t mac[static 6])
 {
 	mac[0] = 0x02;
@@ -24,11 +24,9 @@ static void gateway_mac(const struct network *network, uint8_t mac[static 6])
 		memcpy(mac + 2, network->gateway4.bytes, 4);
 		return;
 	}
-	uint32_t hash = 2166136261U;
+	memset(mac + 2, 0, 4);
 	for (size_t i = 0; i < sizeof(network->gateway6.bytes); i++)
-		hash = (hash ^ network->gateway6.bytes[i]) * 16777619U;
-	for (size_t i = 0; i < 4; i++)
-		mac[2 + i] = (uint8_t)(hash >> (8 * i));
+		mac[2 + i % 4] ^= network->gateway6.bytes[i];
 }
 
 static int set_mac(struct interfaces *interfaces, const struct interface *interface, const uint8_t mac[static 6])
@@ -67,12 +65,14 @@ static bool has_address(const struct interface *interface, const struct address 
 	return false;
 }
 
-static int add_address(struct interfaces *interfaces, const struct interface *interface, const struct prefix *address)
+/* @type: RTM_NEWADDR or RTM_DELADDR. */
+static int change_address(struct interfaces *interfaces, uint16_t type, const struct interface *interface, const struct prefix *address)
 {
 	char buffer[REQUEST_SIZE] __attribute__((aligned(8)));
 	struct nlmsghdr *message = mnl_nlmsg_put_header(buffer);
-	message->nlmsg_type = RTM_NEWADDR;
-	message->nlmsg_flags = NLM_F_CREATE | NLM_F_REPLACE;
+	message->nlmsg_type = type;
+	if (type == RTM_NEWADDR)
+		message->nlmsg_flags = NLM_F_CREATE | NLM_F_REPLACE;
 	struct ifaddrmsg *fields = mnl_nlmsg_put_extra_header(message, sizeof(*fields));
 	fields->ifa_family = address->address.family;
 	fields->ifa_prefixlen = address->length;
@@ -92,7 +92,7 @@ static int claim_address(struct interfaces *interfaces, struct interface *interf
 	struct prefix address = {.address = *gateway, .length = subnet->length};
 	if (!gateway->family || has_address(interface, gateway))
 		return 0;
-	int rc = add_address(interfaces, interface, &address);
+	int rc = change_address(interfaces, RTM_NEWADDR, interface, &address);
 	if (rc) {
 		snprintf(error, error_size, "network %s: the gateway address %s cannot be added to %s: %s%s", network->name,
 			 address_format(gateway, text), interface->name, strerror(-rc),
@@ -124,4 +124,17 @@ int interfaces_claim(struct interfaces *interfaces, const struct policy *policy,
 		}
 	}
 	return first;
+}
+
+int interfaces_release(struct interfaces *interfaces, const struct address *gateway)
+{
+	for (size_t i = 0; i < interfaces->count; i++) {
+		const struct interface *interface = &interfaces->list[i];
+
+		for (size_t j = 0; j < interface->address_count; j++) {
+			if (address_equal(&interface->addresses[j].address, gateway))
+				return change_address(interfaces, RTM_DELADDR, interface, &interface->addresses[j]);
+		}
+	}
+	return 0;
 }

@@ -22,7 +22,7 @@ struct head {
 	uint8_t domain_length;
 	uint8_t audited;
 	struct address address;
-	uint64_t until; /* ms since the epoch */
+	uint64_t until; /* ms, CLOCK_BOOTTIME */
 };
 
 #define RECORD_MAX (sizeof(struct head) + POLICY_NAME_MAX + DOMAIN_WIRE_MAX + sizeof(uint16_t))
@@ -36,11 +36,12 @@ struct output {
 	uint8_t bytes[64 * 1024];
 };
 
-static uint64_t wall_ms(void)
+/* Runs while nobody does, and no one sets it. The files do not outlive the boot. */
+static uint64_t boot_ms(void)
 {
 	struct timespec now;
 
-	clock_gettime(CLOCK_REALTIME, &now);
+	clock_gettime(CLOCK_BOOTTIME, &now);
 	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
@@ -159,7 +160,7 @@ static size_t parse_record(const uint8_t *bytes, size_t available, struct head *
 struct restoring {
 	const struct policy *policy;
 	struct lease_table *leases;
-	uint64_t wall, now;
+	uint64_t boot, now;
 	ssize_t count;
 };
 
@@ -168,10 +169,10 @@ static void restore_one(struct restoring *restoring, const struct head *head, co
 	const struct network *network = policy_network_by_name(restoring->policy, network_name);
 	struct lease lease = {.address = head->address, .name = *name, .audited = head->audited != 0};
 
-	if (network == NULL || head->until <= restoring->wall)
+	if (network == NULL || head->until <= restoring->boot)
 		return;
 	lease.network = network->id;
-	lease.until = restoring->now + (head->until - restoring->wall);
+	lease.until = restoring->now + (head->until - restoring->boot);
 	if (lease_put(restoring->leases, &lease) == 0)
 		restoring->count++;
 }
@@ -193,7 +194,7 @@ static size_t restore_all(struct restoring *restoring, const uint8_t *bytes, siz
 
 ssize_t journal_restore(struct journal *journal, const struct policy *policy, struct lease_table *leases, uint64_t now)
 {
-	struct restoring restoring = {.policy = policy, .leases = leases, .wall = wall_ms(), .now = now};
+	struct restoring restoring = {.policy = policy, .leases = leases, .boot = boot_ms(), .now = now};
 	size_t size = (size_t)journal->size - sizeof(struct header);
 	uint8_t *bytes;
 
@@ -228,7 +229,7 @@ static struct output *output_new(int file, off_t offset)
 int journal_append(struct journal *journal, const struct policy *policy, const struct grant *grants, size_t count)
 {
 	struct output *output = output_new(journal->files[journal->current], journal->size);
-	uint64_t wall = wall_ms();
+	uint64_t boot = boot_ms();
 	int rc;
 
 	if (output == NULL)
@@ -238,7 +239,7 @@ int journal_append(struct journal *journal, const struct policy *policy, const s
 		struct lease lease = {.address = grants[i].address, .name = *grants[i].name, .audited = grants[i].audited};
 
 		if (network != NULL)
-			output_record(output, network, &lease, wall + grants[i].seconds * UINT64_C(1000));
+			output_record(output, network, &lease, boot + grants[i].seconds * UINT64_C(1000));
 	}
 	output_flush(output);
 	rc = output->rc;
@@ -252,7 +253,7 @@ int journal_append(struct journal *journal, const struct policy *policy, const s
 struct compacting {
 	const struct policy *policy;
 	struct output *output;
-	uint64_t wall, now;
+	uint64_t boot, now;
 };
 
 static bool compact_one(void *context, struct lease *lease)
@@ -261,14 +262,14 @@ static bool compact_one(void *context, struct lease *lease)
 	const struct network *network = policy_network(compacting->policy, lease->network);
 
 	if (network != NULL && lease->until > compacting->now)
-		output_record(compacting->output, network, lease, compacting->wall + (lease->until - compacting->now));
+		output_record(compacting->output, network, lease, compacting->boot + (lease->until - compacting->now));
 	return true;
 }
 
 int journal_compact(struct journal *journal, const struct policy *policy, struct lease_table *leases, uint64_t now)
 {
 	unsigned int other = (journal->current + 1) % JOURNAL_FILES;
-	struct compacting compacting = {.policy = policy, .wall = wall_ms(), .now = now};
+	struct compacting compacting = {.policy = policy, .boot = boot_ms(), .now = now};
 	int rc;
 
 	if (journal->size < 2 * journal->live_size + JOURNAL_SLACK)

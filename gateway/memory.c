@@ -8,6 +8,7 @@
 
 /* The descriptor holds a uint64_t with the size, then that many bytes; the size is written last. */
 #define CONTENT_OFFSET ((off_t)sizeof(uint64_t))
+#define SIZE_LIMIT     (2 * CONFIG_TEXT_MAX)
 
 static int write_all(int fd, const char *bytes, size_t size, off_t offset)
 {
@@ -41,41 +42,57 @@ static int read_all(int fd, char *bytes, size_t size, off_t offset)
 	return 0;
 }
 
-int memory_store(int memory, const struct config_text *text)
+int memory_put(int memory, const void *bytes, size_t size)
 {
-	char *bytes;
-	size_t size;
-	uint64_t stored;
-	int rc = config_serialise(text, &bytes, &size);
+	uint64_t stored = size;
+	int rc = ftruncate(memory, 0) == 0 ? write_all(memory, bytes, size, CONTENT_OFFSET) : -errno;
 
-	if (rc != 0)
-		return rc;
-	stored = size;
-	rc = ftruncate(memory, 0) == 0 ? write_all(memory, bytes, size, CONTENT_OFFSET) : -errno;
-	if (rc == 0)
-		rc = write_all(memory, (const char *)&stored, sizeof(stored), 0);
-	free(bytes);
-	return rc;
+	return rc == 0 ? write_all(memory, (const char *)&stored, sizeof(stored), 0) : rc;
 }
 
-int memory_load(int memory, struct config_text *out)
+int memory_get(int memory, void **bytes, size_t *size)
 {
 	uint64_t stored = 0;
-	char *bytes;
 	int rc = read_all(memory, (char *)&stored, sizeof(stored), 0);
 
 	if (rc == -ENODATA || (rc == 0 && stored == 0))
 		return -ENOENT;
 	if (rc != 0)
 		return rc;
-	if (stored > 2 * CONFIG_TEXT_MAX)
+	if (stored > SIZE_LIMIT)
 		return -EFBIG;
-	bytes = malloc(stored);
-	if (bytes == NULL)
+	*size = stored;
+	*bytes = malloc(stored);
+	if (*bytes == NULL)
 		return -ENOMEM;
-	rc = read_all(memory, bytes, stored, CONTENT_OFFSET);
-	if (rc == 0)
-		rc = config_deserialise(bytes, stored, out);
+	rc = read_all(memory, *bytes, stored, CONTENT_OFFSET);
+	if (rc != 0)
+		free(*bytes);
+	return rc;
+}
+
+int memory_put_policy(int memory, const struct config_text *text)
+{
+	char *bytes;
+	size_t size;
+	int rc = config_serialise(text, &bytes, &size);
+
+	if (rc != 0)
+		return rc;
+	rc = memory_put(memory, bytes, size);
+	free(bytes);
+	return rc;
+}
+
+int memory_get_policy(int memory, struct config_text *out)
+{
+	void *bytes;
+	size_t size;
+	int rc = memory_get(memory, &bytes, &size);
+
+	if (rc != 0)
+		return rc;
+	rc = config_deserialise(bytes, size, out);
 	free(bytes);
 	return rc;
 }

@@ -2,17 +2,26 @@
 #ifndef SLUICE_GATEWAY_MEMORY_H
 #define SLUICE_GATEWAY_MEMORY_H
 
+#include <stddef.h>
+
 #include "gateway/config.h"
 
 /*
- * The last good policy, kept as text in the supervisor's memfd: a worker that is started again while the files on
- * disk are bad goes on with what was running.
+ * What outlives a worker: blocks of bytes in memfds that the supervisor holds. The last good policy, as text: a worker that is started
+ * again while the files on disk are bad goes on with what was running. And the last readings of the kernel's counters.
  */
 
-/** memory_store() - Replace what is kept. A crash in the middle leaves nothing kept, never half of it. Return: 0 or -errno. */
-int memory_store(int memory, const struct config_text *text);
+/**
+ * memory_put() - Replace what is kept; a crash in the middle leaves nothing kept, never half of it
+ * Return: 0 or -errno.
+ */
+int memory_put(int memory, const void *bytes, size_t size);
 
-/** memory_load() - Return: 0, -ENOENT when nothing is kept, or another -errno. */
-int memory_load(int memory, struct config_text *out);
+/** memory_get() - @bytes: malloc()ed for the caller. Return: 0, -ENOENT when nothing is kept, or another -errno. */
+int memory_get(int memory, void **bytes, size_t *size);
+
+/** memory_put_policy() / memory_get_policy() - The same for the text of a policy. */
+int memory_put_policy(int memory, const struct config_text *text);
+int memory_get_policy(int memory, struct config_text *out);
 
 #endif

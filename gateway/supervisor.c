@@ -6,6 +6,7 @@
  */
 #include "gateway/supervisor.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -164,12 +165,17 @@ static void supervise(struct supervisor *supervisor)
 }
 
 /* The descriptors are closed by the end of the process. */
-static int open_memory(struct supervisor_worker_start *start)
+static int open_memories(struct supervisor_worker_start *start)
 {
-	start->memory = memfd_create("sluice-policy", MFD_CLOEXEC);
-	start->leases[0] = memfd_create("sluice-leases-0", MFD_CLOEXEC);
-	start->leases[1] = memfd_create("sluice-leases-1", MFD_CLOEXEC);
-	return start->memory < 0 || start->leases[0] < 0 || start->leases[1] < 0 ? -1 : 0;
+	static const char *const names[] = {"sluice-policy", "sluice-uplink", "sluice-readings", "sluice-leases-0", "sluice-leases-1"};
+
+	static_assert(sizeof(names) / sizeof(names[0]) == MEMORY_COUNT, "every memory has a name");
+	for (unsigned int i = 0; i < MEMORY_COUNT; i++) {
+		start->memories[i] = memfd_create(names[i], MFD_CLOEXEC);
+		if (start->memories[i] < 0)
+			return -1;
+	}
+	return 0;
 }
 
 int supervisor_run(supervisor_worker worker, void *context)
@@ -182,7 +188,7 @@ int supervisor_run(supervisor_worker worker, void *context)
 	sigaddset(&supervisor.signals, SIGTERM);
 	sigaddset(&supervisor.signals, SIGINT);
 	sigprocmask(SIG_BLOCK, &supervisor.signals, &supervisor.original);
-	if (open_memory(&supervisor.start) != 0) {
+	if (open_memories(&supervisor.start) != 0) {
 		fprintf(stderr, "sluice: memory that outlives a worker cannot be had: %s\n", strerror(errno));
 		return 1;
 	}

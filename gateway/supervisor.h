@@ -15,10 +15,19 @@
 /* Exit status by which the first worker says that starting again cannot help before something is changed by hand. */
 #define SUPERVISOR_EXIT_GIVE_UP 78 /* EX_CONFIG */
 
+/* Memory that outlives workers: one memfd each, empty at first. */
+enum supervisor_memory {
+	MEMORY_POLICY,   /* the last good policy, as text (memory.h) */
+	MEMORY_UPLINK,   /* struct uplink_choice (memory.h) */
+	MEMORY_READINGS, /* the last readings of the kernel's counters (memory.h) */
+	MEMORY_LEASES_0, /* the journal's two files (journal.h) */
+	MEMORY_LEASES_1,
+	MEMORY_COUNT,
+};
+
 /* What a worker is told. */
 struct supervisor_worker_start {
-	int memory;            /* a memfd that outlives workers: the last good policy (memory.h), empty at first */
-	int leases[2];         /* two more: the leases (journal.h) */
+	int memories[MEMORY_COUNT];
 	unsigned int restarts; /* how often a worker was started before */
 	int status;            /* wait(2) status of the one before, when restarts > 0 */
 };

@@ -67,6 +67,7 @@ struct resolver_host traffic_host(struct gateway *gateway)
 		.families = usable_families,
 		.names = names_of,
 		.port = 53,
+		.redirect_port = RULESET_REDIRECT_PORT,
 	};
 }
 
@@ -88,8 +89,11 @@ uint32_t traffic_decide(void *context, const struct queued_packet *packet)
 	struct denial denial;
 	bool parsed;
 
-	if (network == NULL)
+	/* Its interface or network has just gone. */
+	if (network == NULL) {
+		denials_counted(gateway->denials, NULL, NULL, REASON_ISOLATED, 1);
 		return 0;
+	}
 	parsed = classify_packet(packet->payload, packet->size, &flow);
 	denial = classify_judge(gateway->policy, network, gateway->leases, &flow, parsed, local, gateway_now(gateway), time(NULL));
 	if (denial.reason == REASON_NONE && packet->out_interface == gateway->interfaces.uplink)
@@ -117,6 +121,9 @@ void traffic_count(struct gateway *gateway)
 
 	if (rc != 0)
 		log_say(gateway->log, LOG_WARNING, "the kernel's counters cannot be read: %s", strerror(-rc));
+	rc = counters_save(gateway->counters, gateway->start.memories[MEMORY_READINGS]);
+	if (rc != 0)
+		log_say(gateway->log, LOG_WARNING, "the kernel's counters cannot be kept for a restart: %s", strerror(-rc));
 	if (gateway->queue == NULL || nfqueue_dropped(gateway->queue, &dropped) != 0)
 		return;
 	if (dropped > gateway->queue_dropped)

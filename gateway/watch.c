@@ -148,6 +148,14 @@ int watch_new(uv_loop_t *loop, const char *path, void (*changed)(void *context),
 	return 0;
 }
 
+void watch_seen(struct watch *watch)
+{
+	if (watch == NULL || watch->closing)
+		return;
+	watch->last = take_fingerprint(watch->path);
+	uv_timer_stop(&watch->settle);
+}
+
 void watch_close(struct watch *watch)
 {
 	if (watch == NULL || watch->closing)

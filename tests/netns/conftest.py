@@ -46,7 +46,7 @@ def pytest_runtest_makereport(item):
             report.sections.append(("gateway log", lab.gateway.log.tail(60)))
             report.sections.append(("servers log", lab.servers_log()[-2000:]))
             if os.environ.get("SLUICE_LOGS"):
-                shutil.copy(lab.gateway.log_path, os.path.join(os.environ["SLUICE_LOGS"], item.name.replace("/", "_") + ".log"))
+                shutil.copy(lab.gateway.log_path, os.path.join(os.environ["SLUICE_LOGS"], item.name.replace("/", "_")[:120] + ".log"))
 
 
 @pytest.fixture(scope="session")

@@ -158,7 +158,7 @@ def test_special_purpose_space_is_denied(web1, log, address):
 
 
 def test_a_rule_for_everything_does_not_cover_special_purpose_space_or_the_uplink(web1, policy):
-    policy(f"""[upstream]
+    policy("""[upstream]
 server = 45.9.0.53
 [network web]
 subnet = 10.201.1.0/24

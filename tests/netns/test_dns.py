@@ -105,9 +105,16 @@ def test_any_is_answered_small_and_never_forwarded(names, web1):
     assert names.count() == before
 
 
-@pytest.mark.parametrize("wire", [b"", b"\0", b"\0\1\1\0\0\1\0\0\0\0\0", b"\0\1\1\0\0\1\0\0\0\0\0\0", b"\0\1\1\0\0\1\0\0\0\0\0\0\x3fshort",
-                                  b"\0\1\1\0\0\1\0\0\0\0\0\0\xc0\x0c\0\1\0\1", b"\0\1\1\0\0\1\0\0\0\0\0\0" + b"\x40" + b"a" * 64 + b"\0\0\1\0\1",
-                                  b"\0\1\1\0\0\1\xff\xff\xff\xff\xff\xff\6shared\7example\0\0\1\0\1", b"\xff" * 12, b"\xff" * 600])
+BROKEN = {
+    "empty": b"", "one octet": b"\0", "short header": b"\0\1\1\0\0\1\0\0\0\0\0", "no question": b"\0\1\1\0\0\1\0\0\0\0\0\0",
+    "label cut short": b"\0\1\1\0\0\1\0\0\0\0\0\0\x3fshort", "pointer to itself": b"\0\1\1\0\0\1\0\0\0\0\0\0\xc0\x0c\0\1\0\1",
+    "label of 64": b"\0\1\1\0\0\1\0\0\0\0\0\0" + b"\x40" + b"a" * 64 + b"\0\0\1\0\1",
+    "too many records": b"\0\1\1\0\0\1\xff\xff\xff\xff\xff\xff\6shared\7example\0\0\1\0\1", "all ones": b"\xff" * 12,
+    "more ones": b"\xff" * 600,
+}
+
+
+@pytest.mark.parametrize("wire", BROKEN.values(), ids=BROKEN)
 def test_broken_questions_do_no_harm(lab, names, web1, wire):
     before = names.count()
     try:

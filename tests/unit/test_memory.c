@@ -35,7 +35,7 @@ static void store(const char *file, const char *text)
 
 	strcpy(name, file);
 	strcpy(body, text);
-	assert_int_equal(memory_store(memory, &all), 0);
+	assert_int_equal(memory_put_policy(memory, &all), 0);
 }
 
 static void nothing_is_kept_at_first(void **state)
@@ -43,7 +43,7 @@ static void nothing_is_kept_at_first(void **state)
 	struct config_text text = {0};
 
 	(void)state;
-	assert_int_equal(memory_load(memory, &text), -ENOENT);
+	assert_int_equal(memory_get_policy(memory, &text), -ENOENT);
 }
 
 static void what_was_stored_last_comes_back(void **state)
@@ -53,7 +53,7 @@ static void what_was_stored_last_comes_back(void **state)
 	(void)state;
 	store("long.conf", "[gateway]\nlog = text\n# a longer text than the next one\n");
 	store("b.conf", "[gateway]\n");
-	assert_int_equal(memory_load(memory, &text), 0);
+	assert_int_equal(memory_get_policy(memory, &text), 0);
 	assert_int_equal(text.count, 1);
 	assert_string_equal(text.parts[0].file, "b.conf");
 	assert_string_equal(text.parts[0].text, "[gateway]\n");
@@ -67,7 +67,7 @@ static void half_a_text_is_nothing(void **state)
 	(void)state;
 	store("a.conf", "[gateway]\nlog = text\n");
 	assert_int_equal(ftruncate(memory, 20), 0);
-	assert_true(memory_load(memory, &text) < 0);
+	assert_true(memory_get_policy(memory, &text) < 0);
 	assert_int_equal(text.count, 0);
 }
 
@@ -79,7 +79,7 @@ static void a_crash_before_the_size_is_written_keeps_nothing(void **state)
 	(void)state;
 	store("a.conf", "[gateway]\n");
 	assert_int_equal(pwrite(memory, &zero, sizeof(zero), 0), sizeof(zero));
-	assert_int_equal(memory_load(memory, &text), -ENOENT);
+	assert_int_equal(memory_get_policy(memory, &text), -ENOENT);
 }
 
 int main(void)

@@ -165,6 +165,19 @@ static void reading_is_not_a_change(void **state)
 	assert_int_equal(watch_while(fixture, fixture->directory, only_read, 600), 0);
 }
 
+static void write_and_read(struct fixture *fixture)
+{
+	write_in_place(fixture);
+	watch_seen(fixture->watch);
+}
+
+static void what_was_read_in_the_meantime_is_not_reported(void **state)
+{
+	struct fixture *fixture = *state;
+
+	assert_int_equal(watch_while(fixture, fixture->directory, write_and_read, 2500), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -173,6 +186,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_single_file_that_is_replaced_is_reported, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_file_that_is_added_is_reported, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(reading_is_not_a_change, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(what_was_read_in_the_meantime_is_not_reported, set_up, tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
