@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# The image of Sluice: one program, the libraries it is linked with, and the certificates of public authorities. No shell.
+# The image of Sluice: one program, the libraries it is linked with and their licences, and the certificates of public authorities. No shell.
 #
 #   docker build -t sluice .
 #
@@ -24,7 +24,7 @@ RUN set -e; \
     rm -rf /var/lib/apt/lists/*
 
 WORKDIR /src
-COPY meson.build meson.options ./
+COPY LICENSE meson.build meson.options ./
 COPY common common
 COPY resolver resolver
 COPY gateway gateway
@@ -38,7 +38,12 @@ RUN set -e; \
     ninja -C /build; \
     if [ "$CHECK" = 1 ]; then meson test -C /build --suite unit --print-errorlogs; fi
 
-# What the image holds. The capability is permitted, not effective: the program raises it where it needs it, and commands that do not
+# What the image holds. The packages that the libraries come from are noted where scanners of vulnerabilities and makers of SBOMs look for
+# them, with their licences.
+#
+# Old engines give a tmpfs the mode of the directory below it, whatever its options say, and root's ownership: hence mode 1777 for /run/sluice.
+#
+# The capability is permitted, not effective: the program raises it where it needs it, and commands that do not
 # (`sluice check`, `sluice idle`) also start in containers that were given no capability at all.
 RUN set -e; umask 022; \
     install -D -s /build/gateway/sluice /image/usr/bin/sluice; \
@@ -47,7 +52,16 @@ RUN set -e; umask 022; \
     printf 'root:x:0:0:root:/:/sbin/nologin\nsluice:x:65532:65532:Sluice:/:/sbin/nologin\n' >/image/etc/passwd; \
     printf 'root:x:0:\nsluice:x:65532:\n' >/image/etc/group; \
     install -d /image/etc/sluice; \
-    install -d -o 65532 -g 65532 -m 755 /image/run/sluice; \
+    for file in $(ldd /build/gateway/sluice | grep -o '/[^ ]*') /usr/sbin/update-ca-certificates; do \
+        dpkg-query --search "$(realpath "$file")" | cut -d: -f1; \
+    done | sort -u >/packages; \
+    install -d /image/var/lib/dpkg/status.d; \
+    while read -r package; do \
+        dpkg-query --status "$package" >"/image/var/lib/dpkg/status.d/$package"; \
+        install -D -m 644 "/usr/share/doc/$package/copyright" "/image/usr/share/doc/$package/copyright"; \
+    done </packages; \
+    install -D -m 644 LICENSE /image/usr/share/doc/sluice/copyright; \
+    install -d -o 65532 -g 65532 -m 1777 /image/run/sluice; \
     setcap cap_net_admin=p /image/usr/bin/sluice; \
     getcap /image/usr/bin/sluice | grep -q cap_net_admin=p
 

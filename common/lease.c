@@ -4,15 +4,18 @@
  *
  * Theory of operation
  *
- * Two hash tables: address -> place, and name -> one shared copy of the name. A place holds the leases of its address in one array,
- * ordered by network, then by end, latest first. So "which name was this" and "until when" look at the first fitting entry of a
- * network, and the same array answers for other networks. Names are stored once and counted: with the array it keeps a lease of an
- * address and a name of its own under 300 bytes, others at about 40.
+ * Each network has two hash tables of its own: address -> place, and (place, name) -> entry; an entry is a lease. Apps choose names and
+ * addresses, also a hundred thousand names for one address, so nothing that a question or a packet leads to may walk through the leases of
+ * a place. What is asked there is "which ends last": therefore the entries of a place are kept in groups with the same port specifications,
+ * each group in a heap with the latest end on top. How many groups there can be is the policy's choice, not the apps'.
  *
- * The callers see struct lease, built in `scratch`.
+ * lease_sweep() goes through one network after the other, a bounded number of entries per call, from where it stopped before.
+ *
+ * A lease of an address and a name of its own takes less than 300 bytes. The callers see struct lease, built in `scratch`.
  */
 #include "common/lease.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,39 +23,58 @@
 #include "common/hash.h"
 
 #define LEASE_SWEEP_ENTRIES 4096 /* leases looked at per lease_sweep() */
-#define LEASE_ROOM_ENTRIES  2048 /* leases looked at to make room in a full table ... */
+#define LEASE_ROOM_ENTRIES  2048 /* leases looked at to make room for a network that has too many ... */
 #define LEASE_ROOM_FREED    64   /* ... until so many are gone */
+#define HEAP_FIRST          4    /* entries, of the first heap that needs an array */
 
-/* A name, shared by all leases of it. */
-struct shared_name {
+struct group;
+
+/* One lease. Its key in the hash table is `place` and `wire`, which follows it. */
+struct entry {
 	UT_hash_handle hh;
-	uint32_t users;
-	uint8_t length;
+	uint64_t until;
+	struct group *group;
+	uint32_t position; /* in the group's heap */
+	uint8_t length;    /* of the name, octets */
+	struct place *place;
 	uint8_t wire[];
 };
+static_assert(offsetof(struct entry, wire) == offsetof(struct entry, place) + sizeof(struct place *), "place and wire are one key");
 
-struct entry {
-	struct shared_name *name;
+/* Leases of one place that open the same. */
+struct group {
+	struct group *next; /* of the place */
 	uint64_t specs;
-	uint64_t until;
-	uint16_t network;
+	union {
+		struct entry *only;  /* capacity 0 */
+		struct entry **many; /* owned */
+	} heap;                      /* latest end first */
+	uint32_t count, capacity;
 	bool audited;
 };
 
-/* All leases of one address. */
+/* All leases of one address on one network. */
 struct place {
 	UT_hash_handle hh;
-	struct entry *entries; /* owned */
-	uint32_t count, capacity;
+	struct group first; /* those behind it are owned; any of them may be empty */
 	struct address address;
+	uint16_t network;
+};
+
+/* All leases of one network. */
+struct holding {
+	UT_hash_handle hh;
+	uint16_t network;
+	struct place *places;  /* owned, hash */
+	struct entry *entries; /* owned, hash */
+	struct entry *cursor;  /* where the next sweep goes on; NULL: at the beginning */
 };
 
 struct lease_table {
-	struct place *places;      /* owned, hash */
-	struct shared_name *names; /* owned, hash */
-	struct place *cursor;      /* where the next sweep goes on; NULL: at the beginning */
-	struct lease *scratch;     /* owned: what lease_find() returns */
-	uint64_t now;              /* latest time heard of, to tell ended leases when the table is full */
+	struct holding *holdings; /* owned, hash; none is empty between calls */
+	struct holding *cursor;   /* the one that the next sweep begins with; NULL: the first */
+	struct lease *scratch;    /* owned: what lease_find() returns */
+	uint64_t now;             /* latest time heard of, to tell ended leases when there is no room */
 	size_t count;
 };
 
@@ -69,67 +91,135 @@ struct lease_table *lease_table_new(void)
 	return table;
 }
 
-static struct shared_name *name_find(const struct lease_table *table, const struct domain *name)
+size_t lease_table_count(const struct lease_table *table)
 {
-	struct shared_name *found;
-	HASH_FIND(hh, table->names, name->wire, name->length, found);
-	return found;
+	return table->count;
 }
 
-/* One more user of the shared copy. NULL: out of memory. */
-static struct shared_name *name_take(struct lease_table *table, const struct domain *name)
+/* --- heaps --- */
+
+static struct entry **heap_of(struct group *group)
 {
-	struct shared_name *shared = name_find(table, name);
-	if (!shared) {
-		shared = calloc(1, sizeof(*shared) + name->length);
-		if (!shared)
-			return NULL;
-		shared->length = name->length;
-		memcpy(shared->wire, name->wire, name->length);
-		HASH_ADD_KEYPTR(hh, table->names, shared->wire, shared->length, shared);
-		if (!shared->hh.tbl) {
-			free(shared);
-			return NULL;
-		}
+	return group->capacity ? group->heap.many : &group->heap.only;
+}
+
+static struct entry *heap_top(const struct group *group)
+{
+	if (!group->count)
+		return NULL;
+	return group->capacity ? group->heap.many[0] : group->heap.only;
+}
+
+static void heap_set(struct group *group, uint32_t position, struct entry *entry)
+{
+	heap_of(group)[position] = entry;
+	entry->position = position;
+}
+
+static void heap_up(struct entry *entry)
+{
+	struct group *group = entry->group;
+	struct entry **heap = heap_of(group);
+	uint32_t position = entry->position;
+
+	while (position > 0 && heap[(position - 1) / 2]->until < entry->until) {
+		heap_set(group, position, heap[(position - 1) / 2]);
+		position = (position - 1) / 2;
 	}
-	shared->users++;
-	return shared;
+	heap_set(group, position, entry);
 }
 
-static void name_release(struct lease_table *table, struct shared_name *shared)
+static void heap_down(struct entry *entry)
 {
-	if (--shared->users > 0)
-		return;
-	HASH_DEL(table->names, shared);
-	free(shared);
+	struct group *group = entry->group;
+	struct entry **heap = heap_of(group);
+	uint32_t position = entry->position, child;
+
+	while ((child = 2 * position + 1) < group->count) {
+		if (child + 1 < group->count && heap[child + 1]->until > heap[child]->until)
+			child++;
+		if (heap[child]->until <= entry->until)
+			break;
+		heap_set(group, position, heap[child]);
+		position = child;
+	}
+	heap_set(group, position, entry);
 }
 
-static struct place *place_find(const struct lease_table *table, const struct address *address)
+/* Make room for one more. Return: false when there is no memory. */
+static bool heap_reserve(struct group *group)
+{
+	uint32_t capacity = group->capacity ? 2 * group->capacity : HEAP_FIRST;
+	struct entry **grown;
+
+	if (group->count < (group->capacity ? group->capacity : 1))
+		return true;
+	grown = reallocarray(group->capacity ? group->heap.many : NULL, capacity, sizeof(*grown));
+	if (!grown)
+		return false;
+	if (!group->capacity)
+		grown[0] = group->heap.only;
+	group->heap.many = grown;
+	group->capacity = capacity;
+	return true;
+}
+
+/* The caller has made sure of room. */
+static void heap_add(struct group *group, struct entry *entry)
+{
+	entry->group = group;
+	heap_set(group, group->count++, entry);
+	heap_up(entry);
+}
+
+static void heap_shrink(struct group *group)
+{
+	struct entry **shrunk;
+
+	if (group->capacity <= HEAP_FIRST || group->count > group->capacity / 4)
+		return;
+	shrunk = reallocarray(group->heap.many, group->capacity / 2, sizeof(*shrunk));
+	if (!shrunk)
+		return;
+	group->heap.many = shrunk;
+	group->capacity /= 2;
+}
+
+static void heap_take_out(struct entry *entry)
+{
+	struct group *group = entry->group;
+	struct entry *last = heap_of(group)[--group->count];
+
+	if (last != entry) {
+		heap_set(group, entry->position, last);
+		heap_up(last);
+		heap_down(last);
+	}
+	heap_shrink(group);
+}
+
+/* --- places --- */
+
+static struct place *place_find(const struct holding *holding, const struct address *address)
 {
 	struct place *place;
-	HASH_FIND(hh, table->places, address, sizeof(*address), place);
+
+	HASH_FIND(hh, holding->places, address, sizeof(*address), place);
 	return place;
 }
 
-static void place_delete(struct lease_table *table, struct place *place)
+static struct place *place_get(struct holding *holding, const struct address *address)
 {
-	if (table->cursor == place)
-		table->cursor = place->hh.next;
-	HASH_DEL(table->places, place);
-	free(place->entries);
-	free(place);
-}
+	struct place *place = place_find(holding, address);
 
-static struct place *place_get(struct lease_table *table, const struct address *address)
-{
-	struct place *place = place_find(table, address);
 	if (place)
 		return place;
 	place = calloc(1, sizeof(*place));
 	if (!place)
 		return NULL;
 	place->address = *address;
-	HASH_ADD(hh, table->places, address, sizeof(place->address), place);
+	place->network = holding->network;
+	HASH_ADD(hh, holding->places, address, sizeof(place->address), place);
 	if (!place->hh.tbl) {
 		free(place);
 		return NULL;
@@ -137,283 +227,426 @@ static struct place *place_get(struct lease_table *table, const struct address *
 	return place;
 }
 
+/* Release the place when no lease of it is left. */
+static void place_settle(struct holding *holding, struct place *place)
+{
+	struct group *group, *next;
+
+	for (group = &place->first; group; group = group->next) {
+		if (group->count)
+			return;
+	}
+	HASH_DEL(holding->places, place);
+	for (group = &place->first; group; group = next) {
+		next = group->next;
+		if (group->capacity)
+			free(group->heap.many);
+		if (group != &place->first)
+			free(group);
+	}
+	free(place);
+}
+
+static struct group *group_find(struct place *place, uint64_t specs, bool audited)
+{
+	for (struct group *group = &place->first; group; group = group->next) {
+		if (group->count && group->specs == specs && group->audited == audited)
+			return group;
+	}
+	return NULL;
+}
+
+/* A group without leases. NULL: no memory. */
+static struct group *group_empty(struct place *place)
+{
+	struct group *group;
+
+	for (group = &place->first; group; group = group->next) {
+		if (!group->count)
+			return group;
+	}
+	group = calloc(1, sizeof(*group));
+	if (!group)
+		return NULL;
+	group->next = place->first.next;
+	place->first.next = group;
+	return group;
+}
+
+/* The place's group that opens this, with room for one more. NULL: no memory. */
+static struct group *group_get(struct place *place, uint64_t specs, bool audited)
+{
+	struct group *group = group_find(place, specs, audited);
+
+	if (group)
+		return heap_reserve(group) ? group : NULL;
+	group = group_empty(place);
+	if (!group)
+		return NULL;
+	group->specs = specs;
+	group->audited = audited;
+	return group;
+}
+
+/* --- holdings --- */
+
+static struct holding *holding_find(const struct lease_table *table, uint16_t network)
+{
+	struct holding *holding;
+
+	HASH_FIND(hh, table->holdings, &network, sizeof(network), holding);
+	return holding;
+}
+
+static struct holding *holding_get(struct lease_table *table, uint16_t network)
+{
+	struct holding *holding = holding_find(table, network);
+
+	if (holding)
+		return holding;
+	holding = calloc(1, sizeof(*holding));
+	if (!holding)
+		return NULL;
+	holding->network = network;
+	HASH_ADD(hh, table->holdings, network, sizeof(holding->network), holding);
+	if (!holding->hh.tbl) {
+		free(holding);
+		return NULL;
+	}
+	return holding;
+}
+
+/* Release the holding when it is empty. */
+static void holding_settle(struct lease_table *table, struct holding *holding)
+{
+	if (holding->entries)
+		return;
+	if (table->cursor == holding)
+		table->cursor = holding->hh.next;
+	HASH_DEL(table->holdings, holding);
+	free(holding);
+}
+
+/* --- entries --- */
+
+static struct entry *entry_find(const struct holding *holding, struct place *place, const struct domain *name)
+{
+	uint8_t key[sizeof(place) + DOMAIN_WIRE_MAX];
+	struct entry *entry;
+
+	memcpy(key, &place, sizeof(place));
+	memcpy(key + sizeof(place), name->wire, name->length);
+	HASH_FIND(hh, holding->entries, key, sizeof(place) + name->length, entry);
+	return entry;
+}
+
+/* The caller settles the holding. */
+static void entry_remove(struct lease_table *table, struct holding *holding, struct entry *entry)
+{
+	if (holding->cursor == entry)
+		holding->cursor = entry->hh.next;
+	HASH_DEL(holding->entries, entry);
+	heap_take_out(entry);
+	place_settle(holding, entry->place);
+	free(entry);
+	table->count--;
+}
+
+/* Put the entry into the group that opens this. Return: 0, or -ENOMEM: nothing has changed. */
+static int entry_regroup(struct entry *entry, uint64_t specs, bool audited)
+{
+	struct group *group = entry->group;
+
+	if (group->specs == specs && group->audited == audited)
+		return 0;
+	if (group->count == 1 && !group_find(entry->place, specs, audited)) {
+		group->specs = specs;
+		group->audited = audited;
+		return 0;
+	}
+	group = group_get(entry->place, specs, audited);
+	if (!group)
+		return -ENOMEM;
+	heap_take_out(entry);
+	heap_add(group, entry);
+	return 0;
+}
+
+/* Return: 0, or -ENOMEM: nothing has changed. */
+static int entry_change(struct entry *entry, uint64_t specs, bool audited, uint64_t until)
+{
+	int error = entry_regroup(entry, specs, audited);
+
+	if (error)
+		return error;
+	entry->until = until;
+	heap_up(entry);
+	heap_down(entry);
+	return 0;
+}
+
+static struct entry *entry_new(struct holding *holding, struct place *place, const struct lease *lease)
+{
+	struct group *group = group_get(place, lease->specs, lease->audited);
+	struct entry *entry = group ? calloc(1, sizeof(*entry) + lease->name.length) : NULL;
+
+	if (!entry)
+		return NULL;
+	entry->place = place;
+	entry->until = lease->until;
+	entry->length = lease->name.length;
+	memcpy(entry->wire, lease->name.wire, lease->name.length);
+	HASH_ADD_KEYPTR(hh, holding->entries, &entry->place, sizeof(entry->place) + entry->length, entry);
+	if (!entry->hh.tbl) {
+		free(entry);
+		return NULL;
+	}
+	heap_add(group, entry);
+	return entry;
+}
+
 void lease_table_free(struct lease_table *table)
 {
-	struct place *place, *next;
+	struct holding *holding, *next;
 
 	if (!table)
 		return;
-	HASH_ITER (hh, table->places, place, next) {
-		for (uint32_t i = 0; i < place->count; i++)
-			name_release(table, place->entries[i].name);
-		place_delete(table, place);
+	HASH_ITER (hh, table->holdings, holding, next) {
+		while (holding->entries)
+			entry_remove(table, holding, holding->entries);
+		holding_settle(table, holding);
 	}
 	free(table->scratch);
 	free(table);
 }
 
-size_t lease_table_count(const struct lease_table *table)
-{
-	return table->count;
-}
+/* --- room --- */
 
-/* Order of a place's entries: by network, then by end, latest first. */
-static int entry_compare(const void *a, const void *b)
+/* Walk on from the cursor: @entries leases at most, once round at most, until @enough that ended before @limit are forgotten. */
+static void holding_forget(struct lease_table *table, struct holding *holding, uint64_t limit, size_t entries, size_t enough)
 {
-	const struct entry *x = a, *y = b;
-	if (x->network != y->network)
-		return x->network < y->network ? -1 : 1;
-	return x->until > y->until ? -1 : x->until < y->until;
-}
+	size_t left = HASH_COUNT(holding->entries);
 
-/* Index of the first entry that does not come before @key. */
-static uint32_t entry_position(const struct place *place, const struct entry *key)
-{
-	uint32_t low = 0, high = place->count;
-	while (low < high) {
-		uint32_t middle = low + (high - low) / 2;
-		if (entry_compare(&place->entries[middle], key) < 0)
-			low = middle + 1;
-		else
-			high = middle;
+	if (left > entries)
+		left = entries;
+	for (; left && enough; left--) {
+		struct entry *entry = holding->cursor ? holding->cursor : holding->entries;
+
+		holding->cursor = entry->hh.next;
+		if (entry->until >= limit)
+			continue;
+		entry_remove(table, holding, entry);
+		enough--;
 	}
-	return low;
 }
 
-static uint32_t network_begin(const struct place *place, uint16_t network)
+static bool holding_may_grow(const struct lease_table *table, const struct holding *holding)
 {
-	return entry_position(place, &(struct entry){.network = network, .until = UINT64_MAX});
+	size_t count = HASH_COUNT(holding->entries);
+
+	return count < (table->count < LEASE_COUNT_MAX ? LEASE_NETWORK_MAX : LEASE_NETWORK_FLOOR);
 }
 
-static void entry_take_out(struct place *place, uint32_t index)
+static bool holding_has_room(struct lease_table *table, struct holding *holding)
 {
-	place->count--;
-	memmove(&place->entries[index], &place->entries[index + 1], (place->count - index) * sizeof(place->entries[0]));
-}
-
-/* The caller has made sure of room. */
-static void entry_put_in(struct place *place, const struct entry *entry)
-{
-	uint32_t index = entry_position(place, entry);
-	memmove(&place->entries[index + 1], &place->entries[index], (place->count - index) * sizeof(place->entries[0]));
-	place->entries[index] = *entry;
-	place->count++;
-}
-
-static bool place_resize(struct place *place, uint32_t capacity)
-{
-	struct entry *entries = reallocarray(place->entries, capacity, sizeof(*entries));
-	if (!entries)
-		return false;
-	place->entries = entries;
-	place->capacity = capacity;
-	return true;
-}
-
-/* After entries were removed: give memory back, and the place itself when it is empty. */
-static void place_shrink(struct lease_table *table, struct place *place)
-{
-	if (place->count == 0)
-		place_delete(table, place);
-	else if (place->capacity >= 8 && place->count <= place->capacity / 4)
-		place_resize(place, place->capacity / 2);
-}
-
-/* Remove what ended before @limit. Return: how many. */
-static size_t place_forget(struct lease_table *table, struct place *place, uint64_t limit)
-{
-	uint32_t kept = 0, before = place->count;
-	for (uint32_t i = 0; i < before; i++) {
-		if (place->entries[i].until < limit)
-			name_release(table, place->entries[i].name);
-		else
-			place->entries[kept++] = place->entries[i];
-	}
-	place->count = kept;
-	table->count -= before - kept;
-	if (kept < before)
-		place_shrink(table, place);
-	return before - kept;
-}
-
-/* Walk on from the cursor: at most @entries leases, once round at most, until @enough were forgotten. */
-static size_t table_forget(struct lease_table *table, uint64_t limit, size_t entries, size_t enough)
-{
-	size_t forgotten = 0, places = HASH_COUNT(table->places);
-	for (size_t seen = 0; places > 0 && seen < entries && forgotten < enough; places--) {
-		struct place *place = table->cursor ? table->cursor : table->places;
-		table->cursor = place->hh.next;
-		seen += place->count;
-		forgotten += place_forget(table, place, limit);
-	}
-	return forgotten;
-}
-
-static bool table_has_room(struct lease_table *table)
-{
-	if (table->count < LEASE_COUNT_MAX)
+	if (holding_may_grow(table, holding))
 		return true;
 	/* Remembered leases only serve the log: they go before a new one is refused. */
-	return table_forget(table, table->now, LEASE_ROOM_ENTRIES, LEASE_ROOM_FREED) > 0;
+	holding_forget(table, holding, table->now, LEASE_ROOM_ENTRIES, LEASE_ROOM_FREED);
+	return holding_may_grow(table, holding);
 }
 
-static int lease_add(struct lease_table *table, const struct lease *lease)
+static int lease_add(struct lease_table *table, struct holding *holding, const struct lease *lease)
 {
+	struct place *place;
+
 	/* Before the place is looked up: making room may remove it. */
-	if (!table_has_room(table))
+	if (!holding_has_room(table, holding))
 		return -ENOSPC;
-	struct place *place = place_get(table, &lease->address);
+	place = place_get(holding, &lease->address);
 	if (!place)
 		return -ENOMEM;
-	struct entry entry = {
-		.specs = lease->specs,
-		.until = lease->until,
-		.network = lease->network,
-		.audited = lease->audited,
-	};
-	bool room = place->count < place->capacity || place_resize(place, place->capacity ? place->capacity * 2 : 1);
-	entry.name = room ? name_take(table, &lease->name) : NULL;
-	if (!entry.name) {
-		place_shrink(table, place);
+	if (!entry_new(holding, place, lease)) {
+		place_settle(holding, place);
 		return -ENOMEM;
 	}
-	entry_put_in(place, &entry);
 	table->count++;
 	return 0;
 }
 
-/* The entry of a network and a name, or NULL. */
-static struct entry *entry_find(struct place *place, uint16_t network, const struct shared_name *name)
-{
-	for (uint32_t i = network_begin(place, network); i < place->count && place->entries[i].network == network; i++) {
-		if (place->entries[i].name == name)
-			return &place->entries[i];
-	}
-	return NULL;
-}
-
 int lease_put(struct lease_table *table, const struct lease *lease)
 {
-	struct shared_name *name = name_find(table, &lease->name);
-	struct place *place = name ? place_find(table, &lease->address) : NULL;
-	struct entry *entry = place ? entry_find(place, lease->network, name) : NULL;
-	if (!entry)
-		return lease_add(table, lease);
+	struct holding *holding = holding_get(table, lease->network);
+	struct place *place;
+	struct entry *entry;
+	int error;
 
-	struct entry changed = *entry;
-	changed.specs = lease->specs;
-	changed.audited = lease->audited;
-	if (lease->until > changed.until)
-		changed.until = lease->until;
-	entry_take_out(place, (uint32_t)(entry - place->entries));
-	entry_put_in(place, &changed);
-	return 0;
+	if (!holding)
+		return -ENOMEM;
+	place = place_find(holding, &lease->address);
+	entry = place ? entry_find(holding, place, &lease->name) : NULL;
+	if (entry)
+		return entry_change(entry, lease->specs, lease->audited, lease->until > entry->until ? lease->until : entry->until);
+	error = lease_add(table, holding, lease);
+	holding_settle(table, holding);
+	return error;
 }
 
-uint64_t lease_until(const struct lease_table *table, uint16_t network, const struct address *address, uint64_t spec_bit)
+bool lease_has(const struct lease_table *table, uint16_t network, const struct address *address, const struct domain *name)
 {
-	const struct place *place = place_find(table, address);
-	if (!place)
-		return 0;
-	for (uint32_t i = network_begin(place, network); i < place->count && place->entries[i].network == network; i++) {
-		const struct entry *entry = &place->entries[i];
-		if (!entry->audited && (entry->specs & spec_bit))
-			return entry->until;
-	}
-	return 0;
+	const struct holding *holding = holding_find(table, network);
+	struct place *place = holding ? place_find(holding, address) : NULL;
+
+	return place && entry_find(holding, place, name);
 }
 
-static void name_copy(const struct shared_name *shared, struct domain *out)
+void lease_remove(struct lease_table *table, uint16_t network, const struct address *address, const struct domain *name)
+{
+	struct holding *holding = holding_find(table, network);
+	struct place *place = holding ? place_find(holding, address) : NULL;
+	struct entry *entry = place ? entry_find(holding, place, name) : NULL;
+
+	if (!entry)
+		return;
+	entry_remove(table, holding, entry);
+	holding_settle(table, holding);
+}
+
+/* --- questions --- */
+
+static const struct place *place_of(const struct lease_table *table, uint16_t network, const struct address *address)
+{
+	const struct holding *holding = holding_find(table, network);
+
+	return holding ? place_find(holding, address) : NULL;
+}
+
+uint64_t lease_until(const struct lease_table *table, uint16_t network, const struct address *address, uint64_t spec_bits)
+{
+	const struct place *place = place_of(table, network, address);
+	uint64_t until = 0;
+
+	for (const struct group *group = place ? &place->first : NULL; group; group = group->next) {
+		const struct entry *top = heap_top(group);
+
+		if (top && !group->audited && (group->specs & spec_bits) && top->until > until)
+			until = top->until;
+	}
+	return until;
+}
+
+static void name_copy(const struct entry *entry, struct domain *out)
 {
 	memset(out, 0, sizeof(*out));
-	out->length = shared->length;
-	memcpy(out->wire, shared->wire, shared->length);
+	out->length = entry->length;
+	memcpy(out->wire, entry->wire, entry->length);
 }
 
-static void lease_fill(const struct place *place, const struct entry *entry, struct lease *out)
+static void lease_fill(const struct entry *entry, struct lease *out)
 {
-	out->address = place->address;
-	out->network = entry->network;
-	out->audited = entry->audited;
-	out->specs = entry->specs;
+	out->address = entry->place->address;
+	out->network = entry->place->network;
+	out->audited = entry->group->audited;
+	out->specs = entry->group->specs;
 	out->until = entry->until;
-	name_copy(entry->name, &out->name);
+	name_copy(entry, &out->name);
+}
+
+/* The lease of a place that ends last, or @best when that one does. */
+static const struct entry *latest_of(const struct place *place, const struct entry *best)
+{
+	for (const struct group *group = place ? &place->first : NULL; group; group = group->next) {
+		const struct entry *top = heap_top(group);
+
+		if (top && (!best || top->until > best->until))
+			best = top;
+	}
+	return best;
 }
 
 const struct lease *lease_find(const struct lease_table *table, uint16_t network, const struct address *address)
 {
-	const struct place *place = place_find(table, address);
-	if (!place)
-		return NULL;
-	uint32_t first = network_begin(place, network);
-	const struct entry *best = NULL;
-	if (first < place->count && place->entries[first].network == network) {
-		best = &place->entries[first];
-	} else {
-		for (uint32_t i = 0; i < place->count; i++) {
-			if (!best || place->entries[i].until > best->until)
-				best = &place->entries[i];
-		}
+	const struct entry *best = latest_of(place_of(table, network, address), NULL);
+	const struct holding *holding, *next;
+
+	if (!best) {
+		HASH_ITER (hh, table->holdings, holding, next)
+			best = latest_of(place_find(holding, address), best);
 	}
 	if (!best)
 		return NULL;
-	lease_fill(place, best, table->scratch);
+	lease_fill(best, table->scratch);
 	return table->scratch;
+}
+
+/* Copy names of the heap at and below a position. Below an ended lease there are only ended ones, so this is quick. */
+static size_t names_below(struct group *group, uint32_t position, uint64_t now, struct domain *out, size_t max)
+{
+	size_t count = 1;
+
+	if (!max || position >= group->count || heap_of(group)[position]->until <= now)
+		return 0;
+	name_copy(heap_of(group)[position], out);
+	count += names_below(group, 2 * position + 1, now, out + count, max - count);
+	return count + names_below(group, 2 * position + 2, now, out + count, max - count);
 }
 
 size_t lease_names(const struct lease_table *table, uint16_t network, const struct address *address, uint64_t now, struct domain *out,
 		   size_t max)
 {
-	const struct place *place = place_find(table, address);
+	const struct holding *holding = holding_find(table, network);
+	struct place *place = holding ? place_find(holding, address) : NULL;
 	size_t count = 0;
-	if (!place)
-		return 0;
-	for (uint32_t i = network_begin(place, network); i < place->count && count < max; i++) {
-		const struct entry *entry = &place->entries[i];
-		if (entry->network != network || entry->until <= now)
-			break;
-		name_copy(entry->name, &out[count++]);
-	}
+
+	for (struct group *group = place ? &place->first : NULL; group; group = group->next)
+		count += names_below(group, 0, now, out + count, max - count);
 	return count;
 }
 
-/* Let @visit see all entries of a place and take its changes over. */
-static void place_visit(struct lease_table *table, struct place *place, bool (*visit)(void *context, struct lease *lease), void *context)
+/* --- all of them --- */
+
+/* Return: false when the lease is to be removed. */
+static bool entry_visit(struct entry *entry, bool (*visit)(void *context, struct lease *lease), void *context)
 {
-	uint32_t kept = 0, before = place->count;
-	bool moved = false;
-	for (uint32_t i = 0; i < before; i++) {
-		struct entry entry = place->entries[i];
-		struct lease lease;
-		lease_fill(place, &entry, &lease);
-		if (!visit(context, &lease)) {
-			name_release(table, entry.name);
-			continue;
-		}
-		moved |= lease.until != entry.until;
-		entry.specs = lease.specs;
-		entry.until = lease.until;
-		place->entries[kept++] = entry;
-	}
-	place->count = kept;
-	table->count -= before - kept;
-	if (moved && kept > 1)
-		qsort(place->entries, kept, sizeof(place->entries[0]), entry_compare);
-	if (kept < before)
-		place_shrink(table, place);
+	struct lease lease;
+
+	lease_fill(entry, &lease);
+	return visit(context, &lease) && entry_change(entry, lease.specs, lease.audited, lease.until) == 0;
 }
 
 void lease_each(struct lease_table *table, bool (*visit)(void *context, struct lease *lease), void *context)
 {
-	struct place *place, *next;
-	HASH_ITER (hh, table->places, place, next) {
-		place_visit(table, place, visit, context);
+	struct holding *holding, *next_holding;
+	struct entry *entry, *next;
+
+	HASH_ITER (hh, table->holdings, holding, next_holding) {
+		HASH_ITER (hh, holding->entries, entry, next) {
+			if (!entry_visit(entry, visit, context))
+				entry_remove(table, holding, entry);
+		}
+		holding_settle(table, holding);
 	}
+}
+
+/* When it gets tight, ended leases are not remembered at all. */
+static bool holding_is_tight(const struct lease_table *table, const struct holding *holding)
+{
+	return HASH_COUNT(holding->entries) >= LEASE_NETWORK_MAX / 4 * 3 || table->count >= LEASE_COUNT_MAX / 4 * 3;
 }
 
 void lease_sweep(struct lease_table *table, uint64_t now)
 {
+	uint64_t remembered = now > LEASE_MEMORY_MS ? now - LEASE_MEMORY_MS : 0;
+	size_t left = LEASE_SWEEP_ENTRIES;
+
 	table->now = now;
-	if (now > LEASE_MEMORY_MS)
-		table_forget(table, now - LEASE_MEMORY_MS, LEASE_SWEEP_ENTRIES, SIZE_MAX);
+	for (unsigned int i = HASH_COUNT(table->holdings); i && left; i--) {
+		struct holding *holding = table->cursor ? table->cursor : table->holdings;
+		size_t count = HASH_COUNT(holding->entries);
+
+		table->cursor = holding->hh.next;
+		holding_forget(table, holding, holding_is_tight(table, holding) ? now : remembered, left, SIZE_MAX);
+		holding_settle(table, holding);
+		left -= count < left ? count : left;
+	}
 }

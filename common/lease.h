@@ -16,8 +16,16 @@
 #include "common/address.h"
 #include "common/domain.h"
 
-#define LEASE_COUNT_MAX 1000000              /* leases in all; when full, lease_put() refuses */
-#define LEASE_MEMORY_MS (24 * 3600 * 1000UL) /* how long an ended lease is remembered */
+/*
+ * How many leases there may be, remembered ones included. An app that may ask for any name below a wildcard can make as many as it likes,
+ * and must not take them from other networks: each network may hold LEASE_NETWORK_MAX while there are fewer than LEASE_COUNT_MAX in all,
+ * and LEASE_NETWORK_FLOOR always. So four networks can never be in each other's way, others keep enough for ordinary apps whatever those
+ * four do, and there are never more than LEASE_COUNT_MAX + POLICY_NETWORKS_MAX * LEASE_NETWORK_FLOOR.
+ */
+#define LEASE_COUNT_MAX     1000000
+#define LEASE_NETWORK_MAX   250000
+#define LEASE_NETWORK_FLOOR 2000
+#define LEASE_MEMORY_MS     (24 * 3600 * 1000UL) /* how long an ended lease is remembered */
 
 struct lease {
 	struct address address;
@@ -37,18 +45,24 @@ size_t lease_table_count(const struct lease_table *table);
 /**
  * lease_put() - Add a lease, or extend the one of the same network, address and name
  *
- * `until` is never moved backwards; specs and audited are taken over. When the table is full, leases that had ended at the last
- * lease_sweep() make room.
+ * `until` is never moved backwards; specs and audited are taken over. When the network may have no more, those of its leases that had
+ * ended at the last lease_sweep() make room; a bounded piece of work per call.
  *
- * Return: 0, -ENOSPC when the table is full of live leases, -ENOMEM; then nothing has changed.
+ * Return: 0, -ENOSPC when the network may have no more, -ENOMEM; then nothing has changed.
  */
 int lease_put(struct lease_table *table, const struct lease *lease);
 
+/** lease_has() - Is there a lease of this network, address and name, be it ended? */
+bool lease_has(const struct lease_table *table, uint16_t network, const struct address *address, const struct domain *name);
+
+/** lease_remove() - Forget one lease; nothing happens when it is not there. */
+void lease_remove(struct lease_table *table, uint16_t network, const struct address *address, const struct domain *name);
+
 /**
- * lease_until() - The latest end of all live, granted leases of an address on a network that include @spec_bit
+ * lease_until() - The latest end of all granted leases of an address on a network that include one of @spec_bits
  * Return: ms, or 0 when there is none.
  */
-uint64_t lease_until(const struct lease_table *table, uint16_t network, const struct address *address, uint64_t spec_bit);
+uint64_t lease_until(const struct lease_table *table, uint16_t network, const struct address *address, uint64_t spec_bits);
 
 /**
  * lease_find() - The lease that best says which name an address was, for a denied flow of @network
@@ -60,14 +74,15 @@ uint64_t lease_until(const struct lease_table *table, uint16_t network, const st
  */
 const struct lease *lease_find(const struct lease_table *table, uint16_t network, const struct address *address);
 
-/** lease_names() - The names of an address on a network that are live at @now, for PTR. Return: how many were written. */
+/** lease_names() - Names of an address on a network that are live at @now, for PTR; any @max of them. Return: how many were written. */
 size_t lease_names(const struct lease_table *table, uint16_t network, const struct address *address, uint64_t now, struct domain *out,
 		   size_t max);
 
 /**
- * lease_each() - Call @visit for every lease; it may change specs and until of the lease it is given
+ * lease_each() - Call @visit for every lease; it may change specs, audited and until of the lease it is given
  *
- * @visit returns false to remove the lease. It gets a copy, valid during the call, and may not touch the table.
+ * @visit returns false to remove the lease. It gets a copy, valid during the call, and may not touch the table. A lease whose change finds
+ * no memory is removed: what it was meant to open stays closed.
  */
 void lease_each(struct lease_table *table, bool (*visit)(void *context, struct lease *lease), void *context);
 

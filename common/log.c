@@ -61,6 +61,7 @@ struct log {
 static int open_twin(int fd, const struct stat *status)
 {
 	char path[32];
+
 	if (!S_ISFIFO(status->st_mode) && !S_ISCHR(status->st_mode))
 		return -1;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
@@ -72,6 +73,7 @@ struct log *log_new(int fd, enum log_format format)
 	struct stat status;
 	struct sigaction action;
 	struct log *log = calloc(1, sizeof(*log));
+
 	if (!log)
 		return NULL;
 	log->fd = fd;
@@ -107,11 +109,12 @@ void log_set_format(struct log *log, enum log_format format)
 /* Write without blocking. Return: bytes taken, or a negative number. */
 static ssize_t write_some(const struct log *log, const char *bytes, size_t size)
 {
+	struct pollfd ready = {.fd = log->fd, .events = POLLOUT};
+
 	if (log->socket)
 		return send(log->fd, bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL);
 	if (log->own_fd >= 0)
 		return write(log->own_fd, bytes, size);
-	struct pollfd ready = {.fd = log->fd, .events = POLLOUT};
 	if (poll(&ready, 1, 0) != 1 || !(ready.revents & POLLOUT))
 		return -1;
 	return write(log->fd, bytes, size < PIPE_BUF ? size : PIPE_BUF);
@@ -121,6 +124,7 @@ static void write_pending(struct log *log)
 {
 	while (log->used > 0) {
 		ssize_t taken = write_some(log, log->pending + log->start, log->used);
+
 		if (taken < 0 && errno == EINTR)
 			continue;
 		if (taken <= 0)
@@ -152,6 +156,8 @@ static size_t showable(const unsigned char *text, uint32_t *point)
 		uint32_t least;
 	} forms[] = {{0x80, 0x00, 0}, {0xe0, 0xc0, 0x80}, {0xf0, 0xe0, 0x800}, {0xf8, 0xf0, 0x10000}};
 	for (size_t i = 0; i < sizeof(forms) / sizeof(forms[0]); i++) {
+		bool surrogate;
+
 		if ((text[0] & forms[i].mask) != forms[i].lead)
 			continue;
 		*point = text[0] & (unsigned char)~forms[i].mask;
@@ -160,7 +166,7 @@ static size_t showable(const unsigned char *text, uint32_t *point)
 				return 0;
 			*point = *point << 6 | (text[j] & 0x3f);
 		}
-		bool surrogate = *point >= 0xd800 && *point <= 0xdfff;
+		surrogate = *point >= 0xd800 && *point <= 0xdfff;
 		return *point < forms[i].least || *point > 0x10ffff || surrogate ? 0 : i + 1;
 	}
 	return 0;
@@ -183,9 +189,11 @@ static bool escape_value(struct log_line *line, const char *value, bool quoting)
 	const unsigned char *at = (const unsigned char *)value, *end = at + strnlen(value, LOG_VALUE_MAX - 4);
 	char *out = line->escaped;
 	bool plain = strcmp(value, "-") != 0;
+
 	while (at < end) {
 		uint32_t point = 0;
 		size_t length = showable(at, &point);
+
 		if (length == 0 || is_control(point)) {
 			/* All octets of a control character, or the one that is no UTF-8. */
 			for (size_t i = 0; i < (length ? length : 1); i++)
@@ -212,20 +220,22 @@ static void line_append(struct log_line *line, const char *key, const char *quot
 {
 	size_t room = sizeof(line->text) - line->size - 1; /* for the newline */
 	int size = snprintf(line->text + line->size, room, "%s%s=%s%s%s", line->size ? " " : "", key, quote, value, quote);
+
 	if (size > 0 && (size_t)size < room)
 		line->size += (size_t)size;
 }
 
 static void line_value(struct log_line *line, const char *key, const char *value)
 {
-	bool none = !value || !value[0];
+	bool none = !value || !value[0], plain;
+
 	if (line->object) {
 		if (!none)
 			escape_value(line, value, false);
 		json_object_set_new(line->object, key, none ? json_null() : json_string(line->escaped));
 		return;
 	}
-	bool plain = none || escape_value(line, value, true);
+	plain = none || escape_value(line, value, true);
 	line_append(line, key, plain ? "" : "\"", none ? "-" : line->escaped);
 }
 
@@ -234,9 +244,11 @@ static void line_time(struct log_line *line)
 	struct timespec now;
 	struct tm utc;
 	char text[64];
+	size_t size;
+
 	clock_gettime(CLOCK_REALTIME, &now);
 	gmtime_r(&now.tv_sec, &utc);
-	size_t size = strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &utc);
+	size = strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &utc);
 	snprintf(text + size, sizeof(text) - size, ".%03ldZ", now.tv_nsec / 1000000);
 	line_value(line, "ts", text);
 }
@@ -259,6 +271,7 @@ static size_t line_finish(struct log_line *line)
 static struct log_line *line_begin(struct log *log, const char *event)
 {
 	struct log_line *line = &log->line;
+
 	line->log = log;
 	line->open = true;
 	line->size = 0;
@@ -272,9 +285,11 @@ static struct log_line *line_begin(struct log *log, const char *event)
 /* Say how many lines were lost, once there is room. */
 static void report_lost(struct log *log)
 {
+	struct log_line *line;
+
 	if (log->used > sizeof(log->pending) / 2)
 		return;
-	struct log_line *line = line_begin(log, "log-lost");
+	line = line_begin(log, "log-lost");
 	log_number(line, "count", log->lost);
 	if (line_finish(line) > 0 && append_pending(log, line->text, line->size))
 		log->lost = 0;
@@ -292,6 +307,7 @@ void log_flush(struct log *log)
 struct log_line *log_event(struct log *log, const char *event)
 {
 	struct log_line *line = &log->line;
+
 	assert(!line->open);
 	if (log->lost > 0)
 		log_flush(log); /* what was lost is told before this line */
@@ -306,6 +322,7 @@ void log_text(struct log_line *line, const char *key, const char *value)
 void log_number(struct log_line *line, const char *key, uint64_t value)
 {
 	char text[24];
+
 	if (line->object) {
 		json_object_set_new(line->object, key, json_integer(value > INT64_MAX ? INT64_MAX : (json_int_t)value));
 		return;
@@ -317,6 +334,7 @@ void log_number(struct log_line *line, const char *key, uint64_t value)
 void log_address(struct log_line *line, const char *key, const struct address *address)
 {
 	char text[ADDRESS_TEXT_MAX];
+
 	line_value(line, key, address && address->family ? address_format(address, text) : NULL);
 }
 
@@ -324,6 +342,7 @@ void log_end(struct log_line *line)
 {
 	struct log *log = line->log;
 	size_t size = line_finish(line);
+
 	if (size == 0 || log->lost > 0 || !append_pending(log, line->text, size))
 		log->lost++;
 	log_flush(log);
@@ -334,10 +353,12 @@ void log_say(struct log *log, enum log_level level, const char *format, ...)
 	static const char *const names[] = {[LOG_INFO] = "info", [LOG_WARNING] = "warning", [LOG_ERROR] = "error"};
 	char text[LOG_SAY_MAX];
 	va_list arguments;
+	struct log_line *line;
+
 	va_start(arguments, format);
 	vsnprintf(text, sizeof(text), format, arguments);
 	va_end(arguments);
-	struct log_line *line = log_event(log, "message");
+	line = log_event(log, "message");
 	log_text(line, "level", names[level]);
 	log_text(line, "text", text);
 	log_end(line);

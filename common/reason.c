@@ -22,6 +22,7 @@ static const char *const names[] = {
 	[REASON_SPOOFED_SOURCE] = "spoofed-source",
 	[REASON_MULTICAST] = "multicast",
 	[REASON_QUEUE_FULL] = "queue-full",
+	[REASON_INVALID] = "invalid-state",
 };
 static_assert(sizeof(names) / sizeof(names[0]) == REASON_COUNT, "every reason has a name");
 

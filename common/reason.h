@@ -24,6 +24,7 @@ enum reason {
 	REASON_SPOOFED_SOURCE,       /* the source address does not belong to the network; see count= */
 	REASON_MULTICAST,            /* multicast or broadcast, which is dropped without an answer; see count= */
 	REASON_QUEUE_FULL,           /* dropped by the kernel because the queue was full; see count= */
+	REASON_INVALID,              /* the packet belongs to no flow and cannot begin one; dropped without an answer; see count= */
 	REASON_COUNT,
 };
 

@@ -59,9 +59,11 @@ static bool parse_tcp(const struct cursor *cursor, struct flow *out)
 
 static bool parse_udp(const struct cursor *cursor, struct flow *out)
 {
+	uint16_t length;
+
 	if (!parse_ports(cursor, 8, out))
 		return false;
-	uint16_t length = get16(cursor->at + 4);
+	length = get16(cursor->at + 4);
 	return length == 0 || length >= 8;
 }
 
@@ -93,13 +95,16 @@ static bool parse_transport(const struct cursor *cursor, struct flow *out)
 static bool parse_ipv4(struct cursor *cursor, struct flow *out)
 {
 	const uint8_t *ip = cursor->at;
+	size_t header, total;
+
 	if (cursor->left < 20)
 		return false;
 	out->source = address_from_bytes(AF_INET, ip + 12);
 	out->destination = address_from_bytes(AF_INET, ip + 16);
 	out->protocol = ip[9];
 	out->fragment = (get16(ip + 6) & 0x1fff) != 0;
-	size_t header = (size_t)(ip[0] & 0xf) * 4, total = get16(ip + 2);
+	header = (size_t)(ip[0] & 0xf) * 4;
+	total = get16(ip + 2);
 	if (header < 20 || (total > 0 && total < header))
 		return false;
 	limit(cursor, total);
@@ -112,6 +117,7 @@ static bool parse_ipv4(struct cursor *cursor, struct flow *out)
 static bool skip_extension(struct cursor *cursor, struct flow *out)
 {
 	size_t size;
+
 	if (cursor->left < 8)
 		return false;
 	if (out->protocol == IPPROTO_FRAGMENT) {
@@ -136,12 +142,14 @@ static bool is_extension(uint8_t protocol)
 static bool parse_ipv6(struct cursor *cursor, struct flow *out)
 {
 	const uint8_t *ip = cursor->at;
+	size_t payload;
+
 	if (cursor->left < 40)
 		return false;
 	out->source = address_from_bytes(AF_INET6, ip + 8);
 	out->destination = address_from_bytes(AF_INET6, ip + 24);
 	out->protocol = ip[6];
-	size_t payload = get16(ip + 4);
+	payload = get16(ip + 4);
 	skip(cursor, 40);
 	limit(cursor, payload);
 	for (unsigned int i = 0; is_extension(out->protocol) && !out->fragment; i++) {
@@ -154,6 +162,7 @@ static bool parse_ipv6(struct cursor *cursor, struct flow *out)
 bool classify_packet(const uint8_t *packet, size_t size, struct flow *out)
 {
 	struct cursor cursor = {.at = packet, .left = size};
+
 	memset(out, 0, sizeof(*out));
 	if (size == 0)
 		return false;
@@ -184,8 +193,10 @@ static bool is_full_length(const struct prefix *prefix)
 static bool is_isolated(const struct judgement *j)
 {
 	const struct address *to = &j->flow->destination;
+
 	for (size_t i = 0; i < j->policy->network_count; i++) {
 		const struct network *other = &j->policy->networks[i];
+
 		if (other->id != j->network->id && (prefix_contains(&other->subnet4, to) || prefix_contains(&other->subnet6, to)))
 			return true;
 	}
@@ -215,6 +226,7 @@ static bool specs_cover(const struct judgement *j, uint64_t specs)
 static bool is_leased(const struct judgement *j)
 {
 	uint64_t covering = 0;
+
 	for (size_t i = 0; i < j->network->spec_count; i++) {
 		if (ports_contains(&j->network->specs[i], j->flow->protocol, j->flow->destination_port))
 			covering |= 1ULL << i;
@@ -232,6 +244,7 @@ static void decide(struct denial *denial, enum reason reason, const struct rule 
 static void judge_own_lease(const struct judgement *j, enum reason address_reason, struct denial *denial)
 {
 	struct name_verdict name = policy_judge_name(j->network, &j->lease->name, j->wall);
+
 	if (name.allowed && !name.audited) {
 		if (!specs_cover(j, name.specs))
 			decide(denial, REASON_PORT_NOT_ALLOWED, name.rule);
@@ -254,11 +267,14 @@ static void judge_own_lease(const struct judgement *j, enum reason address_reaso
 static void judge_by_address(const struct judgement *j, const struct address_verdict *address, struct denial *denial)
 {
 	bool named = j->lease && address->reason == REASON_ADDRESS_NOT_ALLOWED;
+
 	decide(denial, named ? REASON_NAME_NOT_ALLOWED : address->reason, address->rule);
 }
 
 static void judge_flow(const struct judgement *j, bool parsed, bool local, struct denial *denial)
 {
+	struct address_verdict address;
+
 	if (!parsed) {
 		decide(denial, REASON_MALFORMED, NULL);
 		return;
@@ -271,8 +287,7 @@ static void judge_flow(const struct judgement *j, bool parsed, bool local, struc
 		decide(denial, REASON_PROTOCOL_NOT_ALLOWED, NULL);
 		return;
 	}
-	struct address_verdict address =
-		policy_judge_address(j->policy, j->network, &j->flow->destination, j->flow->protocol, j->flow->destination_port);
+	address = policy_judge_address(j->policy, j->network, &j->flow->destination, j->flow->protocol, j->flow->destination_port);
 	if (address.allowed || address.reason == REASON_DENIED_BY_RULE)
 		decide(denial, address.allowed ? REASON_NONE : REASON_DENIED_BY_RULE, address.rule);
 	else if (is_leased(j))
@@ -295,6 +310,7 @@ struct denial classify_judge(const struct policy *policy, const struct network *
 {
 	struct denial denial = {.reason = REASON_NONE};
 	struct judgement j = {.policy = policy, .network = network, .leases = leases, .flow = flow, .now = now, .wall = wall};
+
 	if (flow->destination.family)
 		j.lease = lease_find(leases, network->id, &flow->destination);
 	if (j.lease)

@@ -176,8 +176,9 @@ static void read_subnet(const json_t *json, struct compose_network *network)
 	network->subnets[network->subnet_count++] = subnet;
 }
 
-static void read_network(const char *name, const json_t *json, struct compose_network *network)
+static void add_network(struct compose *compose, const char *name, const json_t *json)
 {
+	struct compose_network *network = &compose->networks[compose->network_count++];
 	const json_t *external = json_object_get(json, "external"), *subnet;
 	const char *driver = json_string_value(json_object_get(json, "driver"));
 	size_t index;
@@ -195,6 +196,7 @@ static void read_network(const char *name, const json_t *json, struct compose_ne
 
 static int read_networks(json_t *networks, struct compose *out, char error[static COMPOSE_ERROR_MAX])
 {
+	bool has_default = false;
 	const char *name;
 	json_t *value;
 
@@ -209,11 +211,12 @@ static int read_networks(json_t *networks, struct compose *out, char error[stati
 	{
 		if (!is_name(name))
 			return refuse(error, "a network has a name that Compose does not allow", NULL);
-		read_network(name, value, &out->networks[out->network_count++]);
+		add_network(out, name, value);
+		has_default |= strcmp(name, DEFAULT_NETWORK) == 0;
 	}
 	/* Services without `networks` are on this one, whether it is declared or not. */
-	if (!compose_network(out, DEFAULT_NETWORK))
-		read_network(DEFAULT_NETWORK, NULL, &out->networks[out->network_count++]);
+	if (!has_default)
+		add_network(out, DEFAULT_NETWORK, NULL);
 	return 0;
 }
 

@@ -158,20 +158,50 @@ void lint_say(struct lint *lint, enum lint_severity severity, enum lint_code cod
 	report->count++;
 }
 
-void lint_fix(struct lint *lint, const char *format, ...)
+/* @section: "services", "networks", or NULL when the lines are whole. */
+static void __attribute__((format(printf, 4, 0)))
+fix_below(struct lint *lint, const char *section, const char *name, const char *format, va_list arguments)
 {
 	struct lint_report *report = lint->report;
-	va_list arguments;
-	char *fix;
+	char *lines = NULL, *whole = NULL;
 
 	/* When not all findings were kept, the last one is not the one that is meant. */
 	if (report->count == 0 || report->count != report->errors + report->warnings)
 		return;
+	if (vasprintf(&lines, format, arguments) < 0)
+		lines = NULL;
+	if (lines && section && asprintf(&whole, "%s:\n  %s:\n    %s", section, name, lines) < 0)
+		whole = NULL;
+	if (section)
+		free(lines);
+	report->findings[report->count - 1].fix = section ? whole : lines;
+	report->no_memory |= !report->findings[report->count - 1].fix;
+}
+
+void lint_fix(struct lint *lint, const char *format, ...)
+{
+	va_list arguments;
+
 	va_start(arguments, format);
-	if (vasprintf(&fix, format, arguments) < 0)
-		report->no_memory = true;
-	else
-		report->findings[report->count - 1].fix = fix;
+	fix_below(lint, NULL, NULL, format, arguments);
+	va_end(arguments);
+}
+
+void lint_fix_service(struct lint *lint, const struct compose_service *service, const char *format, ...)
+{
+	va_list arguments;
+
+	va_start(arguments, format);
+	fix_below(lint, "services", service->name, format, arguments);
+	va_end(arguments);
+}
+
+void lint_fix_network(struct lint *lint, const struct compose_network *network, const char *format, ...)
+{
+	va_list arguments;
+
+	va_start(arguments, format);
+	fix_below(lint, "networks", network->name, format, arguments);
 	va_end(arguments);
 }
 

@@ -14,7 +14,6 @@
 #define SHARED_STEPS_MAX 16 /* services of which each uses the network of the next */
 
 #define SAY(lint, severity, code, service, ...) lint_say(lint, severity, code, LINT_SERVICE, (service)->name, __VA_ARGS__)
-#define FIX(lint, service, format, ...)         lint_fix(lint, "services:\n  %s:\n    " format, (service)->name __VA_OPT__(, ) __VA_ARGS__)
 
 static bool is_behind(const struct lint *lint, const struct compose_service *service)
 {
@@ -91,7 +90,7 @@ static void check_dns(struct lint *lint, const struct compose_service *app)
 		    "`dns: %s` is the app's own container, or the host: questions do not come to the gateway", loopback);
 	else
 		return;
-	FIX(lint, app, "dns: " LINT_DNS "\n");
+	lint_fix_service(lint, app, "dns: " LINT_DNS "\n");
 }
 
 /* Networks */
@@ -114,7 +113,7 @@ static void check_other_network(struct lint *lint, const struct compose_service 
 	    "is also on network %s, which leads out%s: Docker may give the app its default route there, and the gateway sees nothing of it",
 	    network->name, network == lint->report->uplink ? " (the gateway's uplink)" : "");
 	if (network == lint->report->uplink)
-		FIX(lint, app, "networks: [%s]\n", behind->name);
+		lint_fix_service(lint, app, "networks: [%s]\n", behind->name);
 	else
 		lint_fix(lint, "networks:\n  %s:\n    internal: true\n", network->name);
 }
@@ -133,7 +132,7 @@ static void check_networks(struct lint *lint, const struct compose_service *app)
 			    "is on two networks behind the gateway, %s and %s: Docker chooses which one, and so which policy, it leaves "
 			    "through",
 			    first->name, network->name);
-			FIX(lint, app, "networks: [%s]\n", first->name);
+			lint_fix_service(lint, app, "networks: [%s]\n", first->name);
 		}
 	}
 }
@@ -188,7 +187,7 @@ static void check_capabilities(struct lint *lint, const struct compose_service *
 		    "keeps the capability NET_RAW, which Docker gives to every container: in the bridge form it can send frames to the "
 		    "host's bridge, "
 		    "which forwards them around the gateway");
-		FIX(lint, app, "cap_drop: [NET_RAW]\n");
+		lint_fix_service(lint, app, "cap_drop: [NET_RAW]\n");
 	}
 }
 
@@ -196,7 +195,7 @@ static void check_privileges(struct lint *lint, const struct compose_service *ap
 {
 	if (compose_true(json_object_get(app->json, "privileged"))) {
 		SAY(lint, LINT_ERROR, LINT_APP_PRIVILEGED, app, "is privileged: it can do what the host can, and no gateway holds it");
-		FIX(lint, app, "privileged: false\n    cap_drop: [NET_RAW]\n");
+		lint_fix_service(lint, app, "privileged: false\n    cap_drop: [NET_RAW]\n");
 	} else {
 		check_capabilities(lint, app, owner);
 	}
@@ -211,7 +210,7 @@ static void check_shared(struct lint *lint, const struct compose_service *servic
 {
 	const struct compose_network *behind;
 
-	if (owner == lint->report->gateway && owner) {
+	if (owner == lint->report->gateway) {
 		SAY(lint, LINT_ERROR, LINT_APP_NETWORK_MODE, service,
 		    "`network_mode: %s` puts it into the gateway itself: no policy applies to it, and it loses its network whenever the "
 		    "gateway is "
@@ -220,9 +219,9 @@ static void check_shared(struct lint *lint, const struct compose_service *servic
 	} else if (is_behind(lint, owner)) {
 		behind = network_behind(lint, owner);
 		SAY(lint, LINT_WARNING, LINT_APP_NETWORK_MODE, service,
-		    "`network_mode: %s`: it loses its network whenever that service is recreated; attach it to the network itself",
+		    "`network_mode: %s`: it loses its network whenever that service is recreated; write these lines instead of it",
 		    service->network_mode);
-		FIX(lint, service, "networks: [%s]\n    dns: " LINT_DNS "\n    cap_drop: [NET_RAW]\n", behind->name);
+		lint_fix_service(lint, service, "networks: [%s]\n    dns: " LINT_DNS "\n    cap_drop: [NET_RAW]\n", behind->name);
 	}
 }
 

@@ -16,9 +16,6 @@
 
 #define SAY(lint, severity, code, ...) lint_say(lint, severity, code, LINT_SERVICE, (lint)->report->gateway->name, __VA_ARGS__)
 
-/* A line or lines below the gateway service; the caller's format brings the indentation of further lines. */
-#define FIX(lint, format, ...) lint_fix(lint, "services:\n  %s:\n    " format, (lint)->report->gateway->name __VA_OPT__(, ) __VA_ARGS__)
-
 /* Which one */
 
 /* "registry.example/team/sluice:1.0@sha256:..." -> is "sluice" the last part? */
@@ -176,7 +173,7 @@ void lint_gateway_find_uplink(struct lint *lint)
 	} else if (!compose_attachment(gateway, lint->report->uplink)) {
 		SAY(lint, LINT_ERROR, LINT_UPLINK_MISSING, "is not attached to network %s, its uplink: it cannot reach the Internet",
 		    lint->report->uplink->name);
-		FIX(lint, "networks:\n      %s: {}\n", lint->report->uplink->name);
+		lint_fix_service(lint, lint->report->gateway, "networks:\n      %s: {}\n", lint->report->uplink->name);
 	}
 }
 
@@ -202,15 +199,15 @@ static void check_capabilities(struct lint *lint)
 	if (compose_true(json_object_get(gateway->json, "privileged"))) {
 		SAY(lint, LINT_ERROR, LINT_GATEWAY_PRIVILEGED,
 		    "is privileged: whoever breaks into it owns the host; it needs the capability NET_ADMIN and nothing else");
-		FIX(lint, "privileged: false\n    cap_drop: [ALL]\n    cap_add: [NET_ADMIN]\n");
+		lint_fix_service(lint, lint->report->gateway, "privileged: false\n    cap_drop: [ALL]\n    cap_add: [NET_ADMIN]\n");
 		return;
 	}
 	if (!lint_holds(gateway, "NET_ADMIN", false)) {
 		SAY(lint, LINT_ERROR, LINT_GATEWAY_NET_ADMIN, "has not the capability NET_ADMIN: it cannot start");
-		FIX(lint, "cap_drop: [ALL]\n    cap_add: [NET_ADMIN]\n");
+		lint_fix_service(lint, lint->report->gateway, "cap_drop: [ALL]\n    cap_add: [NET_ADMIN]\n");
 	} else if (listed > 1 || compose_capability(add, "ALL") || !compose_capability(json_object_get(gateway->json, "cap_drop"), "ALL")) {
 		SAY(lint, LINT_WARNING, LINT_GATEWAY_CAPABILITIES, "has more capabilities than the one it needs");
-		FIX(lint, "cap_drop: [ALL]\n    cap_add: [NET_ADMIN]\n");
+		lint_fix_service(lint, lint->report->gateway, "cap_drop: [ALL]\n    cap_add: [NET_ADMIN]\n");
 	}
 }
 
@@ -238,7 +235,7 @@ static void check_sysctls(struct lint *lint)
 			continue;
 		SAY(lint, settings[i].needed ? LINT_ERROR : LINT_WARNING, LINT_GATEWAY_SYSCTL, "sysctl %s is %s%s: %s", settings[i].name,
 		    value ? "set to " : "not set", value ? value : "", settings[i].consequence);
-		FIX(lint, "sysctls:\n      %s: \"%s\"\n", settings[i].name, settings[i].wanted);
+		lint_fix_service(lint, lint->report->gateway, "sysctls:\n      %s: \"%s\"\n", settings[i].name, settings[i].wanted);
 	}
 }
 
@@ -264,7 +261,7 @@ static void check_no_new_privileges(struct lint *lint)
 	    "`no-new-privileges` disables the capability of the program when its user is not root: it cannot start; take the option out "
 	    "(the "
 	    "program sets it by itself after its start), or run it as root with NET_ADMIN only");
-	FIX(lint, "user: \"0\"\n    cap_drop: [ALL]\n    cap_add: [NET_ADMIN]\n");
+	lint_fix_service(lint, lint->report->gateway, "user: \"0\"\n    cap_drop: [ALL]\n    cap_add: [NET_ADMIN]\n");
 }
 
 /* `path[:options]` of the tmpfs list. */
@@ -319,20 +316,20 @@ static void check_files(struct lint *lint)
 
 	if (!read_only) {
 		SAY(lint, LINT_WARNING, LINT_GATEWAY_WRITABLE_ROOT, "its root file system can be written");
-		FIX(lint, "read_only: true\n    tmpfs: [\"" RUN_DIRECTORY ":size=1m,mode=1777\"]\n");
+		lint_fix_service(lint, lint->report->gateway, "read_only: true\n    tmpfs: [\"" RUN_DIRECTORY ":size=1m,mode=1777\"]\n");
 		return;
 	}
 	if (uses_inline_config(lint)) {
 		SAY(lint, LINT_ERROR, LINT_GATEWAY_INLINE_CONFIG,
-		    "`configs` with inline content is refused for a `read_only` service, and docker-compose 1.29.2 does not know it; put "
-		    "the "
-		    "policy into the environment variable " CONFIG_ENVIRONMENT ", or mount a directory at " CONFIG_DEFAULT_PATH);
-		FIX(lint, "environment:\n      " CONFIG_ENVIRONMENT ": |\n        [network NAME]\n        subnet = SUBNET\n");
+		    "`configs` with inline content is refused for a `read_only` service, and docker-compose 1.29.2 does not know it; write "
+		    "the policy into the environment instead, or mount a directory at " CONFIG_DEFAULT_PATH);
+		lint_fix_service(lint, lint->report->gateway,
+				 "environment:\n      " CONFIG_ENVIRONMENT ": |\n        [network NAME]\n        subnet = SUBNET\n");
 	}
 	if (!has_tmpfs(json_object_get(gateway->json, "tmpfs")) && !compose_mount(gateway, is_run_mount, NULL)) {
 		SAY(lint, LINT_ERROR, LINT_GATEWAY_TMPFS,
 		    "is `read_only` without a tmpfs at " RUN_DIRECTORY ": the control socket cannot be made");
-		FIX(lint, "tmpfs: [\"" RUN_DIRECTORY ":size=1m,mode=1777\"]\n");
+		lint_fix_service(lint, lint->report->gateway, "tmpfs: [\"" RUN_DIRECTORY ":size=1m,mode=1777\"]\n");
 	}
 }
 
@@ -353,13 +350,14 @@ static void check_policy_source(struct lint *lint)
 		SAY(lint, LINT_WARNING, LINT_GATEWAY_FILE_MOUNT,
 		    "mounts its policy as a single file: an editor that saves by renaming leaves the container with the old one; mount the "
 		    "directory");
-		FIX(lint, "volumes: [\"./policy:" CONFIG_DEFAULT_PATH ":ro\"]\n");
+		lint_fix_service(lint, lint->report->gateway, "volumes: [\"./policy:" CONFIG_DEFAULT_PATH ":ro\"]\n");
 	}
 	if (!has_policy_text(gateway) && !compose_mount(gateway, is_policy_mount, NULL) &&
 	    compose_is_empty(json_object_get(gateway->json, "configs")) && !lint->options->policy) {
 		SAY(lint, LINT_WARNING, LINT_GATEWAY_NO_POLICY,
 		    "has neither " CONFIG_ENVIRONMENT " nor a mount at " CONFIG_DEFAULT_PATH ": without a policy it does not start");
-		FIX(lint, "environment:\n      " CONFIG_ENVIRONMENT ": |\n        [network NAME]\n        subnet = SUBNET\n");
+		lint_fix_service(lint, lint->report->gateway,
+				 "environment:\n      " CONFIG_ENVIRONMENT ": |\n        [network NAME]\n        subnet = SUBNET\n");
 	}
 }
 
@@ -394,9 +392,9 @@ static void check_uplink(struct lint *lint)
 	subnet = lint_subnet(uplink, AF_INET);
 	address = subnet ? prefix_host(&subnet->subnet, 2) : (struct address){.family = AF_INET, .bytes = {10, 201, 0, 2}};
 	address_format(&address, text);
-	FIX(lint, "networks:\n      %s: {ipv4_address: %s}\n%s%s%s", uplink->name, text, subnet || uplink->external ? "" : "networks:\n  ",
-	    subnet || uplink->external ? "" : uplink->name,
-	    subnet || uplink->external ? "" : ":\n    ipam: {config: [{subnet: 10.201.0.0/24}]}\n");
+	lint_fix_service(lint, lint->report->gateway, "networks:\n      %s: {ipv4_address: %s}\n%s%s%s", uplink->name, text,
+			 subnet || uplink->external ? "" : "networks:\n  ", subnet || uplink->external ? "" : uplink->name,
+			 subnet || uplink->external ? "" : ":\n    ipam: {config: [{subnet: 10.201.0.0/24}]}\n");
 }
 
 /* Docker keeps `gateway:` for itself, and the gateway takes it on its own. */
@@ -420,7 +418,6 @@ static void check_addresses(struct lint *lint)
 			    "gateway "
 			    "adds it by itself, so take `%s` out",
 			    address_format(&address, text), attachment->network->name, keys[j]);
-			FIX(lint, "networks:\n      %s: {}\n", attachment->network->name);
 		}
 	}
 }

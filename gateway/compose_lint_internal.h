@@ -21,8 +21,17 @@ struct lint {
 void lint_say(struct lint *lint, enum lint_severity severity, enum lint_code code, enum lint_subject subject, const char *name,
 	      const char *format, ...) __attribute__((format(printf, 6, 7)));
 
-/** lint_fix() - Lines for the finding said last. Only names of services and networks and what was parsed may be part of it. */
+/**
+ * lint_fix() - Lines for the finding said last, from the top of the Compose file
+ * lint_fix_service(), lint_fix_network() - The same below a service or network; further lines bring their indentation
+ *
+ * Only names of services and networks and what was parsed may be part of them.
+ */
 void lint_fix(struct lint *lint, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void lint_fix_service(struct lint *lint, const struct compose_service *service, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+void lint_fix_network(struct lint *lint, const struct compose_network *network, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
 
 /** lint_holds() - Does a container of the service have this capability? @by_default: Docker gives it to every container. */
 bool lint_holds(const struct compose_service *service, const char *capability, bool by_default);

@@ -6,13 +6,11 @@
 
 #include "gateway/compose_lint_internal.h"
 
-#define OPTION           "com.docker.network.bridge."
-#define DEFAULT_BRIDGE   "docker0"
-#define SUBNET_PROPOSAL  "10.201.1.0/24"
-#define GATEWAY_PROPOSAL "10.201.1.1"
+#define OPTION         "com.docker.network.bridge."
+#define DEFAULT_BRIDGE "docker0"
+#define VLAN_PROPOSAL  2101U /* the first; what other projects on the host use cannot be seen */
 
 #define SAY(lint, severity, code, network, ...) lint_say(lint, severity, code, LINT_NETWORK, (network)->name, __VA_ARGS__)
-#define FIX(lint, network, format, ...)         lint_fix(lint, "networks:\n  %s:\n    " format, (network)->name __VA_OPT__(, ) __VA_ARGS__)
 
 /* What Docker gives to networks that ask for no subnet, from its documentation of default-address-pools. */
 static const struct prefix docker_pools[] = {
@@ -38,11 +36,11 @@ static bool means_false(const char *text)
 
 static void fix_bridge(struct lint *lint, const struct compose_network *network)
 {
-	FIX(lint, network,
-	    "driver: bridge\n"
-	    "    driver_opts:\n"
-	    "      " OPTION "inhibit_ipv4: \"true\"\n"
-	    "      " OPTION "enable_ip_masquerade: \"false\"\n");
+	lint_fix_network(lint, network,
+			 "driver: bridge\n"
+			 "    driver_opts:\n"
+			 "      " OPTION "inhibit_ipv4: \"true\"\n"
+			 "      " OPTION "enable_ip_masquerade: \"false\"\n");
 }
 
 /* Bridge */
@@ -65,12 +63,12 @@ static void check_bridge(struct lint *lint, const struct compose_network *networ
 		    "has IPv6 in the bridge form: the host's bridge takes the IPv6 gateway address itself, and apps leave through the "
 		    "host; take "
 		    "IPv6 out of this network, or use the macvlan form");
-		FIX(lint, network, "enable_ipv6: false\n");
+		lint_fix_network(lint, network, "enable_ipv6: false\n");
 	}
 	if (means_false(option(network, OPTION "enable_icc", buffer))) {
 		SAY(lint, LINT_WARNING, LINT_NETWORK_ICC, network,
 		    "`enable_icc: false` keeps containers from one another, and so apps from the gateway");
-		FIX(lint, network, "driver_opts:\n      " OPTION "enable_icc: \"true\"\n");
+		lint_fix_network(lint, network, "driver_opts:\n      " OPTION "enable_icc: \"true\"\n");
 	}
 }
 
@@ -82,6 +80,23 @@ static bool is_same_parent(const struct compose_network *a, const char *parent, 
 	const char *other = option(b, "parent", buffer);
 
 	return a != b && other && (strcmp(b->driver, "macvlan") == 0 || strcmp(b->driver, "ipvlan") == 0) && strcmp(parent, other) == 0;
+}
+
+/* A VLAN of the default bridge that no other network of the project has, nor gets proposed. */
+static void fix_parent(struct lint *lint, const struct compose_network *network)
+{
+	unsigned int vlan = VLAN_PROPOSAL + (unsigned int)(network - lint->compose->networks);
+	char parent[64];
+	size_t i = 0;
+
+	snprintf(parent, sizeof(parent), DEFAULT_BRIDGE ".%u", vlan);
+	while (i < lint->compose->network_count) {
+		if (is_same_parent(network, parent, &lint->compose->networks[i++])) {
+			snprintf(parent, sizeof(parent), DEFAULT_BRIDGE ".%u", ++vlan);
+			i = 0;
+		}
+	}
+	lint_fix_network(lint, network, "driver_opts: {parent: %s}\n", parent);
 }
 
 static void check_shared_parent(struct lint *lint, const struct compose_network *network, const char *parent)
@@ -96,9 +111,7 @@ static void check_shared_parent(struct lint *lint, const struct compose_network 
 		    "give each "
 		    "network a VLAN id of its own",
 		    other->name, parent);
-		/* Which ids are in use elsewhere on the host cannot be seen. */
-		FIX(lint, network, "driver_opts: {parent: " DEFAULT_BRIDGE ".%u}\n",
-		    2101U + (unsigned int)(network - lint->compose->networks));
+		fix_parent(lint, network);
 		return;
 	}
 }
@@ -132,7 +145,7 @@ static void check_parent(struct lint *lint, const struct compose_network *networ
 		    "an "
 		    "interface that leads nowhere",
 		    parent);
-		FIX(lint, network, "driver_opts: {parent: " DEFAULT_BRIDGE ".2101}\n");
+		fix_parent(lint, network);
 		break;
 	}
 	if (begins_with(parent, DEFAULT_BRIDGE ".") && !has_bridge_companion(lint)) {
@@ -159,7 +172,7 @@ static void check_macvlan(struct lint *lint, const struct compose_network *netwo
 	    "is a macvlan network without a parent: engines from 26 treat it as internal and give apps no route; name a parent, one VLAN "
 	    "id per "
 	    "network and host");
-	FIX(lint, network, "driver_opts: {parent: " DEFAULT_BRIDGE ".2101}\n");
+	fix_parent(lint, network);
 }
 
 static void check_form(struct lint *lint, const struct compose_network *network)
@@ -171,12 +184,12 @@ static void check_form(struct lint *lint, const struct compose_network *network)
 	case LINT_FORM_INTERNAL:
 		SAY(lint, LINT_ERROR, LINT_NETWORK_INTERNAL, network,
 		    "is `internal`: Docker gives apps no route to the gateway, or drops what they send; use the bridge form");
-		FIX(lint, network,
-		    "internal: false\n"
-		    "    driver: bridge\n"
-		    "    driver_opts:\n"
-		    "      " OPTION "inhibit_ipv4: \"true\"\n"
-		    "      " OPTION "enable_ip_masquerade: \"false\"\n");
+		lint_fix_network(lint, network,
+				 "internal: false\n"
+				 "    driver: bridge\n"
+				 "    driver_opts:\n"
+				 "      " OPTION "inhibit_ipv4: \"true\"\n"
+				 "      " OPTION "enable_ip_masquerade: \"false\"\n");
 		break;
 	case LINT_FORM_EXTERNAL:
 		SAY(lint, LINT_WARNING, LINT_NETWORK_EXTERNAL, network,
@@ -205,7 +218,7 @@ static void check_gateway_address(struct lint *lint, const struct compose_networ
 	prefix_format(&subnet->subnet, text[0]);
 	SAY(lint, LINT_ERROR, LINT_NETWORK_NO_GATEWAY, network,
 	    "`ipam` names no gateway for %s: what apps take for their default route is then up to Docker", text[0]);
-	FIX(lint, network, "ipam: {config: [{subnet: \"%s\", gateway: \"%s\"}]}\n", text[0], address_format(&first, text[1]));
+	lint_fix_network(lint, network, "ipam: {config: [{subnet: \"%s\", gateway: \"%s\"}]}\n", text[0], address_format(&first, text[1]));
 }
 
 static void check_pool(struct lint *lint, const struct compose_network *network, const struct compose_subnet *subnet)
@@ -224,22 +237,6 @@ static void check_pool(struct lint *lint, const struct compose_network *network,
 	}
 }
 
-static void check_subnets(struct lint *lint, const struct compose_network *network, enum lint_role role)
-{
-	if (network->bad_subnet)
-		SAY(lint, LINT_ERROR, LINT_NETWORK_BAD_SUBNET, network, "`ipam` has a subnet or gateway that is no subnet or address");
-	else if (role == LINT_ROLE_BEHIND && !lint_subnet(network, AF_INET) && !lint_subnet(network, AF_INET6)) {
-		SAY(lint, LINT_ERROR, LINT_NETWORK_NO_SUBNET, network,
-		    "has no subnet: Docker chooses one, which is not that of the policy");
-		FIX(lint, network, "ipam: {config: [{subnet: \"" SUBNET_PROPOSAL "\", gateway: \"" GATEWAY_PROPOSAL "\"}]}\n");
-	}
-	for (size_t i = 0; i < network->subnet_count; i++) {
-		if (role == LINT_ROLE_BEHIND)
-			check_gateway_address(lint, network, &network->subnets[i]);
-		check_pool(lint, network, &network->subnets[i]);
-	}
-}
-
 static bool overlap(const struct compose_network *a, const struct compose_network *b)
 {
 	for (size_t i = 0; i < a->subnet_count; i++) {
@@ -250,6 +247,40 @@ static bool overlap(const struct compose_network *a, const struct compose_networ
 		}
 	}
 	return false;
+}
+
+/* A subnet that no network of the project has; several networks without one get different ones. */
+static void fix_subnet(struct lint *lint, const struct compose_network *network)
+{
+	struct compose_network proposal = {.subnet_count = 1};
+	struct prefix *subnet = &proposal.subnets[0].subnet;
+	size_t i = 0;
+
+	*subnet = (struct prefix){{AF_INET, {10, 201, (uint8_t)(1 + (network - lint->compose->networks) % 128)}}, 24};
+	while (i < lint->compose->network_count) {
+		if (overlap(&proposal, &lint->compose->networks[i++])) {
+			subnet->address.bytes[2]++;
+			i = subnet->address.bytes[2] ? 0 : lint->compose->network_count;
+		}
+	}
+	lint_fix_network(lint, network, "ipam: {config: [{subnet: \"10.201.%u.0/24\", gateway: \"10.201.%u.1\"}]}\n",
+			 subnet->address.bytes[2], subnet->address.bytes[2]);
+}
+
+static void check_subnets(struct lint *lint, const struct compose_network *network, enum lint_role role)
+{
+	if (network->bad_subnet)
+		SAY(lint, LINT_ERROR, LINT_NETWORK_BAD_SUBNET, network, "`ipam` has a subnet or gateway that is no subnet or address");
+	else if (role == LINT_ROLE_BEHIND && !lint_subnet(network, AF_INET) && !lint_subnet(network, AF_INET6)) {
+		SAY(lint, LINT_ERROR, LINT_NETWORK_NO_SUBNET, network,
+		    "has no subnet: Docker chooses one, which is not that of the policy");
+		fix_subnet(lint, network);
+	}
+	for (size_t i = 0; i < network->subnet_count; i++) {
+		if (role == LINT_ROLE_BEHIND)
+			check_gateway_address(lint, network, &network->subnets[i]);
+		check_pool(lint, network, &network->subnets[i]);
+	}
 }
 
 static void check_overlap(struct lint *lint, size_t index)

@@ -9,11 +9,11 @@
 
 /* The policy */
 
-static void say_messages(struct lint *lint, const struct config_messages *messages)
+static void say_messages(struct lint *lint, const struct compose_service *gateway, const struct config_messages *messages)
 {
 	for (size_t i = 0; i < messages->count; i++) {
 		if (messages->list[i].severity == CONFIG_ERROR)
-			lint_say(lint, LINT_ERROR, LINT_POLICY_INVALID, LINT_SERVICE, lint->report->gateway->name, "its policy: %s",
+			lint_say(lint, LINT_ERROR, LINT_POLICY_INVALID, LINT_SERVICE, gateway->name, "its policy: %s",
 				 messages->list[i].text);
 	}
 }
@@ -21,13 +21,13 @@ static void say_messages(struct lint *lint, const struct config_messages *messag
 void lint_policy_read(struct lint *lint)
 {
 	char name[] = CONFIG_ENVIRONMENT, buffer[COMPOSE_TEXT_MAX];
-	const json_t *environment = lint->report->gateway ? json_object_get(lint->report->gateway->json, "environment") : NULL;
-	const char *text = compose_map_text(environment, CONFIG_ENVIRONMENT, buffer);
+	const struct compose_service *gateway = lint->report->gateway;
+	const char *text = gateway ? compose_map_text(json_object_get(gateway->json, "environment"), CONFIG_ENVIRONMENT, buffer) : NULL;
 	struct config_messages messages = {0};
 	struct config_part part = {.file = name, .text = text ? strdup(text) : NULL};
 	struct config_text whole = {.parts = &part, .count = 1};
 
-	if (lint->policy || !text || !*text) {
+	if (lint->policy || !gateway || !text || !*text) {
 		free(part.text);
 		return;
 	}
@@ -38,7 +38,7 @@ void lint_policy_read(struct lint *lint)
 	part.size = strlen(part.text);
 	lint->own = config_parse(&whole, &messages);
 	lint->policy = lint->own;
-	say_messages(lint, &messages);
+	say_messages(lint, gateway, &messages);
 	if (!lint->own && !messages.count)
 		lint->report->no_memory = true;
 	config_messages_free(&messages);
@@ -150,6 +150,7 @@ static bool has_compose_network(const struct lint *lint, const struct network *s
 
 void lint_policy_compare(struct lint *lint)
 {
+	const struct compose_service *gateway = lint->report->gateway;
 	char text[ADDRESS_TEXT_MAX];
 
 	for (size_t i = 0; lint->policy && i < lint->compose->network_count; i++) {
@@ -158,12 +159,14 @@ void lint_policy_compare(struct lint *lint)
 		if (lint->report->roles[i] == LINT_ROLE_BEHIND && !network->external && !network->bad_subnet && network->subnet_count)
 			compare_network(lint, network);
 	}
-	for (size_t i = 0; lint->policy && lint->report->gateway && i < lint->policy->network_count; i++) {
+	if (!lint->policy || !gateway || gateway->network_mode)
+		return;
+	for (size_t i = 0; i < lint->policy->network_count; i++) {
 		const struct network *section = &lint->policy->networks[i];
 		const struct prefix *subnet = section->subnet4.address.family ? &section->subnet4 : &section->subnet6;
 
 		if (!has_compose_network(lint, section))
-			lint_say(lint, LINT_WARNING, LINT_POLICY_NO_NETWORK, LINT_SERVICE, lint->report->gateway->name,
+			lint_say(lint, LINT_WARNING, LINT_POLICY_NO_NETWORK, LINT_SERVICE, gateway->name,
 				 "is attached to no network with the subnet %s of the policy's [network %s] (%s:%u); fine if it is "
 				 "attached later, "
 				 "with `docker network connect`",

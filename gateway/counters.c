@@ -7,6 +7,8 @@
  * reported that way is a counter of its own here. The sources are read after the counter, so their sum may be ahead of it for one reading.
  *
  * A counter that went backwards was made anew and counts from zero.
+ *
+ * The readings outlive the worker as a list of struct record, with all that a restart does not change: names, not numbers, of networks.
  */
 #include "gateway/counters.h"
 
@@ -16,6 +18,7 @@
 #include <string.h>
 
 #include "common/hash.h"
+#include "gateway/memory.h"
 #include "gateway/nft.h"
 
 #define KEY_SIZE (NFT_NAME_SIZE + 16)
@@ -23,12 +26,21 @@
 struct reading {
 	UT_hash_handle hh;
 	uint64_t packets;
-	uint16_t network;
-	char key[KEY_SIZE]; /* name of the counter or set, NUL-padded; then the source's address or zeros */
+	char network[POLICY_NAME_MAX + 1]; /* "": of none */
+	char key[KEY_SIZE];                /* name of the counter or set, NUL-padded; then the source's address or zeros */
+};
+
+/* A reading on its way to the next worker: this, then the name of the counter or set without its padding. */
+struct record {
+	uint64_t packets;
+	char network[POLICY_NAME_MAX + 1];
+	uint8_t source[16];
+	uint8_t name_size;
 };
 
 struct counters {
 	struct reading *readings; /* owned, hash */
+	bool changed;             /* since they were saved */
 };
 
 /* One counters_read(). */
@@ -59,7 +71,23 @@ void counters_free(struct counters *counters)
 	free(counters);
 }
 
-static struct reading *find_reading(struct pass *pass, const char *name, uint16_t network, const struct nft_element *source)
+static struct reading *new_reading(struct counters *counters, const char key[static KEY_SIZE], const char *network)
+{
+	struct reading *reading = calloc(1, sizeof(*reading));
+
+	if (!reading)
+		return NULL;
+	memcpy(reading->key, key, KEY_SIZE);
+	snprintf(reading->network, sizeof(reading->network), "%s", network);
+	HASH_ADD(hh, counters->readings, key, KEY_SIZE, reading);
+	if (reading->hh.tbl)
+		return reading;
+	free(reading);
+	return NULL;
+}
+
+/* @network: NULL for the counters of none. */
+static struct reading *find_reading(struct pass *pass, const char *name, const struct network *network, const struct nft_element *source)
 {
 	struct counters *counters = pass->counters;
 	struct reading *reading;
@@ -69,25 +97,22 @@ static struct reading *find_reading(struct pass *pass, const char *name, uint16_
 	if (source)
 		memcpy(key + NFT_NAME_SIZE, source->key, source->size < 16 ? source->size : 16);
 	HASH_FIND(hh, counters->readings, key, KEY_SIZE, reading);
-	if (reading)
-		return reading;
-	reading = calloc(1, sizeof(*reading));
-	if (reading) {
-		memcpy(reading->key, key, KEY_SIZE);
-		reading->network = network;
-		HASH_ADD(hh, counters->readings, key, KEY_SIZE, reading);
-	}
-	if (reading && !reading->hh.tbl) {
-		free(reading);
-		reading = NULL;
-	}
+	if (!reading)
+		reading = new_reading(counters, key, network ? network->name : "");
 	if (!reading)
 		pass->error = -ENOMEM;
 	return reading;
 }
 
+static void set_packets(struct pass *pass, struct reading *reading, uint64_t packets)
+{
+	pass->counters->changed |= reading->packets != packets;
+	reading->packets = packets;
+}
+
 /* Take over a total. Return: what is new in it; without memory it stays for the next reading. */
-static uint64_t advance(struct pass *pass, const char *name, uint16_t network, const struct nft_element *source, uint64_t total)
+static uint64_t advance(struct pass *pass, const char *name, const struct network *network, const struct nft_element *source,
+			uint64_t total)
 {
 	struct reading *reading = find_reading(pass, name, network, source);
 	uint64_t before;
@@ -95,7 +120,7 @@ static uint64_t advance(struct pass *pass, const char *name, uint16_t network, c
 	if (!reading)
 		return 0;
 	before = reading->packets;
-	reading->packets = total;
+	set_packets(pass, reading, total);
 	return total < before ? total : total - before;
 }
 
@@ -106,12 +131,12 @@ static uint64_t total_of(const struct pass *pass, const char *name)
 	return object ? object->packets : 0;
 }
 
-static void report_counter(struct pass *pass, const char *name, uint16_t network, enum reason reason)
+static void report_counter(struct pass *pass, const char *name, const struct network *network, enum reason reason)
 {
 	uint64_t packets = advance(pass, name, network, NULL, total_of(pass, name));
 
 	if (packets)
-		pass->report(pass->context, network, NULL, reason, packets);
+		pass->report(pass->context, network ? network->id : POLICY_NETWORK_NONE, NULL, reason, packets);
 }
 
 static void report_named(struct pass *pass, const char *prefix, const struct network *network, enum reason reason)
@@ -119,7 +144,7 @@ static void report_named(struct pass *pass, const char *prefix, const struct net
 	char name[NFT_NAME_SIZE];
 
 	snprintf(name, sizeof(name), "%s_%s", prefix, network->name);
-	report_counter(pass, name, network->id, reason);
+	report_counter(pass, name, network, reason);
 }
 
 /* Report the sources of one family. Return: the sum of their totals. */
@@ -140,7 +165,7 @@ static uint64_t report_sources(struct pass *pass, const struct network *network,
 	}
 	for (size_t i = 0; i < sources.count; i++) {
 		sum += sources.list[i].packets;
-		packets = advance(pass, set, network->id, &sources.list[i], sources.list[i].packets);
+		packets = advance(pass, set, network, &sources.list[i], sources.list[i].packets);
 		address = address_from_bytes(family, sources.list[i].key);
 		if (packets)
 			pass->report(pass->context, network->id, &address, REASON_REPEATED, packets);
@@ -158,8 +183,8 @@ static void report_refused(struct pass *pass, const struct network *network)
 	snprintf(name, sizeof(name), "refused_%s", network->name);
 	snprintf(rest_name, sizeof(rest_name), "rest %s", network->name); /* no counter of the kernel has a blank */
 	total = total_of(pass, name);
-	refused = find_reading(pass, name, network->id, NULL);
-	rest = find_reading(pass, rest_name, network->id, NULL);
+	refused = find_reading(pass, name, network, NULL);
+	rest = find_reading(pass, rest_name, network, NULL);
 	if (!refused || !rest || refused->packets == total)
 		return;
 	if (network->subnet4.address.family)
@@ -169,12 +194,12 @@ static void report_refused(struct pass *pass, const struct network *network)
 	if (pass->error < 0)
 		return;
 	if (total < refused->packets)
-		rest->packets = 0;
-	refused->packets = total;
+		set_packets(pass, rest, 0);
+	set_packets(pass, refused, total);
 	if (total < sources || total - sources <= rest->packets)
 		return;
 	pass->report(pass->context, network->id, NULL, REASON_REPEATED, total - sources - rest->packets);
-	rest->packets = total - sources;
+	set_packets(pass, rest, total - sources);
 }
 
 /* Networks that are gone would stay for ever. */
@@ -183,10 +208,11 @@ static void forget_gone(struct counters *counters, const struct policy *policy)
 	struct reading *reading, *next;
 
 	HASH_ITER (hh, counters->readings, reading, next) {
-		if (reading->network == POLICY_NETWORK_NONE || policy_network(policy, reading->network))
+		if (!reading->network[0] || policy_network_by_name(policy, reading->network))
 			continue;
 		HASH_DEL(counters->readings, reading);
 		free(reading);
+		counters->changed = true;
 	}
 }
 
@@ -202,12 +228,94 @@ int counters_read(struct counters *counters, struct ruleset *ruleset, const stru
 
 		report_named(&pass, "spoofed", network, REASON_SPOOFED_SOURCE);
 		report_named(&pass, "multicast", network, REASON_MULTICAST);
+		report_named(&pass, "invalid", network, REASON_INVALID);
 		report_named(&pass, "audited", network, REASON_REPEATED);
 		report_refused(&pass, network);
 	}
-	report_counter(&pass, "uplink_spoofed", POLICY_NETWORK_NONE, REASON_SPOOFED_SOURCE);
-	report_counter(&pass, "unknown_interface", POLICY_NETWORK_NONE, REASON_ISOLATED);
+	report_counter(&pass, "uplink_spoofed", NULL, REASON_SPOOFED_SOURCE);
+	report_counter(&pass, "unknown_interface", NULL, REASON_ISOLATED);
+	report_counter(&pass, "forward_dropped", NULL, REASON_ISOLATED);
+	report_counter(&pass, "input_dropped", NULL, REASON_ISOLATED);
 	forget_gone(counters, policy);
 	nft_objects_free(&pass.objects);
 	return pass.error;
+}
+
+/* Readings as bytes. Return: their size; with @out NULL nothing is written. */
+static size_t serialise(const struct counters *counters, uint8_t *out)
+{
+	const struct reading *reading;
+	size_t size = 0;
+
+	for (reading = counters->readings; reading; reading = reading->hh.next) {
+		struct record record = {.packets = reading->packets, .name_size = (uint8_t)strnlen(reading->key, NFT_NAME_SIZE)};
+
+		memcpy(record.network, reading->network, sizeof(record.network));
+		memcpy(record.source, reading->key + NFT_NAME_SIZE, sizeof(record.source));
+		if (out) {
+			memcpy(out + size, &record, sizeof(record));
+			memcpy(out + size + sizeof(record), reading->key, record.name_size);
+		}
+		size += sizeof(record) + record.name_size;
+	}
+	return size;
+}
+
+int counters_save(struct counters *counters, int memory)
+{
+	size_t size = serialise(counters, NULL);
+	uint8_t *bytes;
+	int rc;
+
+	if (!counters->changed)
+		return 0;
+	bytes = malloc(size + 1);
+	if (!bytes)
+		return -ENOMEM;
+	serialise(counters, bytes);
+	rc = memory_put(memory, bytes, size);
+	free(bytes);
+	counters->changed = rc != 0;
+	return rc;
+}
+
+/* Return: the size of the record at @bytes, or -errno. */
+static ssize_t restore_one(struct counters *counters, const uint8_t *bytes, size_t size)
+{
+	struct record record;
+	struct reading *reading;
+	char key[KEY_SIZE] = {0};
+
+	if (size < sizeof(record))
+		return -EBADMSG;
+	memcpy(&record, bytes, sizeof(record));
+	record.network[POLICY_NAME_MAX] = '\0';
+	if (record.name_size >= NFT_NAME_SIZE || record.name_size > size - sizeof(record))
+		return -EBADMSG;
+	memcpy(key, bytes + sizeof(record), record.name_size);
+	memcpy(key + NFT_NAME_SIZE, record.source, sizeof(record.source));
+	HASH_FIND(hh, counters->readings, key, KEY_SIZE, reading);
+	if (!reading)
+		reading = new_reading(counters, key, record.network);
+	if (!reading)
+		return -ENOMEM;
+	reading->packets = record.packets;
+	return (ssize_t)(sizeof(record) + record.name_size);
+}
+
+int counters_restore(struct counters *counters, int memory)
+{
+	void *bytes;
+	size_t size, at = 0;
+	ssize_t step = 0;
+	int rc = memory_get(memory, &bytes, &size);
+
+	if (rc < 0)
+		return rc == -ENOENT ? 0 : rc;
+	while (at < size && step >= 0) {
+		step = restore_one(counters, (const uint8_t *)bytes + at, size - at);
+		at += step > 0 ? (size_t)step : 0;
+	}
+	free(bytes);
+	return step < 0 ? (int)step : 0;
 }

@@ -8,9 +8,10 @@
  * at all) and is then written; when DENIALS_WAITING_MAX lines wait, further ones are written without a name. Nothing points into the
  * policy, which a reload may replace.
  *
- * Flows are limited by the kernel before they reach us. Questions are not: above DENIALS_QUESTIONS_RATE lines per second and network they
- * are counted per source and written as one line each every DENIALS_SUMMARY_MS. When there is no room for one more source, the count goes
- * to a line without source, and when there is no memory at all to a line without network: every denial is counted somewhere.
+ * Flows are limited by the kernel before they reach us. Questions are not: repeats within REPEATS_MS of a question that has its line, and
+ * what is above DENIALS_QUESTIONS_RATE lines per second and network, are counted per source and written as one line each every
+ * DENIALS_SUMMARY_MS. When there is no room for one more source, the count goes to a line without source, and when there is no memory at
+ * all to a line without network: every denial is counted somewhere.
  */
 #include "gateway/denials.h"
 
@@ -20,6 +21,8 @@
 #include <string.h>
 
 #include "common/hash.h"
+#include "gateway/neighbours.h"
+#include "gateway/repeats.h"
 
 #define SOURCES_MAX    4096 /* sources with a summary of their own */
 #define RATE_FORGET_S  60   /* a network without denied questions for so long needs no entry */
@@ -78,7 +81,9 @@ struct denials {
 	uv_loop_t *loop;
 	struct log *log;
 	struct interfaces *interfaces;
-	struct apps *apps;
+	struct apps *apps;             /* owned */
+	struct neighbours *neighbours; /* owned */
+	struct repeats *repeats;       /* owned */
 	uv_timer_t timer;
 	struct summary *summaries; /* owned, hash */
 	struct rate *rates;        /* owned, hash */
@@ -109,6 +114,7 @@ static const char *protocol_name(uint8_t protocol, char out[static 8])
 static void write_flow(struct log_line *out, const struct denial_line *line)
 {
 	char text[DOMAIN_TEXT_MAX], protocol[8];
+
 	log_address(out, "dst", &line->destination);
 	if (line->has_port)
 		log_number(out, "port", line->port);
@@ -123,6 +129,7 @@ static void write_flow(struct log_line *out, const struct denial_line *line)
 static void write_question(struct log_line *out, const struct denial_line *line)
 {
 	char text[DOMAIN_TEXT_MAX], type[16];
+
 	log_text(out, "qname", line->name.length ? domain_format(&line->name, text) : NULL);
 	log_text(out, "qtype", line->name.length ? message_type_name(line->type, type) : NULL);
 	log_text(out, "reason", reason_name(line->reason));
@@ -138,6 +145,7 @@ static void write_summary(struct log_line *out, const struct denial_line *line)
 static void write_line(const struct denial_line *line, const char *app)
 {
 	struct log_line *out = log_event(line->denials->log, line->audited ? "audit" : "denied");
+
 	log_text(out, "network", line->network);
 	log_address(out, "src", &line->source);
 	log_text(out, "app", app);
@@ -154,6 +162,7 @@ static void write_line(const struct denial_line *line, const char *app)
 static void on_app(void *context, const char *name)
 {
 	struct denial_line *line = context;
+
 	write_line(line, name);
 	line->denials->waiting--;
 	free(line);
@@ -164,6 +173,7 @@ static void submit(const struct denial_line *line, const struct prefix *subnet, 
 {
 	struct denials *denials = line->denials;
 	struct denial_line *waiting = NULL;
+
 	if (asked->family && denials->waiting < DENIALS_WAITING_MAX)
 		waiting = malloc(sizeof(*waiting));
 	if (!waiting) {
@@ -180,12 +190,13 @@ static struct address find_asked(struct denials *denials, const struct network *
 				 const struct address *source)
 {
 	struct address asked = {0};
+
 	if (!network || !network->subnet4.address.family)
 		return asked;
 	if (source->family == AF_INET)
 		asked = *source;
 	else if (source->family == AF_INET6 && interface)
-		interfaces_neighbour4(denials->interfaces, interface->index, source, &asked);
+		(void)neighbours_find4(denials->neighbours, interface->index, source, uv_now(denials->loop), &asked);
 	if (!prefix_contains(&network->subnet4, &asked))
 		asked.family = 0;
 	return asked;
@@ -196,6 +207,7 @@ static void submit_for(struct denials *denials, const struct network *network, c
 {
 	/* No neighbour table is read for a line that cannot wait anyway. */
 	struct address asked = {0};
+
 	if (denials->waiting < DENIALS_WAITING_MAX)
 		asked = find_asked(denials, network, interface, &line->source);
 	submit(line, network ? &network->subnet4 : &(struct prefix){0}, &asked);
@@ -204,6 +216,7 @@ static void submit_for(struct denials *denials, const struct network *network, c
 static struct denial_line start_line(struct denials *denials, enum line_kind kind, const char *network, const char *action)
 {
 	struct denial_line line = {.denials = denials, .kind = kind, .count = 1};
+
 	snprintf(line.network, sizeof(line.network), "%s", network);
 	snprintf(line.action, sizeof(line.action), "%s", action);
 	return line;
@@ -233,6 +246,7 @@ void denials_flow(struct denials *denials, const struct network *network, const 
 		  const struct denial *denial, const char *action)
 {
 	struct denial_line line = start_line(denials, LINE_FLOW, network->name, denial->audited ? "allowed" : action);
+
 	line.audited = denial->audited;
 	line.source = flow->source;
 	line.destination = flow->destination;
@@ -248,6 +262,7 @@ void denials_flow(struct denials *denials, const struct network *network, const 
 static struct rate *new_rate(struct denials *denials, uint16_t network)
 {
 	struct rate *rate = calloc(1, sizeof(*rate));
+
 	if (!rate)
 		return NULL;
 	rate->network = network;
@@ -263,6 +278,7 @@ static bool within_rate(struct denials *denials, uint16_t network)
 {
 	uint64_t second = uv_now(denials->loop) / 1000;
 	struct rate *rate;
+
 	HASH_FIND(hh, denials->rates, &network, sizeof(network), rate);
 	if (!rate)
 		rate = new_rate(denials, network);
@@ -278,6 +294,7 @@ static bool within_rate(struct denials *denials, uint16_t network)
 static struct summary_key summary_key(uint16_t network, bool audited, const struct address *source)
 {
 	struct summary_key key;
+
 	memset(&key, 0, sizeof(key));
 	key.network = network;
 	key.audited = audited;
@@ -288,6 +305,7 @@ static struct summary_key summary_key(uint16_t network, bool audited, const stru
 static struct summary *find_summary(const struct denials *denials, const struct summary_key *key)
 {
 	struct summary *summary;
+
 	HASH_FIND(hh, denials->summaries, key, sizeof(*key), summary);
 	return summary;
 }
@@ -295,6 +313,7 @@ static struct summary *find_summary(const struct denials *denials, const struct 
 static struct summary *new_summary(struct denials *denials, const struct network *network, const struct summary_key *key)
 {
 	struct summary *summary = calloc(1, sizeof(*summary));
+
 	if (!summary)
 		return NULL;
 	summary->key = *key;
@@ -311,6 +330,7 @@ static struct summary *source_summary(struct denials *denials, const struct netw
 				      const struct summary_key *key)
 {
 	struct summary *summary = find_summary(denials, key);
+
 	if (summary || HASH_COUNT(denials->summaries) >= SOURCES_MAX)
 		return summary;
 	summary = new_summary(denials, network, key);
@@ -328,6 +348,7 @@ static void count_question(struct denials *denials, const struct network *networ
 	struct summary_key own = summary_key(network->id, question->audited, &question->client);
 	struct summary_key shared = summary_key(network->id, question->audited, &(struct address){0});
 	struct summary *summary = source_summary(denials, network, interface, &own);
+
 	if (!summary)
 		summary = find_summary(denials, &shared);
 	if (!summary)
@@ -341,11 +362,15 @@ static void count_question(struct denials *denials, const struct network *networ
 void denials_question(struct denials *denials, const struct network *network, const struct interface *interface,
 		      const struct denied_question *question)
 {
-	if (!within_rate(denials, network->id)) {
+	uint64_t now = uv_now(denials->loop), key = repeats_key(question);
+	struct denial_line line;
+
+	if (repeats_contains(denials->repeats, key, now) || !within_rate(denials, network->id)) {
 		count_question(denials, network, interface, question);
 		return;
 	}
-	struct denial_line line = start_line(denials, LINE_QUESTION, network->name, question->audited ? "allowed" : question->action);
+	repeats_remember(denials->repeats, key, now);
+	line = start_line(denials, LINE_QUESTION, network->name, question->audited ? "allowed" : question->action);
 	line.audited = question->audited;
 	line.source = question->client;
 	if (question->name)
@@ -362,6 +387,7 @@ void denials_counted(struct denials *denials, const struct network *network, con
 	/* Repeats get the answer that their flow got; everything else the kernel drops without one. */
 	struct denial_line line =
 		start_line(denials, LINE_SUMMARY, network ? network->name : "", reason == REASON_REPEATED ? "rejected" : "dropped");
+
 	line.what = WHAT_PACKETS;
 	if (source)
 		line.source = *source;
@@ -370,36 +396,47 @@ void denials_counted(struct denials *denials, const struct network *network, con
 	submit_for(denials, network, network ? interfaces_of_network(denials->interfaces, network->id) : NULL, &line);
 }
 
-static void write_summaries(struct denials *denials)
+static void write_summary_of(struct denials *denials, const struct summary *summary)
 {
-	struct summary *summary, *next;
-	HASH_ITER (hh, denials->summaries, summary, next) {
-		bool audited = summary->key.audited;
-		struct denial_line line = start_line(denials, LINE_SUMMARY, summary->network, audited ? "allowed" : "answered");
-		line.audited = audited;
-		line.what = WHAT_QUESTIONS;
-		line.source = summary->key.source;
-		line.reason = REASON_REPEATED;
-		line.count = summary->count;
-		struct prefix subnet = summary->subnet;
-		struct address asked = summary->asked;
-		HASH_DEL(denials->summaries, summary);
-		free(summary);
-		submit(&line, &subnet, &asked);
-	}
-	if (denials->unattributed == 0)
-		return;
+	bool audited = summary->key.audited;
+	struct denial_line line = start_line(denials, LINE_SUMMARY, summary->network, audited ? "allowed" : "answered");
+
+	line.audited = audited;
+	line.what = WHAT_QUESTIONS;
+	line.source = summary->key.source;
+	line.reason = REASON_REPEATED;
+	line.count = summary->count;
+	submit(&line, &summary->subnet, &summary->asked);
+}
+
+static void write_unattributed(struct denials *denials)
+{
 	struct denial_line line = start_line(denials, LINE_SUMMARY, "", "answered");
+
 	line.what = WHAT_QUESTIONS;
 	line.reason = REASON_REPEATED;
 	line.count = denials->unattributed;
-	denials->unattributed = 0;
 	write_line(&line, "");
+	denials->unattributed = 0;
+}
+
+static void write_summaries(struct denials *denials)
+{
+	struct summary *summary, *next;
+
+	HASH_ITER (hh, denials->summaries, summary, next) {
+		write_summary_of(denials, summary);
+		HASH_DEL(denials->summaries, summary);
+		free(summary);
+	}
+	if (denials->unattributed > 0)
+		write_unattributed(denials);
 }
 
 static void forget_rates(struct denials *denials, uint64_t before)
 {
 	struct rate *rate, *next;
+
 	HASH_ITER (hh, denials->rates, rate, next) {
 		if (rate->second < before) {
 			HASH_DEL(denials->rates, rate);
@@ -412,6 +449,7 @@ static void on_summary(uv_timer_t *timer)
 {
 	struct denials *denials = timer->data;
 	uint64_t second = uv_now(denials->loop) / 1000;
+
 	if (denials->closing)
 		return;
 	write_summaries(denials);
@@ -419,28 +457,36 @@ static void on_summary(uv_timer_t *timer)
 		forget_rates(denials, second - RATE_FORGET_S);
 }
 
+static void free_denials(uv_handle_t *handle)
+{
+	struct denials *denials = handle->data;
+
+	neighbours_free(denials->neighbours);
+	repeats_free(denials->repeats);
+	free(denials);
+}
+
 struct denials *denials_new(uv_loop_t *loop, struct log *log, struct interfaces *interfaces)
 {
+	const struct apps_options options = {.port = APPS_PORT};
 	struct denials *denials = calloc(1, sizeof(*denials));
+
 	if (!denials)
 		return NULL;
 	denials->loop = loop;
 	denials->log = log;
 	denials->interfaces = interfaces;
-	denials->apps = apps_new(loop);
-	if (!denials->apps || uv_timer_init(loop, &denials->timer) != 0) {
+	denials->timer.data = denials;
+	denials->apps = apps_new(loop, &options);
+	denials->neighbours = neighbours_new(&interfaces->requests);
+	denials->repeats = repeats_new();
+	if (!denials->apps || !denials->neighbours || !denials->repeats || uv_timer_init(loop, &denials->timer) != 0) {
 		apps_close(denials->apps);
-		free(denials);
+		free_denials((uv_handle_t *)&denials->timer);
 		return NULL;
 	}
-	denials->timer.data = denials;
 	uv_timer_start(&denials->timer, on_summary, DENIALS_SUMMARY_MS, DENIALS_SUMMARY_MS);
 	return denials;
-}
-
-static void free_denials(uv_handle_t *handle)
-{
-	free(handle->data);
 }
 
 void denials_close(struct denials *denials)

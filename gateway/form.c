@@ -29,7 +29,7 @@ _Static_assert(sizeof(forms) / sizeof(forms[0]) == FORM_UNKNOWN + 1, "one row fo
 
 static void read_kind(const struct nlattr *information, struct form_look *look)
 {
-	const struct nlattr *attribute;
+	struct nlattr *attribute;
 
 	mnl_attr_for_each_nested(attribute, information)
 	{
@@ -41,7 +41,7 @@ static void read_kind(const struct nlattr *information, struct form_look *look)
 static int on_link(const struct nlmsghdr *message, void *context)
 {
 	struct form_look *look = context;
-	const struct nlattr *attribute;
+	struct nlattr *attribute;
 
 	if (message->nlmsg_type != RTM_NEWLINK || mnl_nlmsg_get_payload_len(message) < sizeof(struct ifinfomsg))
 		return MNL_CB_OK;
@@ -105,4 +105,29 @@ bool form_caveat(const struct form_look *look, const struct network *network, ch
 	else
 		return false;
 	return true;
+}
+
+static void log_network(struct interfaces *interfaces, const struct network *network, struct log *log)
+{
+	const struct interface *interface = interfaces_of_network(interfaces, network->id);
+	char caveat[FORM_CAVEAT_MAX];
+	struct form_look look;
+	int error = interface ? form_look(&interfaces->requests, interface->index, &look) : 0;
+
+	if (!interface)
+		return; /* the scan has said so */
+	if (error) {
+		log_say(log, LOG_WARNING, "network %s: the form of interface %s cannot be seen: %s", network->name, interface->name,
+			strerror(-error));
+		return;
+	}
+	log_say(log, LOG_INFO, "network %s: form %s: %s", network->name, form_name(look.form), form_meaning(look.form));
+	if (form_caveat(&look, network, caveat))
+		log_say(log, LOG_WARNING, "network %s: %s", network->name, caveat);
+}
+
+void form_log(struct interfaces *interfaces, const struct policy *policy, struct log *log)
+{
+	for (size_t i = 0; i < policy->network_count; i++)
+		log_network(interfaces, &policy->networks[i], log);
 }

@@ -9,7 +9,9 @@
 
 #include <stdbool.h>
 
+#include "common/log.h"
 #include "common/policy.h"
+#include "gateway/interfaces.h"
 #include "gateway/netlink.h"
 
 #define FORM_KIND_MAX   32  /* octets of the kernel's name for a kind of link, with NUL */
@@ -42,5 +44,8 @@ const char *form_meaning(enum form form);
  * Return: false when there is nothing to say.
  */
 bool form_caveat(const struct form_look *look, const struct network *network, char out[static FORM_CAVEAT_MAX]);
+
+/** form_log() - One line about the form of each network whose interface is there, and one more where something has to be changed. */
+void form_log(struct interfaces *interfaces, const struct policy *policy, struct log *log);
 
 #endif

@@ -29,6 +29,7 @@
 
 #define GATEWAY_TICK_MS           250     /* log flush, lease sweep, end of audit_until */
 #define GATEWAY_COUNTERS_MS       5000    /* kernel counters are read */
+#define GATEWAY_FAILURES_MS       10000   /* questions that failed are told as a sum at most so often */
 #define GATEWAY_RESCAN_MS         100     /* quiet time after an interface change */
 #define GATEWAY_AUDIT_REMINDER_MS 3600000 /* "DNS exfiltration is open" */
 #define GATEWAY_RETRY_MS          1000
@@ -55,11 +56,13 @@ struct gateway {
 	uv_poll_t monitor;         /* interfaces.monitor */
 	uv_timer_t tick, read_counters, rescan, audit_reminder;
 	uv_signal_t on_terminate, on_interrupt, on_hangup;
-	uint64_t queue_dropped; /* packets, at the last reading */
-	bool no_audited_flows;  /* conntrack has no flow that audit mode let in, but for networks in audit mode */
-	bool apply_due;         /* the kernel could not be given the running policy: tried again every GATEWAY_RETRY_MS */
-	uint64_t applied_at;    /* ms: the last try */
-	bool running;           /* the handles above are open */
+	struct resolver_counters said; /* what the log has been told of them ... */
+	uint64_t said_at;              /* ... and when, ms */
+	uint64_t queue_dropped;        /* packets, at the last reading */
+	bool no_audited_flows;         /* conntrack has no flow that audit mode let in, but for networks in audit mode */
+	bool apply_due;                /* the kernel could not be given the running policy: tried again every GATEWAY_RETRY_MS */
+	uint64_t applied_at;           /* ms: the last try */
+	bool running;                  /* the handles above are open */
 	bool stopping;
 };
 

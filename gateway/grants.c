@@ -13,39 +13,16 @@
 
 #include "gateway/nft.h"
 
-/* Leases that the list at hand has made, sorted by address. */
+/* Leases that the list at hand has made. */
 struct news {
-	struct grant *list; /* owned */
+	const struct grant **list; /* owned */
 	size_t count;
 };
 
-static int compare_grants(const void *a, const void *b)
+static void forget_news(struct grants *grants, const struct news *news)
 {
-	return address_compare(&((const struct grant *)a)->address, &((const struct grant *)b)->address);
-}
-
-static bool keep_unless_new(void *context, struct lease *lease)
-{
-	const struct news *news = context;
-	struct grant key = {.address = lease->address};
-	const struct grant *found = bsearch(&key, news->list, news->count, sizeof(key), compare_grants);
-
-	if (!found)
-		return true;
-	while (found > news->list && compare_grants(found - 1, &key) == 0)
-		found--;
-	for (; found < news->list + news->count && compare_grants(found, &key) == 0; found++)
-		if (found->network == lease->network && domain_equal(found->name, &lease->name))
-			return false;
-	return true;
-}
-
-static void forget_news(struct grants *grants, struct news *news)
-{
-	if (!news->count)
-		return;
-	qsort(news->list, news->count, sizeof(*news->list), compare_grants);
-	lease_each(grants->leases, keep_unless_new, news);
+	for (size_t i = 0; i < news->count; i++)
+		lease_remove(grants->leases, news->list[i]->network, &news->list[i]->address, news->list[i]->name);
 }
 
 static int remember(struct grants *grants, const struct grant *grant, uint64_t now, struct news *news)
@@ -58,11 +35,11 @@ static int remember(struct grants *grants, const struct grant *grant, uint64_t n
 		.specs = grant->audited ? 0 : grant->specs,
 		.until = now + (uint64_t)grant->seconds * 1000,
 	};
-	size_t before = lease_table_count(grants->leases);
+	bool known = lease_has(grants->leases, lease.network, &lease.address, &lease.name);
 	int error = lease_put(grants->leases, &lease);
 
-	if (error == 0 && lease_table_count(grants->leases) > before)
-		news->list[news->count++] = *grant;
+	if (error == 0 && !known)
+		news->list[news->count++] = grant;
 	return error;
 }
 
@@ -125,6 +102,7 @@ int grants_write(struct grants *grants, const struct policy *policy, const struc
 		error = write_elements(grants, policy, list, count, now);
 	if (error < 0) {
 		grants->failed++;
+		grants->error = error;
 		forget_news(grants, &news);
 	}
 	free(news.list);

@@ -14,7 +14,8 @@
 struct grants {
 	struct ruleset *ruleset;
 	struct lease_table *leases;
-	uint64_t written, failed; /* elements, transactions */
+	uint64_t written, failed; /* elements, calls of grants_write() */
+	int error;                /* -errno of the latest that failed */
 };
 
 /**

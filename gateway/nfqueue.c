@@ -65,6 +65,7 @@ static void add_verdict(struct nfqueue *queue, uint32_t id, uint32_t mark)
 {
 	uint8_t *end = queue->verdicts + queue->verdict_size;
 	struct nlmsghdr *message = nfq_nlmsg_put((char *)end, NFQNL_MSG_VERDICT, queue->number);
+
 	nfq_nlmsg_verdict_put(message, (int)id, mark ? NF_ACCEPT : NF_DROP);
 	if (mark)
 		nfq_nlmsg_verdict_put_mark(message, mark);
@@ -83,10 +84,12 @@ static void count_gap(struct nfqueue *queue, uint32_t id)
 static bool read_packet(struct nlattr *const attributes[NFQA_MAX + 1], struct queued_packet *out)
 {
 	const struct nlattr *header = attributes[NFQA_PACKET_HDR], *payload = attributes[NFQA_PAYLOAD];
+	const struct nfqnl_msg_packet_hdr *fields;
+
 	memset(out, 0, sizeof(*out));
 	if (!header || mnl_attr_get_payload_len(header) < sizeof(struct nfqnl_msg_packet_hdr))
 		return false;
-	const struct nfqnl_msg_packet_hdr *fields = mnl_attr_get_payload(header);
+	fields = mnl_attr_get_payload(header);
 	out->id = ntohl(fields->packet_id);
 	out->hook = fields->hook;
 	if (attributes[NFQA_IFINDEX_INDEV])
@@ -103,12 +106,15 @@ static void handle_message(struct nfqueue *queue, const struct nlmsghdr *message
 {
 	struct nlattr *attributes[NFQA_MAX + 1] = {NULL};
 	struct queued_packet packet;
+
 	/* NLMSG_ERROR: a verdict for a packet that is gone, because its interface went down. */
 	if (message->nlmsg_type != (NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_PACKET))
 		return;
 	if (nfq_nlmsg_parse(message, attributes) < 0 || !read_packet(attributes, &packet))
 		return;
 	count_gap(queue, packet.id);
+	if (!decide)
+		queue->lost++;
 	add_verdict(queue, packet.id, decide ? decide(queue->context, &packet) : 0);
 }
 
@@ -121,17 +127,19 @@ static bool has_verdict_room(const struct nfqueue *queue)
 static int configure(struct nfqueue *queue, struct nlmsghdr *message)
 {
 	uint8_t buffer[MESSAGE_MAX] __attribute__((aligned(8)));
+
 	message->nlmsg_flags |= NLM_F_ACK;
 	message->nlmsg_seq = ++queue->sequence;
 	if (mnl_socket_sendto(queue->socket, message, message->nlmsg_len) < 0)
 		return -errno;
 	for (;;) {
 		ssize_t size = mnl_socket_recvfrom(queue->socket, buffer, sizeof(buffer));
+		const struct nlmsghdr *answer = (const struct nlmsghdr *)buffer;
+
 		if (size < 0 && errno == EINTR)
 			continue;
 		if (size < 0)
 			return -errno;
-		const struct nlmsghdr *answer = (const struct nlmsghdr *)buffer;
 		if (!mnl_nlmsg_ok(answer, (int)size))
 			continue;
 		if (answer->nlmsg_type == NLMSG_ERROR && answer->nlmsg_seq == queue->sequence &&
@@ -146,6 +154,7 @@ static int may_configure(struct nfqueue *queue)
 {
 	char buffer[CONFIG_MAX] __attribute__((aligned(8)));
 	struct nlmsghdr *message = nfq_nlmsg_put(buffer, NFQNL_MSG_CONFIG, queue->number);
+
 	/* An obsolete command that does nothing but ask for CAP_NET_ADMIN. */
 	nfq_nlmsg_cfg_put_cmd(message, AF_UNSPEC, NFQNL_CFG_CMD_PF_BIND);
 	return configure(queue, message);
@@ -156,6 +165,7 @@ static int bind_queue(struct nfqueue *queue)
 {
 	char buffer[CONFIG_MAX] __attribute__((aligned(8)));
 	struct nlmsghdr *message = nfq_nlmsg_put(buffer, NFQNL_MSG_CONFIG, queue->number);
+
 	nfq_nlmsg_cfg_put_cmd(message, AF_UNSPEC, NFQNL_CFG_CMD_BIND);
 	nfq_nlmsg_cfg_put_params(message, NFQNL_COPY_PACKET, NFQUEUE_COPY_BYTES);
 	nfq_nlmsg_cfg_put_qmaxlen(message, NFQUEUE_LENGTH);
@@ -169,6 +179,7 @@ static int set_options(struct mnl_socket *socket)
 {
 	int fd = mnl_socket_get_fd(socket), size = RECEIVE_BUFFER, one = 1;
 	struct timeval timeout = {.tv_sec = CONFIGURE_TIMEOUT_S};
+
 	if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size)) != 0)
 		setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
 	/* Losses are seen as gaps; ENOBUFS would only say so once more. */
@@ -178,6 +189,8 @@ static int set_options(struct mnl_socket *socket)
 
 static int open_socket(struct nfqueue *queue)
 {
+	int error;
+
 	queue->socket = mnl_socket_open2(NETLINK_NETFILTER, SOCK_CLOEXEC);
 	if (!queue->socket)
 		return -errno;
@@ -185,7 +198,7 @@ static int open_socket(struct nfqueue *queue)
 	queue->verdict_size = 0;
 	if (mnl_socket_bind(queue->socket, 0, MNL_SOCKET_AUTOPID) < 0)
 		return -errno;
-	int error = set_options(queue->socket);
+	error = set_options(queue->socket);
 	if (!error)
 		error = may_configure(queue);
 	if (error)
@@ -231,6 +244,7 @@ static void send_verdicts(struct nfqueue *queue)
 static void on_retry(uv_timer_t *timer)
 {
 	struct nfqueue *queue = timer->data;
+
 	if (queue->closing || !queue->poll)
 		return;
 	send_verdicts(queue);
@@ -244,8 +258,10 @@ static bool receive(struct nfqueue *queue)
 	uint8_t buffer[MESSAGE_MAX] __attribute__((aligned(8)));
 	struct sockaddr_nl from = {0};
 	socklen_t from_size = sizeof(from);
+	const struct nlmsghdr *message = (const struct nlmsghdr *)buffer;
 	ssize_t got =
 		recvfrom(mnl_socket_get_fd(queue->socket), buffer, sizeof(buffer), MSG_DONTWAIT, (struct sockaddr *)&from, &from_size);
+
 	if (got < 0) {
 		if (errno == EINTR || errno == ENOBUFS)
 			return true;
@@ -255,7 +271,6 @@ static bool receive(struct nfqueue *queue)
 	}
 	if (from.nl_pid != 0)
 		return true;
-	const struct nlmsghdr *message = (const struct nlmsghdr *)buffer;
 	for (int left = (int)got; mnl_nlmsg_ok(message, left); message = mnl_nlmsg_next(message, &left))
 		handle_message(queue, message, queue->decide);
 	return true;
@@ -264,6 +279,7 @@ static bool receive(struct nfqueue *queue)
 static void on_readable(uv_poll_t *poll, int status, int events)
 {
 	struct nfqueue *queue = poll->data;
+
 	(void)events;
 	if (queue->closing || poll != queue->poll)
 		return;
@@ -282,9 +298,11 @@ static void on_readable(uv_poll_t *poll, int status, int events)
 static int watch_socket(struct nfqueue *queue)
 {
 	uv_poll_t *poll = calloc(1, sizeof(*poll));
+	int error;
+
 	if (!poll)
 		return -ENOMEM;
-	int error = uv_poll_init(queue->loop, poll, mnl_socket_get_fd(queue->socket));
+	error = uv_poll_init(queue->loop, poll, mnl_socket_get_fd(queue->socket));
 	if (error) {
 		free(poll);
 		return error;
@@ -297,6 +315,7 @@ static int watch_socket(struct nfqueue *queue)
 static int open_and_watch(struct nfqueue *queue)
 {
 	int error = open_socket(queue);
+
 	if (!error)
 		error = watch_socket(queue);
 	if (error)
@@ -307,6 +326,7 @@ static int open_and_watch(struct nfqueue *queue)
 static void on_reopen(uv_timer_t *timer)
 {
 	struct nfqueue *queue = timer->data;
+
 	if (queue->closing || queue->socket)
 		return;
 	if (open_and_watch(queue) != 0)
@@ -325,6 +345,8 @@ static void wait_before_reopening(struct nfqueue *queue)
 int nfqueue_open(uv_loop_t *loop, uint16_t number, nfqueue_decide decide, void *context, struct nfqueue **out)
 {
 	struct nfqueue *queue = calloc(1, sizeof(*queue));
+	int error;
+
 	if (!queue)
 		return -ENOMEM;
 	queue->loop = loop;
@@ -332,7 +354,7 @@ int nfqueue_open(uv_loop_t *loop, uint16_t number, nfqueue_decide decide, void *
 	queue->decide = decide;
 	queue->context = context;
 	queue->reopen_ms = REOPEN_MS_MIN;
-	int error = uv_timer_init(loop, &queue->timer);
+	error = uv_timer_init(loop, &queue->timer);
 	if (error) {
 		free(queue);
 		return error;
@@ -368,11 +390,13 @@ static uint64_t queue_overflow(uint16_t number)
 	char line[256];
 	uint64_t overflow = 0;
 	FILE *file = fopen(PROC_FILE, "re");
+
 	if (!file)
 		return 0;
 	while (fgets(line, sizeof(line), file)) {
 		uint64_t values[COLUMNS];
 		char *at = line;
+
 		for (int i = 0; i < COLUMNS; i++)
 			values[i] = strtoull(at, &at, 10);
 		if (values[QUEUE] == number)

@@ -35,8 +35,8 @@ void nfqueue_close(struct nfqueue *queue);
 /**
  * nfqueue_dropped() - Packets that the kernel dropped because the queue or its socket was full, since nfqueue_open()
  *
- * Exact for the socket, which overflows first. Drops of the queue itself are only seen by a process that may read
- * /proc/net/netfilter/nfnetlink_queue.
+ * Exact for the socket, which overflows first; what it lost last shows when the next packet comes. Drops of the queue itself are only seen
+ * by a process that may read /proc/net/netfilter/nfnetlink_queue.
  *
  * Return: 0.
  */

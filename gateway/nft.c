@@ -15,6 +15,7 @@
 #include <libnftnl/expr.h>
 #include <libnftnl/rule.h>
 #include <linux/netfilter.h>
+#include <linux/netfilter/nf_conntrack_tuple_common.h>
 #include <linux/netfilter/xt_NFQUEUE.h>
 #include <stdlib.h>
 #include <string.h>
@@ -91,14 +92,15 @@ static void load_payload(struct nft_batch *batch, uint32_t base, uint32_t offset
 	nftnl_expr_set_u32(expression, NFTNL_EXPR_PAYLOAD_DREG, reg);
 }
 
-static void load_ct(struct nft_batch *batch, uint32_t key)
+static struct nftnl_expr *load_ct(struct nft_batch *batch, uint32_t key)
 {
 	struct nftnl_expr *expression = add_expression(batch, "ct");
 
 	if (!expression)
-		return;
+		return NULL;
 	nftnl_expr_set_u32(expression, NFTNL_EXPR_CT_KEY, key);
 	nftnl_expr_set_u32(expression, NFTNL_EXPR_CT_DREG, NFT_REG_1);
+	return expression;
 }
 
 static void compare(struct nft_batch *batch, uint32_t operation, const void *value, uint32_t size)
@@ -187,18 +189,24 @@ static void load_address(struct nft_batch *batch, int family, enum nft_field sid
 	load_payload(batch, NFT_PAYLOAD_NETWORK_HEADER, offset, size, reg);
 }
 
-void nft_match_prefix(struct nft_batch *batch, enum nft_field side, const struct prefix *prefix, bool equal)
+/* Compare the address in register 1. */
+static void compare_prefix(struct nft_batch *batch, const struct prefix *prefix, bool equal)
 {
 	uint32_t size = (uint32_t)address_size(&prefix->address);
 	uint8_t bits[16] = {0};
 
 	for (unsigned int i = 0; i < prefix->length; i++)
 		bits[i / 8] |= (uint8_t)(0x80 >> i % 8);
-	match_family(batch, prefix->address.family);
-	load_address(batch, prefix->address.family, side, NFT_REG_1);
 	if (prefix->length < size * 8)
 		mask(batch, bits, size);
 	compare(batch, equal ? NFT_CMP_EQ : NFT_CMP_NEQ, prefix->address.bytes, size);
+}
+
+void nft_match_prefix(struct nft_batch *batch, enum nft_field side, const struct prefix *prefix, bool equal)
+{
+	match_family(batch, prefix->address.family);
+	load_address(batch, prefix->address.family, side, NFT_REG_1);
+	compare_prefix(batch, prefix, equal);
 }
 
 void nft_match_address(struct nft_batch *batch, enum nft_field side, const struct address *address, bool equal)
@@ -244,6 +252,33 @@ void nft_match_ct_mark(struct nft_batch *batch, uint32_t mark_value)
 {
 	load_ct(batch, NFT_CT_MARK);
 	compare(batch, NFT_CMP_EQ, &mark_value, sizeof(mark_value));
+}
+
+void nft_match_ct_status(struct nft_batch *batch, uint32_t bits)
+{
+	static const uint32_t none = 0;
+
+	load_ct(batch, NFT_CT_STATUS);
+	mask(batch, &bits, sizeof(bits));
+	compare(batch, NFT_CMP_NEQ, &none, sizeof(none));
+}
+
+void nft_match_ct_reply(struct nft_batch *batch)
+{
+	static const uint8_t reply = IP_CT_DIR_REPLY;
+
+	load_ct(batch, NFT_CT_DIRECTION);
+	compare(batch, NFT_CMP_EQ, &reply, sizeof(reply));
+}
+
+void nft_match_ct_source(struct nft_batch *batch, const struct prefix *prefix)
+{
+	struct nftnl_expr *expression = load_ct(batch, prefix->address.family == AF_INET ? NFT_CT_SRC_IP : NFT_CT_SRC_IP6);
+
+	if (!expression)
+		return;
+	nftnl_expr_set_u8(expression, NFTNL_EXPR_CT_DIR, IP_CT_DIR_ORIGINAL);
+	compare_prefix(batch, prefix, true);
 }
 
 static void load_key(struct nft_batch *batch, const struct nft_key *key)

@@ -129,6 +129,12 @@ void nft_match_icmp_type(struct nft_batch *batch, uint8_t first, uint8_t last);
 void nft_match_tcp_reset(struct nft_batch *batch);
 void nft_match_ct_state(struct nft_batch *batch, uint32_t states);
 void nft_match_ct_mark(struct nft_batch *batch, uint32_t mark);
+/** nft_match_ct_status() - Any of these bits of enum ip_conntrack_status. */
+void nft_match_ct_status(struct nft_batch *batch, uint32_t bits);
+/** nft_match_ct_reply() - A packet in the direction of the flow's replies. */
+void nft_match_ct_reply(struct nft_batch *batch);
+/** nft_match_ct_source() - Who began the flow: the source of its first packet, before any translation. */
+void nft_match_ct_source(struct nft_batch *batch, const struct prefix *prefix);
 /** nft_match_set() - Look a key up in a named set. */
 void nft_match_set(struct nft_batch *batch, const char *set, const struct nft_key *key);
 /** nft_limit_over() - Matches what exceeds the rate. */

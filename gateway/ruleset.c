@@ -11,6 +11,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,8 +21,8 @@
 #define PORTS_PART_MAX 64 /* characters of a port specification in the name of a set; longer ones are hashed */
 
 static_assert(RULESET_SET_NAME_MAX == NFT_NAME_SIZE, "set names have one size");
-/* "redirected4_", the network, "_", the ports, NUL */
-static_assert(12 + POLICY_NAME_MAX + 1 + PORTS_PART_MAX + 1 <= NFT_NAME_SIZE, "set names fit");
+/* "names4_" or "allow4_", the network, "_", the ports, NUL */
+static_assert(7 + POLICY_NAME_MAX + 1 + PORTS_PART_MAX + 1 <= NFT_NAME_SIZE, "set names fit");
 
 int ruleset_open(struct ruleset *ruleset, struct log *log, char *error, size_t error_size)
 {
@@ -54,24 +55,19 @@ const char *ruleset_name(const char *prefix, const struct network *network, char
 	return out;
 }
 
-/* FNV-1a: names need to differ, nobody hostile chooses them. */
-static uint64_t hash_text(const char *text)
-{
-	uint64_t hash = 0xcbf29ce484222325;
-
-	for (; *text; text++)
-		hash = (hash ^ (uint8_t)*text) * 0x100000001b3;
-	return hash;
-}
-
 /* A port specification with characters that nft takes in a name. */
 static void ports_part(const struct ports *ports, char out[static PORTS_PART_MAX])
 {
+	/* The same in every process: names need to differ, nobody hostile chooses them. */
+	static const uint8_t key[crypto_shorthash_KEYBYTES];
+	uint8_t hash[crypto_shorthash_BYTES];
 	char text[PORTS_TEXT_MAX];
 
 	ports_format(ports, text);
 	if (strlen(text) >= PORTS_PART_MAX) {
-		snprintf(out, PORTS_PART_MAX, "h%016llx", (unsigned long long)hash_text(text));
+		crypto_shorthash(hash, (const uint8_t *)text, strlen(text), key);
+		out[0] = 'h';
+		sodium_bin2hex(out + 1, PORTS_PART_MAX - 1, hash, sizeof(hash));
 		return;
 	}
 	strcpy(out, text);

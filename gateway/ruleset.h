@@ -28,6 +28,17 @@
 #define RULESET_BURST        1000        /* ... with this burst; the rest is refused and counted in the kernel */
 #define RULESET_SET_NAME_MAX 128
 
+/*
+ * Questions to other servers are brought to this port of the gateway address, so that their replies are told from those to questions that
+ * were addressed to us, which conntrack does not see. Each begins a flow there, and the table of flows is shared by all networks: hence
+ * rates for new ones per network. UDP flows last 30 s there, TCP ones up to 120 s.
+ */
+#define RULESET_REDIRECT_PORT      5300
+#define RULESET_REDIRECT_UDP_RATE  2000 /* flows per second ... */
+#define RULESET_REDIRECT_UDP_BURST 4000 /* ... with this burst; the rest is dropped and counted as refused */
+#define RULESET_REDIRECT_TCP_RATE  200
+#define RULESET_REDIRECT_TCP_BURST 400
+
 /* What the running kernel can do; probed in a table of its own at start. */
 struct kernel_features {
 	bool native_queue; /* `queue` expression; else the NFQUEUE xt target through nft_compat */

@@ -33,10 +33,11 @@ static const struct nft_hook hooks[] = {
 	{"postrouting", "nat", NF_INET_POST_ROUTING, PRIORITY_SNAT, false},
 };
 
-static const char *const chains[] = {"uplink_guard",   "uplink_forward",  "uplink_input", "upstream_servers",
-				     "verdict_marked", RULESET_DISCOVERY, RULESET_REJECT};
-static const char *const counters[] = {"unknown_interface", "invalid",        "forward_dropped", "input_dropped",
-				       "output_dropped",    "uplink_spoofed", "uplink_forward",  "uplink_input"};
+static const char *const chains[] = {"uplink_guard", "uplink_errors",    "uplink_stray",   "uplink_forward",
+				     "uplink_input", "upstream_servers", "verdict_marked", RULESET_DISCOVERY,
+				     RULESET_ERRORS, RULESET_STRAY,      RULESET_REJECT};
+static const char *const counters[] = {"unknown_interface", "forward_dropped", "input_dropped",  "output_dropped", "uplink_spoofed",
+				       "uplink_invalid",    "uplink_errors",   "uplink_forward", "uplink_input"};
 
 void ruleset_base_create(struct nft_batch *batch)
 {
@@ -118,20 +119,46 @@ static void accept_loopback(struct ruleset_plan *plan, const char *chain, uint32
 	end(&plan->batch, NFT_VERDICT_ACCEPT, NULL);
 }
 
-static void accept_established(struct nft_batch *batch, const char *chain)
+static void match_state(struct nft_batch *batch, const char *chain, uint32_t states)
 {
 	nft_rule_begin(batch, chain);
-	nft_match_ct_state(batch, STATE_ESTABLISHED | STATE_RELATED);
+	nft_match_ct_state(batch, states);
+}
+
+/* What belongs to a flow, and what never can; what is left is new, or untracked. Nearly all packets end at the first rule. */
+static void write_states(struct nft_batch *batch, const char *chain)
+{
+	match_state(batch, chain, STATE_ESTABLISHED);
 	end(batch, NFT_VERDICT_ACCEPT, NULL);
+	match_state(batch, chain, STATE_RELATED);
+	end(batch, NFT_VERDICT_GOTO, RULESET_ERRORS);
+	match_state(batch, chain, STATE_INVALID);
+	end(batch, NFT_VERDICT_GOTO, RULESET_STRAY);
+}
+
+/*
+ * An ICMP error that quotes a flow is "related" to it, whoever sends it: its own source says nothing, and translation rewrites it. So the
+ * one who began the flow must be of the network that the error comes from. From the uplink come errors about what we sent there: never
+ * about packets to an app, as it would quote them when it sends an error through us to a third one.
+ */
+static void write_errors(struct ruleset_plan *plan)
+{
+	struct nft_batch *batch = &plan->batch;
+
+	branch(plan, RULESET_ERRORS, NFT_META_IIF, "errors", NFT_VERDICT_GOTO, "uplink_errors");
+	drop_counted(batch, RULESET_ERRORS, "unknown_interface");
+	nft_rule_begin(batch, "uplink_errors");
+	nft_match_ct_reply(batch);
+	end(batch, NFT_VERDICT_ACCEPT, NULL);
+	drop_counted(batch, "uplink_errors", "uplink_errors");
 }
 
 /* Never queued, never answered: a packet outside the window must not reset an allowed flow. */
-static void drop_invalid(struct nft_batch *batch, const char *chain)
+static void write_stray(struct ruleset_plan *plan)
 {
-	nft_rule_begin(batch, chain);
-	nft_match_ct_state(batch, STATE_INVALID);
-	nft_count(batch, "invalid");
-	end(batch, NFT_VERDICT_DROP, NULL);
+	branch(plan, RULESET_STRAY, NFT_META_IIF, "stray", NFT_VERDICT_GOTO, "uplink_stray");
+	drop_counted(&plan->batch, RULESET_STRAY, "unknown_interface");
+	drop_counted(&plan->batch, "uplink_stray", "uplink_invalid");
 }
 
 static void write_guard(struct ruleset_plan *plan)
@@ -184,8 +211,7 @@ static void write_forward(struct ruleset_plan *plan)
 {
 	struct nft_batch *batch = &plan->batch;
 
-	accept_established(batch, "forward");
-	drop_invalid(batch, "forward");
+	write_states(batch, "forward");
 	branch(plan, "forward", NFT_META_IIF, "net", NFT_VERDICT_GOTO, "uplink_forward");
 	drop_counted(batch, "forward", "forward_dropped");
 	drop_counted(batch, "uplink_forward", "uplink_forward");
@@ -197,8 +223,7 @@ static void write_input(struct ruleset_plan *plan)
 	struct nft_batch *batch = &plan->batch;
 
 	accept_loopback(plan, "input", NFT_META_IIF);
-	accept_established(batch, "input");
-	drop_invalid(batch, "input");
+	write_states(batch, "input");
 	branch(plan, "input", NFT_META_IIF, "input", NFT_VERDICT_GOTO, "uplink_input");
 	drop_counted(batch, "input", "input_dropped");
 	jump_to_discovery(batch, "uplink_input");
@@ -226,7 +251,8 @@ static void write_output(struct ruleset_plan *plan)
 
 	branch(plan, "replies", NFT_META_OIF, "replies", NFT_VERDICT_GOTO, NULL);
 	accept_loopback(plan, "output", NFT_META_OIF);
-	accept_established(batch, "output");
+	match_state(batch, "output", STATE_ESTABLISHED | STATE_RELATED);
+	end(batch, NFT_VERDICT_ACCEPT, NULL);
 	branch(plan, "output", NFT_META_OIF, "output", NFT_VERDICT_JUMP, NULL);
 	jump_to_discovery(batch, "output");
 	accept_icmp_types(batch, "output", false, ICMP_UNREACHABLE, ICMP_UNREACHABLE);
@@ -299,6 +325,8 @@ void ruleset_base_rules(struct ruleset_plan *plan)
 {
 	write_guard(plan);
 	write_discovery(&plan->batch);
+	write_errors(plan);
+	write_stray(plan);
 	write_forward(plan);
 	write_input(plan);
 	write_output(plan);

@@ -15,16 +15,15 @@
 #include "gateway/nft.h"
 #include "gateway/ruleset.h"
 
-#define RULESET_DNS_PORT          53
-#define RULESET_REDIRECTED_SIZE   65536 /* questions to other servers under way, per network and family; more are dropped */
-#define RULESET_REDIRECTED_UDP_MS 6000  /* the forwarder answers within 3 s */
-#define RULESET_REDIRECTED_TCP_MS 20000 /* after the app's last packet; an idle connection ends after 10 s */
+#define RULESET_DNS_PORT 53
 
 /* Sets and chains that belong to no network. */
 #define RULESET_TRANSPORT "transport"   /* set: the protocols that have ports */
 #define RULESET_INSIDE    "inside"      /* sets inside4, inside6: the subnets of all networks */
 #define RULESET_SPECIAL   "special"     /* sets special4, special6: what audit mode does not open */
 #define RULESET_DISCOVERY "discovery"   /* chain: accepts neighbour discovery and MLD */
+#define RULESET_ERRORS    "errors"      /* chain: ICMP errors about a flow */
+#define RULESET_STRAY     "stray"       /* chain: packets that belong to no flow and cannot begin one */
 #define RULESET_REJECT    "reject_flow" /* chain: refuses a packet, and answers where that is right */
 
 /* One element that a name set has to hold. */
@@ -70,8 +69,6 @@ int ruleset_probe(struct ruleset *ruleset, struct log *log, char *error, size_t 
 struct nft_key ruleset_key_destination(int family);
 struct nft_key ruleset_key_source(int family);
 struct nft_key ruleset_key_seen(int family);
-struct nft_key ruleset_key_redirected_question(int family);
-struct nft_key ruleset_key_redirected_reply(int family);
 void ruleset_sets_collect(struct ruleset_plan *plan, struct lease_table *leases);
 void ruleset_sets_global(struct ruleset_plan *plan);
 void ruleset_sets_network(struct ruleset_plan *plan, const struct network *network, const struct address_set *addresses, size_t count);

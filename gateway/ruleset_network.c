@@ -2,15 +2,19 @@
 /*
  * The chains of one network. A packet from an app takes them in this order:
  *
- *	guard_N		raw: the source must belong to the network. DNS goes through questions_N, which keeps questions to the gateway out
- *of conntrack and remembers who asked somebody else. redirect_N	nat: DNS to any other server is brought to the gateway's own. net_N
- *forward: address rules, name sets; what is left goes to audit_N or deny_N.
+ *	guard_N		raw: the source must belong to the network. Questions to the gateway stay out of conntrack.
+ *	redirect_N	nat: questions to any other server are brought to the gateway, to a port of their own; what exceeds the rate of
+ *			new ones goes to excess_N.
+ *	errors_N	forward and input: an ICMP error must be about a flow of the network.
+ *	stray_N		forward and input: what belongs to no flow and cannot begin one is counted and dropped.
+ *	net_N		forward: address rules, name sets; what is left goes to audit_N or deny_N.
  *	input_N		input: DNS, echo, discovery; what is left goes to deny_N.
  *	deny_N		multicast is dropped; above the rate, or known from before, refuse_N; else the queue.
  *	refuse_N	counted in the kernel, per source, and refused.
+ *	excess_N	the same, without an answer.
  *	marked_N	came back from the queue as denied: remembered in seen, and refused.
- *	replies_N	raw output: DNS replies stay out of conntrack, unless conntrack has to give them back the address that the app
- *asked. output_N	output: DNS replies.
+ *	replies_N	raw output: replies to questions that conntrack has not seen stay out of it.
+ *	output_N	output: these replies.
  */
 #include <netinet/in.h> /* before the kernel's own headers */
 
@@ -22,13 +26,14 @@
 #define ICMP_ECHO_REQUEST         8
 #define ICMP6_ECHO                128
 #define ICMP6_ROUTER_SOLICITATION 133
-#define PKTTYPE_HOST              0 /* PACKET_HOST: addressed to us alone */
+#define PKTTYPE_HOST              0    /* PACKET_HOST: addressed to us alone */
+#define STATUS_DESTINATION_NAT    0x20 /* IPS_DST_NAT */
 
 static const int families[] = {AF_INET, AF_INET6};
 
-static const char *const chain_prefixes[] = {"guard", "questions", "redirect", "net",     "input", "deny",
-					     "audit", "refuse",    "marked",   "replies", "output"};
-static const char *const counter_prefixes[] = {"spoofed", "multicast", "refused", "audited"};
+static const char *const chain_prefixes[] = {"guard", "redirect", "errors", "stray",  "net",     "input", "deny",
+					     "audit", "refuse",   "excess", "marked", "replies", "output"};
+static const char *const counter_prefixes[] = {"spoofed", "multicast", "invalid", "refused", "audited"};
 
 /* A network that is being written. */
 struct writer {
@@ -76,9 +81,9 @@ static void match_from_subnet(const struct writer *writer, int family)
 	nft_match_prefix(writer->batch, NFT_FIELD_SOURCE, ruleset_subnet(writer->network, family), true);
 }
 
-static void match_to_gateway(const struct writer *writer, int family, bool equal)
+static void match_to_gateway(const struct writer *writer, int family)
 {
-	nft_match_address(writer->batch, NFT_FIELD_DESTINATION, ruleset_gateway(writer->network, family), equal);
+	nft_match_address(writer->batch, NFT_FIELD_DESTINATION, ruleset_gateway(writer->network, family), true);
 }
 
 static void match_dns(const struct writer *writer, enum nft_field side)
@@ -134,9 +139,25 @@ static void guard_discovery(const struct writer *writer)
 	}
 }
 
-/* Dropped here rather than in deny_N: packets to groups that the gateway has not joined do not come that far. */
+/*
+ * Dropped here rather than in deny_N: packets to groups that the gateway has not joined do not come that far, also when their frame was
+ * addressed to us alone.
+ */
 static void guard_multicast(const struct writer *writer, int family)
 {
+	static const struct prefix groups[] = {{{.family = AF_INET, .bytes = {224}}, 4}, {{.family = AF_INET6, .bytes = {0xff}}, 8}};
+
+	if (family == AF_INET6) {
+		begin(writer, "guard");
+		nft_match_prefix(writer->batch, NFT_FIELD_DESTINATION, &groups[1], true);
+		match_from_subnet(writer, family);
+		nft_match_meta8(writer->batch, NFT_META_L4PROTO, IPPROTO_ICMPV6, true);
+		end(writer, NFT_VERDICT_JUMP, RULESET_DISCOVERY);
+	}
+	begin(writer, "guard");
+	nft_match_prefix(writer->batch, NFT_FIELD_DESTINATION, &groups[family == AF_INET6], true);
+	match_from_subnet(writer, family);
+	end_counted(writer, "multicast");
 	begin(writer, "guard");
 	nft_match_meta8(writer->batch, NFT_META_PKTTYPE, PKTTYPE_HOST, false);
 	if (family == AF_INET6)
@@ -145,64 +166,32 @@ static void guard_multicast(const struct writer *writer, int family)
 	end_counted(writer, "multicast");
 }
 
+static void guard_subnet(const struct writer *writer, int family)
+{
+	begin(writer, "guard");
+	match_to_gateway(writer, family);
+	match_from_subnet(writer, family);
+	match_dns(writer, NFT_FIELD_DESTINATION_PORT);
+	nft_notrack(writer->batch);
+	end(writer, NFT_VERDICT_ACCEPT, NULL);
+	begin(writer, "guard");
+	match_from_subnet(writer, family);
+	end(writer, NFT_VERDICT_ACCEPT, NULL);
+}
+
 static void write_guard(const struct writer *writer)
 {
-	char questions[NFT_NAME_SIZE];
-
 	for (size_t f = 0; f < 2; f++)
 		if (ruleset_subnet(writer->network, families[f]))
 			guard_own_addresses(writer, families[f]);
 	for (size_t f = 0; f < 2; f++)
 		if (ruleset_subnet(writer->network, families[f]))
 			guard_multicast(writer, families[f]);
-	begin(writer, "guard");
-	match_dns(writer, NFT_FIELD_DESTINATION_PORT);
-	end(writer, NFT_VERDICT_GOTO, ruleset_name("questions", writer->network, questions));
-	for (size_t f = 0; f < 2; f++) {
-		if (!ruleset_subnet(writer->network, families[f]))
-			continue;
-		begin(writer, "guard");
-		match_from_subnet(writer, families[f]);
-		end(writer, NFT_VERDICT_ACCEPT, NULL);
-	}
+	for (size_t f = 0; f < 2; f++)
+		if (ruleset_subnet(writer->network, families[f]))
+			guard_subnet(writer, families[f]);
 	guard_discovery(writer);
 	begin(writer, "guard");
-	end_counted(writer, "spoofed");
-}
-
-/* Remember that a reply has to go through conntrack. */
-static void remember_question(const struct writer *writer, int family, uint8_t protocol, uint64_t timeout_ms)
-{
-	struct nft_key key = ruleset_key_redirected_question(family);
-	char set[NFT_NAME_SIZE];
-
-	begin(writer, "questions");
-	match_from_subnet(writer, family);
-	nft_match_meta8(writer->batch, NFT_META_L4PROTO, protocol, true);
-	nft_remember(writer->batch, ruleset_set_name("redirected", family, writer->network, NULL, set), &key, timeout_ms);
-	end(writer, NFT_VERDICT_ACCEPT, NULL);
-}
-
-static void write_questions(const struct writer *writer)
-{
-	for (size_t f = 0; f < 2; f++) {
-		int family = families[f];
-
-		if (!ruleset_subnet(writer->network, family))
-			continue;
-		begin(writer, "questions");
-		match_from_subnet(writer, family);
-		match_to_gateway(writer, family, true);
-		nft_notrack(writer->batch);
-		end(writer, NFT_VERDICT_ACCEPT, NULL);
-		remember_question(writer, family, IPPROTO_UDP, RULESET_REDIRECTED_UDP_MS);
-		remember_question(writer, family, IPPROTO_TCP, RULESET_REDIRECTED_TCP_MS);
-		/* The set is full. Its reply would come from an address that the app did not ask. */
-		begin(writer, "questions");
-		match_from_subnet(writer, family);
-		end_counted(writer, "refused");
-	}
-	begin(writer, "questions");
 	end_counted(writer, "spoofed");
 }
 
@@ -210,15 +199,29 @@ static void write_questions(const struct writer *writer)
 static void redirect_protocol(const struct writer *writer, int family, uint8_t protocol)
 {
 	begin(writer, "redirect");
-	match_to_gateway(writer, family, false);
+	nft_match_meta8(writer->batch, NFT_META_NFPROTO, family == AF_INET ? NFPROTO_IPV4 : NFPROTO_IPV6, true);
 	nft_match_meta8(writer->batch, NFT_META_L4PROTO, protocol, true);
 	nft_match_port(writer->batch, NFT_FIELD_DESTINATION_PORT, RULESET_DNS_PORT, RULESET_DNS_PORT);
-	nft_destination_nat(writer->batch, ruleset_gateway(writer->network, family), RULESET_DNS_PORT);
+	nft_destination_nat(writer->batch, ruleset_gateway(writer->network, family), RULESET_REDIRECT_PORT);
 	nft_rule_end(writer->batch);
 }
 
+static void limit_redirected(const struct writer *writer, uint8_t protocol, uint64_t rate, uint32_t burst)
+{
+	char excess[NFT_NAME_SIZE];
+
+	begin(writer, "redirect");
+	nft_match_meta8(writer->batch, NFT_META_L4PROTO, protocol, true);
+	nft_match_port(writer->batch, NFT_FIELD_DESTINATION_PORT, RULESET_DNS_PORT, RULESET_DNS_PORT);
+	nft_limit_over(writer->batch, rate, burst);
+	end(writer, NFT_VERDICT_GOTO, ruleset_name("excess", writer->network, excess));
+}
+
+/* A nat chain sees the first packet of each flow. */
 static void write_redirect(const struct writer *writer)
 {
+	limit_redirected(writer, IPPROTO_UDP, RULESET_REDIRECT_UDP_RATE, RULESET_REDIRECT_UDP_BURST);
+	limit_redirected(writer, IPPROTO_TCP, RULESET_REDIRECT_TCP_RATE, RULESET_REDIRECT_TCP_BURST);
 	for (size_t f = 0; f < 2; f++) {
 		if (!ruleset_subnet(writer->network, families[f]))
 			continue;
@@ -230,16 +233,8 @@ static void write_redirect(const struct writer *writer)
 static void write_replies(const struct writer *writer)
 {
 	for (size_t f = 0; f < 2; f++) {
-		struct nft_key key = ruleset_key_redirected_reply(families[f]);
-		char set[NFT_NAME_SIZE];
-
 		if (!ruleset_subnet(writer->network, families[f]))
 			continue;
-		begin(writer, "replies");
-		nft_match_address(writer->batch, NFT_FIELD_SOURCE, ruleset_gateway(writer->network, families[f]), true);
-		match_dns(writer, NFT_FIELD_SOURCE_PORT);
-		nft_match_set(writer->batch, ruleset_set_name("redirected", families[f], writer->network, NULL, set), &key);
-		end(writer, NFT_VERDICT_ACCEPT, NULL);
 		begin(writer, "replies");
 		nft_match_address(writer->batch, NFT_FIELD_SOURCE, ruleset_gateway(writer->network, families[f]), true);
 		match_dns(writer, NFT_FIELD_SOURCE_PORT);
@@ -251,6 +246,22 @@ static void write_replies(const struct writer *writer)
 		match_dns(writer, NFT_FIELD_SOURCE_PORT);
 		end(writer, NFT_VERDICT_ACCEPT, NULL);
 	}
+}
+
+/* The flow that an error is about was begun in the network. */
+static void write_errors(const struct writer *writer)
+{
+	for (size_t f = 0; f < 2; f++) {
+		if (!ruleset_subnet(writer->network, families[f]))
+			continue;
+		begin(writer, "errors");
+		nft_match_ct_source(writer->batch, ruleset_subnet(writer->network, families[f]));
+		end(writer, NFT_VERDICT_ACCEPT, NULL);
+	}
+	begin(writer, "errors");
+	end_counted(writer, "spoofed");
+	begin(writer, "stray");
+	end_counted(writer, "invalid");
 }
 
 /* One rule of net_N: protocol, ports and a set of destinations decide. @protocol: 0 for TCP and UDP. */
@@ -372,9 +383,20 @@ static void accept_echo(const struct writer *writer, int family)
 	uint8_t type = family == AF_INET ? ICMP_ECHO_REQUEST : ICMP6_ECHO;
 
 	begin(writer, "input");
-	match_to_gateway(writer, family, true);
+	match_to_gateway(writer, family);
 	nft_match_meta8(writer->batch, NFT_META_L4PROTO, family == AF_INET ? IPPROTO_ICMP : IPPROTO_ICMPV6, true);
 	nft_match_icmp_type(writer->batch, type, type);
+	end(writer, NFT_VERDICT_ACCEPT, NULL);
+}
+
+/* Nobody may address the second port: only what came there by translation. */
+static void accept_redirected(const struct writer *writer, int family)
+{
+	begin(writer, "input");
+	match_to_gateway(writer, family);
+	nft_match_protocol_set(writer->batch, RULESET_TRANSPORT);
+	nft_match_port(writer->batch, NFT_FIELD_DESTINATION_PORT, RULESET_REDIRECT_PORT, RULESET_REDIRECT_PORT);
+	nft_match_ct_status(writer->batch, STATUS_DESTINATION_NAT);
 	end(writer, NFT_VERDICT_ACCEPT, NULL);
 }
 
@@ -384,9 +406,10 @@ static void write_input(const struct writer *writer)
 		if (!ruleset_subnet(writer->network, families[f]))
 			continue;
 		begin(writer, "input");
-		match_to_gateway(writer, families[f], true);
+		match_to_gateway(writer, families[f]);
 		match_dns(writer, NFT_FIELD_DESTINATION_PORT);
 		end(writer, NFT_VERDICT_ACCEPT, NULL);
+		accept_redirected(writer, families[f]);
 		accept_echo(writer, families[f]);
 	}
 	if (ruleset_subnet(writer->network, AF_INET6)) {
@@ -441,11 +464,12 @@ static void write_deny(const struct writer *writer)
 	nft_rule_end(writer->batch);
 }
 
-static void write_refuse(const struct writer *writer)
+/* In a chain: count the packet as refused, for the network and for its source. */
+static void count_refused(const struct writer *writer, const char *prefix)
 {
 	char name[NFT_NAME_SIZE];
 
-	begin(writer, "refuse");
+	begin(writer, prefix);
 	nft_count(writer->batch, ruleset_name("refused", writer->network, name));
 	nft_rule_end(writer->batch);
 	for (size_t f = 0; f < 2; f++) {
@@ -453,12 +477,20 @@ static void write_refuse(const struct writer *writer)
 
 		if (!ruleset_subnet(writer->network, families[f]))
 			continue;
-		begin(writer, "refuse");
+		begin(writer, prefix);
 		nft_count_key(writer->batch, ruleset_set_name("sources", families[f], writer->network, NULL, name), &key);
 		nft_rule_end(writer->batch);
 	}
+}
+
+static void write_refuse(const struct writer *writer)
+{
+	count_refused(writer, "refuse");
 	begin(writer, "refuse");
 	end(writer, NFT_VERDICT_GOTO, RULESET_REJECT);
+	count_refused(writer, "excess");
+	begin(writer, "excess");
+	end(writer, NFT_VERDICT_DROP, NULL);
 }
 
 static void write_marked(const struct writer *writer)
@@ -488,9 +520,9 @@ void ruleset_network_rules(struct ruleset_plan *plan, const struct network *netw
 	ruleset_name("refuse", network, writer.refuse);
 	ruleset_name("audit", network, writer.audit);
 	write_guard(&writer);
-	write_questions(&writer);
 	write_redirect(&writer);
 	write_replies(&writer);
+	write_errors(&writer);
 	write_net(&writer, addresses, count);
 	write_input(&writer);
 	write_deny(&writer);

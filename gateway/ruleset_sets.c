@@ -45,16 +45,6 @@ struct nft_key ruleset_key_seen(int family)
 	return (struct nft_key){family, 4, {NFT_FIELD_SOURCE, NFT_FIELD_DESTINATION, NFT_FIELD_PROTOCOL, NFT_FIELD_DESTINATION_PORT}};
 }
 
-struct nft_key ruleset_key_redirected_question(int family)
-{
-	return (struct nft_key){family, 3, {NFT_FIELD_SOURCE, NFT_FIELD_PROTOCOL, NFT_FIELD_SOURCE_PORT}};
-}
-
-struct nft_key ruleset_key_redirected_reply(int family)
-{
-	return (struct nft_key){family, 3, {NFT_FIELD_DESTINATION, NFT_FIELD_PROTOCOL, NFT_FIELD_DESTINATION_PORT}};
-}
-
 /* The elements of sorted ranges that do not touch one another, in the order of nft_elements_read(). Return: how many. */
 static size_t range_elements(const struct address_range *ranges, size_t count, struct nft_element *out)
 {
@@ -360,12 +350,6 @@ static void want_dynamic(struct ruleset_plan *plan, const struct network *networ
 	set.key = ruleset_key_seen(family);
 	set.timeout_ms = RULESET_SEEN_SECONDS * 1000;
 	set.size = RULESET_SEEN_SIZE;
-	ruleset_want_set(plan, &set);
-
-	ruleset_set_name("redirected", family, network, NULL, name);
-	set.key = ruleset_key_redirected_question(family);
-	set.timeout_ms = RULESET_REDIRECTED_UDP_MS;
-	set.size = RULESET_REDIRECTED_SIZE;
 	ruleset_want_set(plan, &set);
 
 	ruleset_set_name("sources", family, network, NULL, name);

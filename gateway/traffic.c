@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* What happens while traffic flows: grants for answers, denials for questions and packets, counters. */
+#include <inttypes.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -23,10 +25,7 @@ static int write_grants(void *context, const struct grant *grants, size_t count)
 	struct gateway *gateway = context;
 	int rc = grants_write(&gateway->grants, gateway->policy, grants, count, gateway_now(gateway));
 
-	if (rc != 0)
-		log_say(gateway->log, LOG_ERROR, "%zu grants were refused by the kernel (%s); their questions are answered SERVFAIL", count,
-			strerror(-rc));
-	else
+	if (rc == 0)
 		journal_say(gateway, journal_append(&gateway->journal, gateway->policy, grants, count));
 	return rc;
 }
@@ -114,6 +113,31 @@ static void report_counter(void *context, uint16_t id, const struct address *sou
 	denials_counted(gateway->denials, policy_network(gateway->policy, id), source, reason, packets);
 }
 
+/* One line for what has been added to a counter. */
+static void say_more(struct gateway *gateway, uint64_t now, uint64_t before, const char *text)
+{
+	if (now > before)
+		log_say(gateway->log, LOG_WARNING, "%" PRIu64 " questions %s", now - before, text);
+}
+
+/* Questions that got no answer, or SERVFAIL, are no denials: the reasons are here, or in the network behind us. */
+static void say_failures(struct gateway *gateway)
+{
+	const struct resolver_counters *now = resolver_counters(gateway->resolver), *said = &gateway->said;
+	char text[160];
+
+	if (!gateway->stopping && gateway_now(gateway) - gateway->said_at < GATEWAY_FAILURES_MS)
+		return;
+	snprintf(text, sizeof(text), "were answered SERVFAIL: their addresses could not be granted (%s)", strerror(-gateway->grants.error));
+	say_more(gateway, now->ungranted, said->ungranted, text);
+	say_more(gateway, now->overloaded, said->overloaded, "were answered SERVFAIL: too many in progress");
+	say_more(gateway, now->unanswered, said->unanswered, "were answered SERVFAIL: no upstream server had an answer");
+	say_more(gateway, now->dropped, said->dropped, "were not answered: too long, or their app was gone or did not take the answer");
+	say_more(gateway, now->invalid, said->invalid, "were not answered: they were no questions");
+	gateway->said = *now;
+	gateway->said_at = gateway_now(gateway);
+}
+
 void traffic_count(struct gateway *gateway)
 {
 	uint64_t dropped;
@@ -124,6 +148,7 @@ void traffic_count(struct gateway *gateway)
 	rc = counters_save(gateway->counters, gateway->start.memories[MEMORY_READINGS]);
 	if (rc != 0)
 		log_say(gateway->log, LOG_WARNING, "the kernel's counters cannot be kept for a restart: %s", strerror(-rc));
+	say_failures(gateway);
 	if (gateway->queue == NULL || nfqueue_dropped(gateway->queue, &dropped) != 0)
 		return;
 	if (dropped > gateway->queue_dropped)

@@ -5,7 +5,8 @@
  * Theory of operation: the socket is watched with uv_poll. Each time it is readable one batch is taken with recvmmsg() and every
  * datagram is handed on; what is left waits for the next turn of the loop, so that no socket starves another. Replies are
  * collected in `out` and leave with one sendmmsg() when the resolver flushes at the end of the turn. The kernel refuses
- * to block: what it does not take is dropped and counted, the client asks again.
+ * to block: what it does not take is dropped and counted, the client asks again. The socket is not connected, so the kernel gives it no
+ * errors of what was sent; should it have one all the same (another process with CAP_NET_ADMIN may set it), watching goes on.
  *
  * Reading is synchronous, so all listeners read into the same buffer.
  */
@@ -45,6 +46,8 @@ static struct {
 	uint8_t wire[LISTENER_BATCH][DATAGRAM_MAX];
 } in;
 
+static void on_readable(uv_poll_t *poll, int status, int events);
+
 static int receive_batch(int fd)
 {
 	for (unsigned int i = 0; i < LISTENER_BATCH; i++) {
@@ -71,15 +74,26 @@ static void hand_on(struct listener_udp *listener, unsigned int i)
 	listener->user.receive(listener->user.context, &client, in.wire[i], in.headers[i].msg_len);
 }
 
+/* Take the error off the socket and watch it again: libuv has stopped. */
+static void watch_again(struct listener_udp *listener)
+{
+	int error;
+	socklen_t length = sizeof(error);
+
+	(void)getsockopt(listener->fd, SOL_SOCKET, SO_ERROR, &error, &length);
+	(void)uv_poll_start(&listener->poll, UV_READABLE, on_readable); /* it has been started before, so this does not fail */
+}
+
 static void on_readable(uv_poll_t *poll, int status, int events)
 {
 	struct listener_udp *listener = poll->data;
 	int count;
 
-	(void)status; /* an error of the socket is read, and so cleared, like a datagram */
 	(void)events;
 	if (listener->closing)
 		return;
+	if (status < 0)
+		watch_again(listener);
 	count = receive_batch(listener->fd);
 	for (int i = 0; i < count && !listener->closing; i++)
 		hand_on(listener, (unsigned int)i);

@@ -7,7 +7,8 @@
  * judged again, under the policy of that moment. judge_answer() says what the network may see of the answer, and whether a CNAME leads to
  * a further look-up, which goes the same way. query_reply.c does the rest at the end of the loop turn.
  *
- * Queries with the same key wait for the same look-up, whichever network they come from; each is judged for its own.
+ * Queries with the same key wait for the same look-up, whichever network they come from; each is judged for its own. When the policy
+ * changes all that wait are judged again at once, so that a look-up for a name which is denied now does not go on.
  */
 
 #include "resolver/query.h"
@@ -30,18 +31,20 @@ static void report(struct queries *queries, const struct client *client, const s
 	denied.client = client->address;
 	denied.client_port = client->port;
 	denied.protocol = client->protocol;
-	denied.name = &question->name;
+	denied.name = question->name.length ? &question->name : NULL;
 	denied.type = question->type;
 	queries->counters->denied++;
 	queries->host->denied(queries->host->context, &denied);
 }
 
-/* One line for a query, however often it is judged. */
+/* One line for a query, however often it is judged; see enum query_logged. */
 static void report_once(struct queries *queries, struct query *query, struct denied_question denied)
 {
-	if (query->logged)
+	enum query_logged logged = denied.audited ? LOGGED_AUDIT : LOGGED_DENIAL;
+
+	if (query->logged >= logged)
 		return;
-	query->logged = true;
+	query->logged = logged;
 	report(queries, &query->client, &query->question, denied);
 }
 
@@ -68,10 +71,10 @@ static void refuse_message(struct queries *queries, const struct client *client,
 		denied.reason = REASON_UNSUPPORTED;
 		denied.action = "notimp";
 	}
-	if (question->name.length && status != MESSAGE_BADVERS)
-		report(queries, client, question, denied);
+	if (status == MESSAGE_BADVERS)
+		queries->counters->badvers++;
 	else
-		queries->counters->malformed++;
+		report(queries, client, question, denied);
 	(void)listener_reply(client, out, message_build_error(wire, size, status, out));
 }
 
@@ -161,6 +164,8 @@ static void take_answer(struct queries *queries, struct query *query, const stru
 	const struct network *network = policy_network(queries->policy, query->client.network);
 	struct answer_verdict verdict;
 
+	if (answer->rcode == RCODE_SERVFAIL)
+		queries->counters->unanswered++;
 	verdict = judge_answer(queries->policy, network, &query->question, answer, query->chain, age, time(NULL));
 	answer_free(query->chain);
 	query->chain = verdict.chain;
@@ -170,6 +175,13 @@ static void take_answer(struct queries *queries, struct query *query, const stru
 		reply_verdict(queries, query, &verdict);
 	answer_free(verdict.reply);
 	free(verdict.shown);
+}
+
+/* No server has answered, or there is none. */
+static void reply_unanswered(struct queries *queries, struct query *query)
+{
+	queries->counters->unanswered++;
+	query_reply_code(queries, query, RCODE_SERVFAIL, EDE_NO_REACHABLE_AUTHORITY);
 }
 
 /* Nothing fresh is in the cache: wait for the upstream. */
@@ -190,7 +202,13 @@ static void forward(struct queries *queries, struct query *query, const struct c
 		}
 		(void)query_wait_end(queries, key); /* the query was the only one */
 	}
-	query_reply_code(queries, query, RCODE_SERVFAIL, error == -ENOENT ? EDE_NO_REACHABLE_AUTHORITY : EDE_NONE);
+	if (error == -ENOENT) {
+		reply_unanswered(queries, query);
+		return;
+	}
+	if (error == -EBUSY)
+		queries->counters->overloaded++;
+	query_reply_code(queries, query, RCODE_SERVFAIL, EDE_NONE);
 }
 
 static void query_look_up(struct queries *queries, struct query *query, const struct domain *name)
@@ -252,7 +270,7 @@ void query_receive(void *context, const struct client *client, const uint8_t *wi
 
 	queries->counters->questions++;
 	if (status == MESSAGE_DROP) {
-		queries->counters->dropped++;
+		queries->counters->invalid++;
 		(void)listener_reply(client, NULL, 0);
 		return;
 	}
@@ -263,6 +281,7 @@ void query_receive(void *context, const struct client *client, const uint8_t *wi
 	query = query_new(queries, client, &question);
 	if (!query) {
 		queries->counters->failed++;
+		queries->counters->overloaded++;
 		query_reply_at_once(client, &question, RCODE_SERVFAIL);
 		return;
 	}
@@ -278,7 +297,7 @@ static void resume(struct queries *queries, struct query *query, const struct an
 	if (answer)
 		take_answer(queries, query, answer, 0);
 	else
-		query_reply_code(queries, query, RCODE_SERVFAIL, EDE_NO_REACHABLE_AUTHORITY);
+		reply_unanswered(queries, query);
 }
 
 void query_looked_up(void *context, const struct cache_key *key, struct answer *answer)
@@ -294,6 +313,40 @@ void query_looked_up(void *context, const struct cache_key *key, struct answer *
 		cache_put(queries->cache, key, answer, uv_now(queries->loop));
 }
 
+static void leave_all(struct queries *queries)
+{
+	struct query *query;
+
+	DL_FOREACH (queries->active, query)
+		query_wait_leave(queries, query);
+	query_wait_cancel(queries);
+}
+
+/* As if the query had just come in: what an earlier look-up gave is in the cache, and the chain to it is judged again, too. */
+static void judge_again(struct queries *queries, struct query *query)
+{
+	query_wait_leave(queries, query);
+	if (!judge(queries, query))
+		return;
+	answer_free(query->chain);
+	query->chain = NULL;
+	query->chased = 0;
+	query_look_up(queries, query, &query->question.name);
+}
+
+void query_judge_again(struct queries *queries, bool elsewhere)
+{
+	struct query *query, *next;
+
+	if (elsewhere)
+		leave_all(queries);
+	DL_FOREACH_SAFE (queries->active, query, next) {
+		if (query->state == QUERY_FORWARDED)
+			judge_again(queries, query);
+	}
+	query_wait_cancel(queries);
+}
+
 uint64_t query_expire(struct queries *queries)
 {
 	uint64_t now = uv_now(queries->loop);
@@ -305,7 +358,7 @@ uint64_t query_expire(struct queries *queries)
 		if (query->state != QUERY_FORWARDED)
 			continue; /* its reply leaves in this turn */
 		query_wait_leave(queries, query);
-		query_reply_code(queries, query, RCODE_SERVFAIL, EDE_NO_REACHABLE_AUTHORITY);
+		reply_unanswered(queries, query);
 	}
 	return 0;
 }

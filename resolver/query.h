@@ -42,15 +42,18 @@ enum query_state {
 	QUERY_STATE_COUNT,
 };
 
+/* What was reported of a query: it gets one line, unless audit mode let it through and a change of policy denies it. */
+enum query_logged { LOGGED_NOTHING, LOGGED_AUDIT, LOGGED_DENIAL };
+
 struct query_wait;
 
 struct query {
 	enum query_state state;
 	struct client client;
 	struct question question;
-	uint64_t started;        /* ms */
-	unsigned int chased;     /* look-ups after the first */
-	bool logged;             /* its denial was reported */
+	uint64_t started;    /* ms */
+	unsigned int chased; /* look-ups after the first */
+	enum query_logged logged;
 	struct answer *chain;    /* owned: what earlier look-ups of a chase gave */
 	struct query_wait *wait; /* FORWARDED: the look-up it waits for */
 	/* ANSWERED: */
@@ -98,6 +101,11 @@ struct queries {
 void query_receive(void *context, const struct client *client, const uint8_t *wire, size_t size);
 /** query_looked_up() - A look-up has ended (upstream_done; @context: struct queries). Owns @answer. */
 void query_looked_up(void *context, const struct cache_key *key, struct answer *answer);
+/**
+ * query_judge_again() - The policy has changed: judge all queries that wait for an upstream again
+ * @elsewhere:	upstreams differ too: look-ups are not waited for any longer, but begin anew
+ */
+void query_judge_again(struct queries *queries, bool elsewhere);
 /** query_expire() - SERVFAIL for what waits longer than QUERY_DEADLINE_MS. Return: ms until the next one may be due, 0: none waits. */
 uint64_t query_expire(struct queries *queries);
 
@@ -118,11 +126,13 @@ void query_move(struct query *query, enum query_state state);
  * Return: 0, -EBUSY: its network has too many look-ups, -ENOMEM.
  */
 int query_wait_join(struct queries *queries, struct query *query, const struct cache_key *key, bool *first);
-/** query_wait_leave() - Take a query out of the look-up it waits for, if any. */
+/** query_wait_leave() - Take a query out of the look-up it waits for, if any. The look-up goes on. */
 void query_wait_leave(struct queries *queries, struct query *query);
 /** query_wait_end() - A look-up has ended. Return: the queries that waited (list by queue_next), no longer waiting. */
 struct query *query_wait_end(struct queries *queries, const struct cache_key *key);
-/** query_forget_listener() - Release all queries of a listener that is being closed. */
+/** query_wait_cancel() - Cancel all look-ups that no query waits for. */
+void query_wait_cancel(struct queries *queries);
+/** query_forget_listener() - Release all queries of a listener that is being closed, and cancel their look-ups. */
 void query_forget_listener(struct queries *queries, const void *listener);
 
 /* query_reply.c */

@@ -185,7 +185,7 @@ void query_wait_leave(struct queries *queries, struct query *query)
 	(void)queries;
 	if (!query->wait)
 		return;
-	/* The wait itself stays, also without queries, until its look-up ends: the upstream is still busy with it. */
+	/* The wait itself stays, also without queries, until its look-up ends or is cancelled: the upstream is still busy with it. */
 	DL_DELETE2(query->wait->queries, query, queue_prev, queue_next);
 	query->wait = NULL;
 }
@@ -204,6 +204,18 @@ struct query *query_wait_end(struct queries *queries, const struct cache_key *ke
 	return list;
 }
 
+void query_wait_cancel(struct queries *queries)
+{
+	struct query_wait *wait, *next;
+
+	HASH_ITER (hh, queries->waits, wait, next) {
+		if (wait->queries)
+			continue;
+		upstream_cancel(queries->upstream, &wait->key);
+		wait_free(queries, wait);
+	}
+}
+
 void query_forget_listener(struct queries *queries, const void *listener)
 {
 	struct query *query, *next;
@@ -214,4 +226,5 @@ void query_forget_listener(struct queries *queries, const void *listener)
 		query->client.listener = NULL;
 		query_release(queries, query);
 	}
+	query_wait_cancel(queries);
 }

@@ -165,6 +165,7 @@ static void grant_failed(struct queries *queries, struct query *query)
 	bool truncated;
 
 	queries->counters->failed++;
+	queries->counters->ungranted++;
 	(void)reply_build(query, NULL, RCODE_SERVFAIL, EDE_NONE, &truncated);
 }
 

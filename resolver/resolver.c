@@ -18,12 +18,18 @@
 
 #define DNS_PORT 53
 
-/* The two listeners of one gateway address. */
+/* The two listeners of one port. */
+struct door {
+	struct listener_udp *udp; /* owned */
+	struct listener_tcp *tcp; /* owned */
+};
+
+/* The ports of one gateway address. */
 struct place {
 	struct address address;
 	uint16_t network;
-	struct listener_udp *udp; /* owned */
-	struct listener_tcp *tcp; /* owned */
+	struct door doors[2];
+	size_t door_count;
 	struct place *prev, *next;
 };
 
@@ -57,7 +63,8 @@ static void send_ready(struct resolver *resolver)
 
 	query_reply_all(&resolver->queries);
 	DL_FOREACH (resolver->places, place)
-		listener_udp_flush(place->udp);
+		for (size_t i = 0; i < place->door_count; i++)
+			listener_udp_flush(place->doors[i].udp);
 }
 
 static void end_of_turn(struct resolver *resolver)
@@ -144,7 +151,15 @@ static struct place *place_find(struct resolver *resolver, const struct address 
 	return NULL;
 }
 
-static int place_open(struct resolver *resolver, struct place *place)
+static void door_close(struct resolver *resolver, const struct door *door)
+{
+	query_forget_listener(&resolver->queries, door->udp);
+	query_forget_listener(&resolver->queries, door->tcp);
+	listener_udp_close(door->udp);
+	listener_tcp_close(door->tcp);
+}
+
+static int door_open(struct resolver *resolver, const struct place *place, uint16_t port, struct door *door)
 {
 	const struct listener_user user = {
 		.network = place->network,
@@ -153,24 +168,42 @@ static int place_open(struct resolver *resolver, struct place *place)
 		.dropped = &resolver->counters.dropped,
 	};
 	uv_loop_t *loop = resolver->queries.loop;
-	int error = listener_udp_new(loop, &place->address, resolver->host.port, &user, &place->udp);
+	int error = listener_udp_new(loop, &place->address, port, &user, &door->udp);
 
 	if (error)
 		return error;
-	error = listener_tcp_new(loop, &place->address, resolver->host.port, &user, &place->tcp);
+	error = listener_tcp_new(loop, &place->address, port, &user, &door->tcp);
 	if (error)
-		listener_udp_close(place->udp);
+		listener_udp_close(door->udp);
 	return error;
+}
+
+/* It is in no list. */
+static void place_free(struct resolver *resolver, struct place *place)
+{
+	for (size_t i = 0; i < place->door_count; i++)
+		door_close(resolver, &place->doors[i]);
+	free(place);
+}
+
+static int place_open(struct resolver *resolver, struct place *place)
+{
+	const uint16_t ports[] = {resolver->host.port, resolver->host.redirect_port};
+
+	for (size_t i = 0; i < sizeof(ports) / sizeof(ports[0]) && ports[i]; i++) {
+		int error = door_open(resolver, place, ports[i], &place->doors[i]);
+
+		if (error)
+			return error;
+		place->door_count++;
+	}
+	return 0;
 }
 
 static void place_close(struct resolver *resolver, struct place *place)
 {
-	query_forget_listener(&resolver->queries, place->udp);
-	query_forget_listener(&resolver->queries, place->tcp);
 	DL_DELETE(resolver->places, place);
-	listener_udp_close(place->udp);
-	listener_tcp_close(place->tcp);
-	free(place);
+	place_free(resolver, place);
 }
 
 int resolver_listen(struct resolver *resolver, uint16_t network, const struct address *address)
@@ -189,7 +222,7 @@ int resolver_listen(struct resolver *resolver, uint16_t network, const struct ad
 	place->address = *address;
 	error = place_open(resolver, place);
 	if (error) {
-		free(place);
+		place_free(resolver, place);
 		return error;
 	}
 	DL_APPEND(resolver->places, place);
@@ -245,9 +278,10 @@ int resolver_set_policy(struct resolver *resolver, const struct policy *policy)
 {
 	struct queries *queries = &resolver->queries;
 	struct place *place, *next;
+	bool elsewhere = !upstreams_equal(queries->policy, policy);
 	int error;
 
-	if (!upstreams_equal(queries->policy, policy)) {
+	if (elsewhere) {
 		error = upstream_set_groups(queries->upstream, policy);
 		if (error)
 			return error;
@@ -258,6 +292,7 @@ int resolver_set_policy(struct resolver *resolver, const struct policy *policy)
 		if (!policy_network(policy, place->network))
 			place_close(resolver, place);
 	}
+	query_judge_again(queries, elsewhere);
 	return 0;
 }
 

@@ -31,8 +31,8 @@ struct denied_question {
 	bool audited; /* it was let through by audit mode */
 	struct address client;
 	uint16_t client_port;
-	uint8_t protocol; /* IPPROTO_UDP or IPPROTO_TCP */
-	const struct domain *name;
+	uint8_t protocol;          /* IPPROTO_UDP or IPPROTO_TCP */
+	const struct domain *name; /* NULL: the question could not be parsed; then the type means nothing either */
 	uint16_t type;
 	enum reason reason;
 	const struct rule *rule; /* NULL: the default */
@@ -42,7 +42,8 @@ struct denied_question {
 
 struct resolver_host {
 	void *context;
-	uint16_t port; /* to listen on; 0: 53 */
+	uint16_t port;          /* to listen on; 0: 53 */
+	uint16_t redirect_port; /* a second one, for questions that were addressed to other servers; 0: none */
 	/* Write all grants into the kernel and wait for its acknowledgement. Return: 0, or -errno: none of the replies may leave. */
 	int (*grant)(void *context, const struct grant *grants, size_t count);
 	/* Log a denied question. */
@@ -56,13 +57,17 @@ struct resolver_host {
 struct resolver_counters {
 	uint64_t questions; /* messages that came in */
 	uint64_t denied;    /* given to resolver_host.denied */
-	uint64_t malformed; /* refused without a name that could be logged */
+	uint64_t badvers;   /* EDNS version other than 0: answered with the version we speak, which is no denial */
 	uint64_t cached;    /* answered from the cache, per look-up */
 	uint64_t forwarded; /* look-ups at an upstream */
-	uint64_t joined;    /* questions that waited for a look-up which was under way */
-	uint64_t failed;    /* SERVFAIL: upstream, grant, deadline, memory, or too many questions */
-	uint64_t dropped;   /* no reply could be given, or the kernel did not take it */
-	uint64_t ignored;   /* upstream datagrams that answered nothing we had asked: late, broken or forged */
+	uint64_t joined;    /* questions that waited for a look-up which was under way, counted again after a change of policy */
+	uint64_t failed;    /* SERVFAIL in all, for one of the next three reasons or another one (out of memory, a chain that never ends) */
+	uint64_t overloaded; /* too many questions or look-ups in progress, in all or of one network */
+	uint64_t unanswered; /* no server answered in time, or all said that they cannot */
+	uint64_t ungranted;  /* resolver_host.grant failed */
+	uint64_t dropped;    /* no reply: the question was too long, or the client was gone or too slow, or the kernel did not take it */
+	uint64_t invalid;    /* no reply: shorter than a header, or no question but a response */
+	uint64_t ignored;    /* upstream datagrams that answered nothing we had asked: late, broken or forged */
 };
 
 struct resolver; /* resolver.c */
@@ -76,12 +81,14 @@ void resolver_flush(struct resolver *resolver);
 /**
  * resolver_set_policy() - Judge by another policy from now on, after resolver_flush(); the old one must still be there
  *
- * Listeners of networks that are gone are closed; the cache is kept unless upstreams differ. Return: 0 or -ENOMEM: the old policy stays.
+ * Listeners of networks that are gone are closed; the cache is kept unless upstreams differ. Questions that wait for an upstream are judged
+ * again, as if they had just come in: those that are denied now are answered in this turn of the loop, and look-ups that nobody waits for
+ * any more are cancelled, so that no further packet carries their names. Return: 0 or -ENOMEM: the old policy stays.
  */
 int resolver_set_policy(struct resolver *resolver, const struct policy *policy);
 
 /**
- * resolver_listen() - Open UDP and TCP port 53 on exactly this address for a network; nothing happens when it is open
+ * resolver_listen() - Open UDP and TCP, on both ports, on exactly this address for a network; nothing happens when it is open
  * Return: 0 or -errno of bind().
  */
 int resolver_listen(struct resolver *resolver, uint16_t network, const struct address *address);

@@ -11,6 +11,10 @@
  * answer (SERVFAIL, REFUSED, ...) makes us ask the next one at once; when all have said so, the lookup ends in SERVFAIL. TC leads to the
  * same question over TCP. UPSTREAM_DEADLINE_MS after its start a lookup ends in any case.
  *
+ * Some servers and boxes on the way answer in lower case whatever the question's case was. Two such messages for one lookup lead to the
+ * same question without 0x20; a server that answers it is asked so for UPSTREAM_PLAIN_MS. Who forges them has guessed port and id twice by
+ * then.
+ *
  * One timer serves all: `lookups` is ordered by start, `due` by the next retry (always UPSTREAM_RETRY_MS after it was put at the
  * end), `tries` by when they were sent.
  */
@@ -105,7 +109,7 @@ static int try_build(struct upstream *upstream, struct upstream_try *try, const 
 	if (error)
 		return error;
 	try->query_size = message_build_query((uint16_t)try->key.id, &key->name, key->type, key->dnssec_ok, key->checking_disabled,
-					      randomise, try->query, sizeof(try->query));
+					      try->plain ? NULL : randomise, try->query, sizeof(try->query));
 	return try->query_size ? 0 : -EINVAL;
 }
 
@@ -136,6 +140,7 @@ static int try_new(struct upstream *upstream, struct lookup *lookup, unsigned in
 		return -ENOMEM;
 	try->server = lookup->servers[index];
 	try->index = index;
+	try->plain = lookup->plain || upstream_servers_plain(upstream, &try->server);
 	try->sent = uv_now(upstream->loop);
 	error = try_build(upstream, try, &lookup->key);
 	if (!error)
@@ -297,6 +302,39 @@ void upstream_answered_tcp(struct lookup *lookup, struct upstream *upstream, uns
 	timer_arm(upstream);
 }
 
+/* Does a message repeat the question of a query, but for the letters' case? */
+static bool repeats_folded(const uint8_t *wire, size_t size, const uint8_t *query, size_t query_size)
+{
+	struct domain asked, given;
+	size_t length = domain_from_wire(query + 12, query_size - 12, &asked);
+
+	return wire[2] & 0x80 && size >= 12 + length + 4 && domain_from_wire(wire + 12, size - 12, &given) == length &&
+	       domain_equal(&asked, &given) && !memcmp(wire + 12 + length, query + 12 + length, 4);
+}
+
+/*
+ * A message from the right server with the right id is no answer. When only the letters' case is wrong it is not used either, but
+ * after some of them 0x20 must be what is wrong: the server may be one that does not keep the case.
+ */
+static void try_mismatched(struct upstream *upstream, struct upstream_try *try, const uint8_t *wire, size_t size)
+{
+	struct lookup *lookup = try->lookup;
+	const struct server_health *health;
+
+	if (!lookup || try->plain || try->folded || !repeats_folded(wire, size, try->query, try->query_size))
+		return;
+	try->folded = true;
+	upstream->counters.folded++;
+	lookup->folding |= 1U << try->index;
+	lookup->folded++;
+	health = upstream_servers_health(upstream, &try->server);
+	if (lookup->plain || (lookup->folded < UPSTREAM_FOLDED_MAX && !(health && health->plain_until)))
+		return;
+	lookup->plain = true;
+	lookup_ask(upstream, lookup, try->index);
+	timer_arm(upstream);
+}
+
 static bool came_from(const struct sockaddr *from, const struct upstream_server *server)
 {
 	struct address address;
@@ -318,8 +356,11 @@ void upstream_received(struct upstream *upstream, struct upstream_socket *socket
 		key.id = message_peek_id(wire);
 		HASH_FIND(hh, upstream->by_id, &key, sizeof(key), try);
 	}
-	if (try && came_from(from, &try->server))
+	if (try && came_from(from, &try->server)) {
 		answer = message_parse_answer(wire, size, try->query, try->query_size);
+		if (!answer)
+			try_mismatched(upstream, try, wire, size);
+	}
 	if (!answer) {
 		upstream->counters.ignored++;
 		return;
@@ -327,6 +368,8 @@ void upstream_received(struct upstream *upstream, struct upstream_socket *socket
 	upstream_servers_answered(upstream, &try->server);
 	lookup = try->lookup;
 	index = try->index;
+	if (lookup && try->plain && lookup->folding & 1U << index)
+		upstream_servers_folds(upstream, &try->server);
 	try_free(upstream, try);
 	if (!lookup) {
 		answer_free(answer);
@@ -405,6 +448,15 @@ int upstream_ask(struct upstream *upstream, const struct cache_key *key)
 	lookup_probe(upstream, lookup);
 	timer_arm(upstream);
 	return 0;
+}
+
+void upstream_cancel(struct upstream *upstream, const struct cache_key *key)
+{
+	struct lookup *lookup;
+
+	HASH_FIND(hh, upstream->by_key, key, sizeof(*key), lookup);
+	if (lookup)
+		lookup_free(upstream, lookup);
 }
 
 size_t upstream_in_flight(const struct upstream *upstream)

@@ -13,11 +13,13 @@
 #include "resolver/cache.h"
 #include "resolver/message.h"
 
-#define UPSTREAM_SOCKETS     256  /* open random-port sockets per family */
-#define UPSTREAM_LOOKUPS_MAX 4096 /* lookups in flight; more: SERVFAIL at once */
-#define UPSTREAM_RETRY_MS    700  /* first retry, on the next server if there is one */
-#define UPSTREAM_DEADLINE_MS 2800 /* SERVFAIL after this; Docker's resolver gives up after 4 s */
-#define UPSTREAM_SOCKET_USES 2048 /* queries after which a socket is replaced by one with another port */
+#define UPSTREAM_SOCKETS     256    /* open random-port sockets per family */
+#define UPSTREAM_LOOKUPS_MAX 4096   /* lookups in flight; more: SERVFAIL at once */
+#define UPSTREAM_RETRY_MS    700    /* first retry, on the next server if there is one */
+#define UPSTREAM_DEADLINE_MS 2800   /* SERVFAIL after this; Docker's resolver gives up after 4 s */
+#define UPSTREAM_FOLDED_MAX  2      /* tries of a lookup whose answers did not keep the letters' case; then it is asked without 0x20 */
+#define UPSTREAM_PLAIN_MS    600000 /* for how long a server that answered only then is asked without 0x20 */
+#define UPSTREAM_SOCKET_USES 2048   /* queries after which a socket is replaced by one with another port */
 
 #define UPSTREAM_TCP_MAX  64   /* TCP connections to servers at once */
 #define UPSTREAM_PROBE_MS 2000 /* how often a server that did not answer is asked again, beside another one */
@@ -28,6 +30,7 @@ struct upstream_counters {
 	uint64_t sent;     /* queries over UDP */
 	uint64_t tcp;      /* queries over TCP */
 	uint64_t timeouts; /* tries without an answer in UPSTREAM_RETRY_MS */
+	uint64_t folded;   /* of the ignored ones: answers that would have counted, had they kept the letters' case */
 	uint64_t ignored;  /* datagrams that answered nothing we had asked: late, broken or forged */
 };
 
@@ -57,6 +60,9 @@ int upstream_set_groups(struct upstream *upstream, const struct policy *policy);
  * such group or no server), or another -errno.
  */
 int upstream_ask(struct upstream *upstream, const struct cache_key *key);
+
+/** upstream_cancel() - Give a lookup up, if there is one: nothing more is sent for it, and `done` is not called. */
+void upstream_cancel(struct upstream *upstream, const struct cache_key *key);
 
 size_t upstream_in_flight(const struct upstream *upstream);
 const struct upstream_counters *upstream_counters(const struct upstream *upstream);

@@ -36,9 +36,10 @@ struct server_key {
 /* What we know about a server, whichever groups it is in. */
 struct server_health {
 	struct server_key key;
-	bool failed;       /* it left a try unanswered, and has not answered since */
-	uint64_t answered; /* ms */
-	uint64_t probe_at; /* ms; when failed: ask it again, beside another one */
+	bool failed;          /* it left a try unanswered, and has not answered since */
+	uint64_t answered;    /* ms */
+	uint64_t probe_at;    /* ms; when failed: ask it again, beside another one */
+	uint64_t plain_until; /* ms; it does not keep the letters' case; 0: it was never seen not to */
 	UT_hash_handle hh;
 };
 
@@ -60,6 +61,8 @@ struct upstream_try {
 	struct upstream_socket *socket;
 	struct upstream_server server;
 	unsigned int index; /* of the server in its lookup */
+	bool plain;         /* without 0x20 */
+	bool folded;        /* answered in another letter case */
 	uint64_t sent;      /* ms */
 	size_t query_size;
 	uint8_t query[UPSTREAM_QUERY_MAX];
@@ -74,6 +77,9 @@ struct lookup {
 	unsigned int server_count;
 	unsigned int current;  /* server asked last */
 	unsigned int refused;  /* bit i: server i said that it will not or cannot answer */
+	unsigned int folding;  /* bit i: server i answered in another letter case */
+	unsigned int folded;   /* tries that were answered so */
+	bool plain;            /* ask without 0x20 from now on */
 	uint64_t started, due; /* ms */
 	struct upstream_try *tries;
 	struct upstream_tcp *tcp;           /* NULL: none */
@@ -119,6 +125,10 @@ bool upstream_servers_failed(struct upstream *upstream, const struct upstream_se
 void upstream_servers_answered(struct upstream *upstream, const struct upstream_server *server);
 /** upstream_servers_failing() - A query that was sent at @sent was not answered; UINT64_MAX: it could not be sent. */
 void upstream_servers_failing(struct upstream *upstream, const struct upstream_server *server, uint64_t sent);
+/** upstream_servers_plain() - Is the server to be asked without 0x20 now? */
+bool upstream_servers_plain(struct upstream *upstream, const struct upstream_server *server);
+/** upstream_servers_folds() - The server answered only without 0x20. */
+void upstream_servers_folds(struct upstream *upstream, const struct upstream_server *server);
 /** upstream_servers_of() - The servers of a group, or NULL. */
 const struct upstream_group_servers *upstream_servers_of(const struct upstream *upstream, const char *name);
 void upstream_servers_close(struct upstream *upstream);

@@ -57,6 +57,21 @@ void upstream_servers_failing(struct upstream *upstream, const struct upstream_s
 	health->probe_at = uv_now(upstream->loop) + UPSTREAM_PROBE_MS;
 }
 
+bool upstream_servers_plain(struct upstream *upstream, const struct upstream_server *server)
+{
+	const struct server_health *health = upstream_servers_health(upstream, server);
+
+	return health && health->plain_until > uv_now(upstream->loop);
+}
+
+void upstream_servers_folds(struct upstream *upstream, const struct upstream_server *server)
+{
+	struct server_health *health = upstream_servers_health(upstream, server);
+
+	if (health)
+		health->plain_until = uv_now(upstream->loop) + UPSTREAM_PLAIN_MS;
+}
+
 const struct upstream_group_servers *upstream_servers_of(const struct upstream *upstream, const char *name)
 {
 	for (size_t i = 0; i < upstream->group_count; i++) {

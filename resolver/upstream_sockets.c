@@ -29,15 +29,28 @@ static struct {
 	uint8_t wire[READ_BATCH][READ_SIZE];
 } in;
 
+static void on_readable(uv_poll_t *poll, int status, int events);
+
+/* Take the error off the socket and watch it again: libuv has stopped. An unconnected one has none unless somebody else sets it. */
+static void watch_again(struct upstream_socket *socket)
+{
+	int error;
+	socklen_t length = sizeof(error);
+
+	(void)getsockopt(socket->fd, SOL_SOCKET, SO_ERROR, &error, &length);
+	(void)uv_poll_start(&socket->poll, UV_READABLE, on_readable); /* it has been started before, so this does not fail */
+}
+
 static void on_readable(uv_poll_t *poll, int status, int events)
 {
 	struct upstream_socket *socket = poll->data;
 	int count;
 
-	(void)status;
 	(void)events;
 	if (socket->closing)
 		return;
+	if (status < 0)
+		watch_again(socket);
 	for (unsigned int i = 0; i < READ_BATCH; i++) {
 		in.vectors[i] = (struct iovec){.iov_base = in.wire[i], .iov_len = READ_SIZE};
 		in.headers[i].msg_hdr = (struct msghdr){

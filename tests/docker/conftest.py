@@ -3,6 +3,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -68,3 +69,17 @@ def project(engine):  # pylint: disable=redefined-outer-name
     failed = sys.exc_info()
     for one in reversed(made):
         one.__exit__(*failed)
+
+
+@pytest.fixture
+def parents():
+    """Two interfaces that lead nowhere, as compose/macvlan/README.md describes for kernels without 8021q."""
+    subprocess.run(["ip", "netns", "add", "nowhere"], check=True)
+    for name in ("web", "build"):
+        subprocess.run(["ip", "link", "add", f"sluice-{name}", "type", "veth", "peer", "name", f"{name}-end", "netns", "nowhere"], check=True)
+        subprocess.run(["ip", "link", "set", f"sluice-{name}", "up"], check=True)
+        subprocess.run(["ip", "-n", "nowhere", "link", "set", f"{name}-end", "up"], check=True)
+    yield {"WEB_PARENT": "sluice-web", "BUILD_PARENT": "sluice-build"}
+    subprocess.run(["ip", "netns", "delete", "nowhere"], check=True)
+    for name in ("web", "build"):
+        subprocess.run(["ip", "link", "delete", f"sluice-{name}"], check=False, stderr=subprocess.DEVNULL)

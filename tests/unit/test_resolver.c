@@ -3,7 +3,7 @@
  * The resolver as a whole, on loopback: resolver, fake upstream servers and clients in one process and one loop.
  *
  * A fake server finds out from its `mode` what to do with a query. Tests step the loop until what they wait for has happened; a guard
- * timer fails the test when it does not.
+ * timer fails the test when it does not. The files with the limits and the times are included, so that these can be small.
  */
 
 #include <setjmp.h>
@@ -16,14 +16,30 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include <uv.h>
 
 #include "resolver/listener.h"
+#include "resolver/query.h"
 #include "resolver/resolver.h"
 #include "resolver/upstream.h"
+
+#undef UPSTREAM_RETRY_MS
+#undef UPSTREAM_DEADLINE_MS
+#undef UPSTREAM_PROBE_MS
+#undef UPSTREAM_PLAIN_MS
+#undef QUERY_FORWARDED_NETWORK_MAX
+#define UPSTREAM_RETRY_MS           100
+#define UPSTREAM_DEADLINE_MS        600
+#define UPSTREAM_PROBE_MS           300
+#define UPSTREAM_PLAIN_MS           400
+#define QUERY_FORWARDED_NETWORK_MAX 16
+#include "resolver/query_pool.c"
+#include "resolver/upstream.c"
+#include "resolver/upstream_servers.c"
 
 #define GUARD_MS    8000
 #define SERVERS     2
@@ -35,13 +51,15 @@
 enum mode {
 	ANSWER,
 	SILENT,
-	REFUSE,    /* SERVFAIL */
-	TRUNCATE,  /* TC over UDP, an answer over TCP */
-	HALF_OPEN, /* TC over UDP, and TCP ends at once */
-	FORGE,     /* three forged answers before the true one */
-	HOLD,      /* keep the last query; release() answers it */
-	MANY,      /* 40 addresses */
-	ALIAS,     /* a CNAME alone for names that begin with "alias" */
+	REFUSE,     /* SERVFAIL */
+	TRUNCATE,   /* TC over UDP, an answer over TCP */
+	HALF_OPEN,  /* TC over UDP, and TCP ends at once */
+	FORGE,      /* three forged answers before the true one */
+	HOLD,       /* keep the last query; release() answers it */
+	MANY,       /* 40 addresses */
+	ALIAS,      /* a CNAME alone for names that begin with "alias" */
+	ALIAS_HOLD, /* the same, and HOLD for other names */
+	FOLD,       /* answer in lower case */
 };
 
 struct world;
@@ -139,7 +157,7 @@ static size_t response(const struct server *server, const uint8_t *query, uint8_
 
 	if (server->mode == REFUSE)
 		return begin_response(query, out, RCODE_SERVFAIL, false, 0);
-	if (server->mode == ALIAS && query[HEADER] == 5) {
+	if ((server->mode == ALIAS || server->mode == ALIAS_HOLD) && query[HEADER] == 5) {
 		size = begin_response(query, out, 0, false, 1);
 		size += put_record(out + size, TYPE_CNAME, sizeof(target));
 		memcpy(out + size, target, sizeof(target));
@@ -180,6 +198,14 @@ static void forge(const struct server *server, const uint8_t *query, const struc
 	send_response(server, out, size, to);
 }
 
+static void fold(uint8_t *query)
+{
+	for (uint8_t *at = query + HEADER; *at; at++) {
+		if (*at >= 'A' && *at <= 'Z')
+			*at |= 0x20;
+	}
+}
+
 static void server_udp(uv_poll_t *poll, int status, int events)
 {
 	struct server *server = poll->data;
@@ -193,13 +219,16 @@ static void server_udp(uv_poll_t *poll, int status, int events)
 	if (size < HEADER)
 		return;
 	server->asked++;
-	if (server->mode == HOLD) {
+	if (server->mode == HOLD || (server->mode == ALIAS_HOLD && query[HEADER] != 5)) {
 		memcpy(server->held, query, (size_t)size);
 		server->held_size = (size_t)size;
 		server->held_from = from;
-	}
-	if (server->mode == SILENT || server->mode == HOLD)
 		return;
+	}
+	if (server->mode == SILENT)
+		return;
+	if (server->mode == FOLD)
+		fold(query);
 	if (server->mode == FORGE)
 		forge(server, query, &from);
 	if (server->mode == TRUNCATE || server->mode == HALF_OPEN)
@@ -543,9 +572,9 @@ static void step(struct world *world)
 		assert_true(condition);                                                                                                    \
 	} while (0)
 
-static void run_for(struct world *world, unsigned int steps)
+static void run_for(struct world *world, unsigned int turns)
 {
-	for (unsigned int i = 0; i < steps; i++)
+	for (unsigned int i = 0; i < turns; i++)
 		step(world);
 }
 
@@ -724,6 +753,7 @@ static void test_refusal_of_all_servers_is_servfail(void **state)
 	assert_int_equal(world->replies[0].rcode, RCODE_SERVFAIL);
 	assert_int_equal(world->servers[0].asked + world->servers[1].asked, 2);
 	assert_int_equal(world->granted, 0);
+	assert_int_equal(resolver_counters(world->resolver)->unanswered, 1);
 }
 
 static void test_silence_of_all_servers_is_servfail(void **state)
@@ -735,6 +765,8 @@ static void test_silence_of_all_servers_is_servfail(void **state)
 	run_until(world, world->reply_count == 1);
 	assert_int_equal(world->replies[0].rcode, RCODE_SERVFAIL);
 	assert_true(world->servers[0].asked >= 2 && world->servers[1].asked >= 2);
+	assert_int_equal(resolver_counters(world->resolver)->unanswered, 1);
+	assert_int_equal(resolver_counters(world->resolver)->failed, 1);
 }
 
 static void test_late_answer_of_the_first_server_counts(void **state)
@@ -788,6 +820,48 @@ static void test_forged_answers_are_ignored(void **state)
 	assert_int_equal(world->reply_count, 1);
 }
 
+static void test_server_that_folds_case_is_asked_without_0x20(void **state)
+{
+	struct world *world = *state;
+
+	world->servers[0].mode = world->servers[1].mode = FOLD;
+	ask(world, "a.allowed.example", 1);
+	run_until(world, world->reply_count == 1);
+	assert_address(&world->replies[0], 1);
+	assert_int_equal(world->servers[0].asked, 1);
+	assert_int_equal(world->servers[1].asked, 2);
+	/* It is remembered for a while ... */
+	ask(world, "b.allowed.example", 2);
+	run_until(world, world->reply_count == 2);
+	assert_int_equal(world->servers[0].asked, 1);
+	assert_int_equal(world->servers[1].asked, 3);
+	/* ... and then found out again with one query more, not with a second wait. */
+	usleep(UPSTREAM_PLAIN_MS * 1000);
+	world->servers[0].mode = SILENT;
+	run_for(world, 1);
+	ask(world, "c.allowed.example", 3);
+	run_until(world, world->reply_count == 3);
+	assert_int_equal(world->servers[1].asked, 5);
+}
+
+static void test_one_answer_in_another_case_does_not_end_0x20(void **state)
+{
+	struct world *world = *state;
+
+	world->servers[0].mode = FOLD;
+	ask(world, "a.allowed.example", 1);
+	run_until(world, world->reply_count == 1);
+	assert_int_equal(world->servers[0].asked, 1);
+	assert_int_equal(world->servers[1].asked, 1);
+	world->servers[1].mode = HOLD;
+	ask(world, "bbbbbbbbbbbbbbbbbbbbbbbb.allowed.example", 2);
+	run_until(world, world->servers[1].held_size);
+	bool mixed = false;
+	for (unsigned int i = HEADER; i < HEADER + 40; i++)
+		mixed |= world->servers[1].held[i] >= 'A' && world->servers[1].held[i] <= 'Z';
+	assert_true(mixed);
+}
+
 static void test_failed_grant_is_servfail(void **state)
 {
 	struct world *world = *state;
@@ -797,6 +871,7 @@ static void test_failed_grant_is_servfail(void **state)
 	run_until(world, world->reply_count == 1);
 	assert_int_equal(world->replies[0].rcode, RCODE_SERVFAIL);
 	assert_int_equal(world->replies[0].answers, 0);
+	assert_int_equal(resolver_counters(world->resolver)->ungranted, 1);
 	world->grant_error = 0;
 	ask(world, "a.allowed.example", 2);
 	run_until(world, world->reply_count == 2);
@@ -897,9 +972,19 @@ static void test_refused_messages_get_a_code(void **state)
 	ask_wire(world, "127.0.0.1", wire, size);
 	run_until(world, world->reply_count == 2);
 	assert_int_equal(world->replies[1].rcode, RCODE_FORMERR);
+	/* It is a denial, although nobody can say of what. */
+	assert_int_equal(world->denied, 2);
+	assert_int_equal(world->last_denied.reason, REASON_MALFORMED);
+	assert_null(world->last_denied.name);
+	assert_string_equal(world->last_denied.action, "formerr");
 	wire[2] |= 0x80; /* a response: no answer at all */
 	ask_wire(world, "127.0.0.1", wire, size);
-	run_until(world, resolver_counters(world->resolver)->dropped == 1);
+	run_until(world, resolver_counters(world->resolver)->invalid == 1);
+	size = build_question("a.allowed.example", 7, TYPE_A, wire);
+	wire[size - 5] = 1; /* the OPT's version */
+	ask_wire(world, "127.0.0.1", wire, size);
+	run_until(world, resolver_counters(world->resolver)->badvers == 1);
+	assert_int_equal(world->denied, 2);
 	assert_int_equal(world->servers[0].asked, 0);
 }
 
@@ -920,6 +1005,189 @@ static void test_policy_of_the_moment_judges_the_answer(void **state)
 	assert_int_equal(world->replies[0].rcode, RCODE_NXDOMAIN);
 	assert_int_equal(world->last_denied.reason, REASON_DENIED_BY_RULE);
 	assert_int_equal(world->granted, 0);
+}
+
+/* Make a policy the running one. */
+static void change_policy(struct world *world, struct policy *other)
+{
+	assert_int_equal(resolver_set_policy(world->resolver, other), 0);
+	policy_free(world->policy);
+	world->policy = other;
+}
+
+static struct policy *next_policy(const struct world *world, const char *denied)
+{
+	struct policy *other = policy_make(world, denied);
+
+	policy_inherit_ids(other, world->policy);
+	return other;
+}
+
+/* Long enough for whatever is in flight to be sent again. */
+static void outwait_retries(struct world *world)
+{
+	uint64_t end = uv_now(&world->loop) + 2 * UPSTREAM_RETRY_MS;
+
+	run_until(world, uv_now(&world->loop) >= end);
+}
+
+static unsigned int asked(const struct world *world)
+{
+	return world->servers[0].asked + world->servers[1].asked;
+}
+
+static void test_denied_name_does_not_leave_again(void **state)
+{
+	struct world *world = *state;
+
+	world->servers[0].mode = world->servers[1].mode = SILENT;
+	ask(world, "a.allowed.example", 1);
+	run_until(world, asked(world) == 1);
+	change_policy(world, next_policy(world, "**.allowed.example"));
+	run_for(world, 2);
+	assert_int_equal(world->reply_count, 1); /* at once */
+	assert_int_equal(world->replies[0].rcode, RCODE_NXDOMAIN);
+	assert_int_equal(world->denied, 1);
+	assert_int_equal(world->last_denied.reason, REASON_DENIED_BY_RULE);
+	outwait_retries(world);
+	assert_int_equal(asked(world), 1);
+	assert_int_equal(world->reply_count, 1);
+}
+
+static void test_denied_name_does_not_leave_over_tcp(void **state)
+{
+	struct world *world = *state;
+	struct pollfd incoming = {.fd = world->servers[0].tcp_fd, .events = POLLIN};
+
+	world->servers[0].mode = TRUNCATE;
+	ask(world, "a.allowed.example", 1);
+	/* The connection is there, the question has not been written yet. */
+	for (unsigned int i = 0; i < 1000 && !poll(&incoming, 1, 1); i++)
+		uv_run(&world->loop, UV_RUN_NOWAIT);
+	assert_int_equal(incoming.revents, POLLIN);
+	change_policy(world, next_policy(world, "**.allowed.example"));
+	outwait_retries(world);
+	assert_int_equal(world->reply_count, 1);
+	assert_int_equal(world->replies[0].rcode, RCODE_NXDOMAIN);
+	assert_int_equal(asked(world), 1);
+	assert_int_equal(world->servers[0].asked_tcp, 1);
+	assert_true(world->servers[0].stream >= 0); /* else it has answered a question */
+}
+
+static void test_lookup_goes_on_for_those_that_may_still_ask(void **state)
+{
+	struct world *world = *state;
+
+	world->servers[0].mode = HOLD;
+	world->servers[1].mode = SILENT;
+	ask(world, "a.allowed.example", 1);
+	ask_at(world, "127.0.0.2", "a.allowed.example", 2, TYPE_A);
+	run_until(world, resolver_counters(world->resolver)->joined == 1 && asked(world) == 1);
+	change_policy(world, next_policy(world, "**.allowed.example")); /* for the first network */
+	run_until(world, world->reply_count == 1);
+	assert_int_equal(world->replies[0].id, 1);
+	assert_int_equal(world->replies[0].rcode, RCODE_NXDOMAIN);
+	release(&world->servers[0]);
+	run_until(world, world->reply_count == 2);
+	assert_address(&world->replies[1], 2);
+	assert_int_equal(world->granted, 1);
+	assert_int_equal(resolver_counters(world->resolver)->forwarded, 1);
+}
+
+static void test_lookups_of_a_network_that_is_gone_end(void **state)
+{
+	struct world *world = *state;
+	struct policy *other = next_policy(world, NULL);
+
+	world->servers[0].mode = world->servers[1].mode = SILENT;
+	ask_at(world, "127.0.0.2", "a.allowed.example", 1, TYPE_A);
+	run_until(world, asked(world) == 1);
+	other->network_count = 1; /* the second one is still there, for policy_free() */
+	change_policy(world, other);
+	outwait_retries(world);
+	assert_int_equal(asked(world), 1);
+	assert_int_equal(world->reply_count, 0);
+	assert_int_equal(world->denied, 0);
+	other->network_count = 2;
+}
+
+static void test_lookups_begin_anew_when_upstreams_change(void **state)
+{
+	struct world *world = *state;
+	struct policy *other = next_policy(world, NULL);
+	struct upstream_group *group = &other->upstreams[other->upstream_count - 1];
+
+	world->servers[0].mode = HOLD;
+	ask(world, "a.allowed.example", 1);
+	run_until(world, world->servers[0].asked == 1);
+	group->servers[0].port = world->servers[1].port;
+	group->server_count = 1;
+	world->servers[1].mode = HOLD;
+	change_policy(world, other);
+	run_until(world, world->servers[1].asked == 1);
+	release(&world->servers[0]); /* one that is not to be asked any more */
+	run_for(world, 10);
+	assert_int_equal(world->reply_count, 0);
+	release(&world->servers[1]);
+	run_until(world, world->reply_count == 1);
+	assert_address(&world->replies[0], 1);
+	outwait_retries(world);
+	assert_int_equal(world->servers[0].asked, 1);
+}
+
+static void test_denied_target_of_a_chain_does_not_leave_again(void **state)
+{
+	struct world *world = *state;
+
+	world->servers[0].mode = ALIAS_HOLD;
+	world->servers[1].mode = SILENT;
+	ask(world, "alias.allowed.example", 1);
+	run_until(world, world->servers[0].held_size);
+	change_policy(world, next_policy(world, "**.other.example"));
+	run_until(world, world->reply_count == 1);
+	assert_int_equal(world->replies[0].rcode, RCODE_NXDOMAIN);
+	assert_non_null(world->last_denied.by);
+	outwait_retries(world);
+	assert_int_equal(asked(world), 2);
+}
+
+static void test_end_of_audit_is_reported_for_waiting_questions(void **state)
+{
+	struct world *world = *state;
+
+	world->policy->networks[0].mode = MODE_AUDIT;
+	world->servers[0].mode = HOLD;
+	ask(world, "a.evil.example", 1);
+	run_until(world, world->servers[0].asked == 1);
+	assert_int_equal(world->denied, 1);
+	assert_true(world->last_denied.audited);
+	change_policy(world, next_policy(world, NULL));
+	run_until(world, world->reply_count == 1);
+	assert_int_equal(world->replies[0].rcode, RCODE_NXDOMAIN);
+	assert_int_equal(world->denied, 2);
+	assert_false(world->last_denied.audited);
+}
+
+static void test_too_many_lookups_of_a_network_are_servfail(void **state)
+{
+	struct world *world = *state;
+	char name[] = "a.allowed.example";
+
+	world->servers[0].mode = world->servers[1].mode = SILENT;
+	for (uint16_t i = 0; i < QUERY_FORWARDED_NETWORK_MAX; i++) {
+		name[0] = (char)('a' + i);
+		ask(world, name, i);
+	}
+	run_until(world, resolver_counters(world->resolver)->forwarded == QUERY_FORWARDED_NETWORK_MAX);
+	ask(world, "zz.allowed.example", 100);
+	run_until(world, world->reply_count >= 1);
+	assert_int_equal(world->replies[0].id, 100);
+	assert_int_equal(world->replies[0].rcode, RCODE_SERVFAIL);
+	assert_int_equal(resolver_counters(world->resolver)->overloaded, 1);
+	world->servers[0].mode = world->servers[1].mode = ANSWER;
+	ask_at(world, "127.0.0.2", "zz.allowed.example", 101, TYPE_A); /* another network's */
+	run_until(world, world->granted == 1);
+	assert_int_equal(resolver_counters(world->resolver)->overloaded, 1);
 }
 
 static void test_closed_listener_takes_its_questions_along(void **state)
@@ -1056,6 +1324,8 @@ int main(void)
 		TEST(test_truncated_answer_is_asked_for_over_tcp),
 		TEST(test_broken_tcp_leads_to_the_next_server),
 		TEST(test_forged_answers_are_ignored),
+		TEST(test_server_that_folds_case_is_asked_without_0x20),
+		TEST(test_one_answer_in_another_case_does_not_end_0x20),
 		TEST(test_failed_grant_is_servfail),
 		TEST(test_failed_grant_of_one_network_leaves_others_alone),
 		TEST(test_cut_off_reply_grants_nothing),
@@ -1064,6 +1334,14 @@ int main(void)
 		TEST(test_any_is_answered_with_one_record),
 		TEST(test_refused_messages_get_a_code),
 		TEST(test_policy_of_the_moment_judges_the_answer),
+		TEST(test_denied_name_does_not_leave_again),
+		TEST(test_denied_name_does_not_leave_over_tcp),
+		TEST(test_lookup_goes_on_for_those_that_may_still_ask),
+		TEST(test_lookups_of_a_network_that_is_gone_end),
+		TEST(test_lookups_begin_anew_when_upstreams_change),
+		TEST(test_denied_target_of_a_chain_does_not_leave_again),
+		TEST(test_end_of_audit_is_reported_for_waiting_questions),
+		TEST(test_too_many_lookups_of_a_network_are_servfail),
 		TEST(test_closed_listener_takes_its_questions_along),
 		TEST(test_tcp_questions_are_pipelined),
 		TEST(test_tcp_question_flood_is_answered_in_full),
