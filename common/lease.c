@@ -259,18 +259,14 @@ static struct group *group_find(struct place *place, uint64_t specs, bool audite
 /* A group without leases. NULL: no memory. */
 static struct group *group_empty(struct place *place)
 {
-	struct group *group;
+	struct group *last = &place->first;
 
-	for (group = &place->first; group; group = group->next) {
-		if (!group->count)
-			return group;
-	}
-	group = calloc(1, sizeof(*group));
-	if (!group)
-		return NULL;
-	group->next = place->first.next;
-	place->first.next = group;
-	return group;
+	while (last->count && last->next)
+		last = last->next;
+	if (!last->count)
+		return last;
+	last->next = calloc(1, sizeof(*last));
+	return last->next;
 }
 
 /* The place's group that opens this, with room for one more. NULL: no memory. */

@@ -220,14 +220,14 @@ bool policy_answer_may_show(const struct policy *policy, const struct network *n
 
 /**
  * policy_address_sets() - The network's address rules, normalised for the kernel: deny sets first
- * @sets:	receives an array; free with policy_address_sets_free()
+ * @out:	receives an array; free with policy_address_sets_free()
  *
  * Special-purpose space and own prefixes are cut out of every allow rule whose prefix is wider than them. The ports
  * of one range may appear in several sets; the kernel takes a deny set before any allow set.
  *
  * Return: 0 or -ENOMEM.
  */
-int policy_address_sets(const struct policy *policy, const struct network *network, struct address_set **sets, size_t *count);
+int policy_address_sets(const struct policy *policy, const struct network *network, struct address_set **out, size_t *count);
 void policy_address_sets_free(struct address_set *sets, size_t count);
 
 /** policy_lease_seconds() - How long a lease lasts that an answer with this TTL gives. */

@@ -172,7 +172,7 @@ static void check_setting(struct doctor *doctor, const struct environment_settin
 		doctor_say(doctor, DOCTOR_OK, "sysctl", NULL, "%s is %s", setting->name, value);
 		return;
 	}
-	snprintf(cure, sizeof(cure), "add to the gateway's sysctls: in the Compose file: %s: \"%s\"", setting->name, setting->wanted);
+	snprintf(cure, sizeof(cure), "write under `sysctls:` of the gateway service: %s: \"%s\"", setting->name, setting->wanted);
 	doctor_say(doctor, setting->needed ? DOCTOR_PROBLEM : DOCTOR_WARNING, "sysctl", cure, "%s is %s: %s", setting->name,
 		   error ? "not readable" : value, setting->consequence);
 }
@@ -190,7 +190,7 @@ static void check_sysctls(struct doctor *doctor)
 			check_setting(doctor, &settings[i]);
 	}
 	if (!environment_may_open_port(&name, value, sizeof(value))) {
-		snprintf(cure, sizeof(cure), "add to the gateway's sysctls: in the Compose file: %s: \"0\"", name);
+		snprintf(cure, sizeof(cure), "write under `sysctls:` of the gateway service: %s: \"0\"", name);
 		doctor_say(doctor, DOCTOR_PROBLEM, "sysctl", cure, "%s is %s: port 53 cannot be opened", name, value);
 	}
 }

@@ -79,9 +79,8 @@ static bool check_setting(const struct environment_setting *setting, bool ipv6, 
 	int error = environment_read(setting->name, value, sizeof(value));
 	if (!error && strcmp(value, setting->wanted) == 0)
 		return true;
-	log_say(log, setting->needed ? LOG_ERROR : LOG_WARNING,
-		"%s is %s: %s; add to the gateway's sysctls: in the Compose file: %s: \"%s\"", setting->name,
-		error ? "not readable" : value, setting->consequence, setting->name, setting->wanted);
+	log_say(log, setting->needed ? LOG_ERROR : LOG_WARNING, "%s is %s: %s; write under `sysctls:` of the gateway service: %s: \"%s\"",
+		setting->name, error ? "not readable" : value, setting->consequence, setting->name, setting->wanted);
 	return !setting->needed;
 }
 
@@ -116,8 +115,8 @@ static bool check_port(struct log *log)
 	const char *name;
 	if (environment_may_open_port(&name, value, sizeof(value)))
 		return true;
-	log_say(log, LOG_ERROR, "%s is %s: port 53 cannot be opened; add to the gateway's sysctls: in the Compose file: %s: \"0\"", name,
-		value, name);
+	log_say(log, LOG_ERROR, "%s is %s: port 53 cannot be opened; write under `sysctls:` of the gateway service: %s: \"0\"", name, value,
+		name);
 	return false;
 }
 

@@ -255,7 +255,7 @@ static int open_modules(struct gateway *gateway)
 		return fail(gateway, "start", UV_ENOMEM);
 	rc = counters_restore(gateway->counters, gateway->start.memories[MEMORY_READINGS]);
 	if (rc != 0)
-		log_say(gateway->log, LOG_WARNING, "the last readings of the kernel's counters are lost: %s; what was refused is counted again",
+		log_say(gateway->log, LOG_WARNING, "the last readings of the kernel's counters are lost (%s): packets may be told twice",
 			strerror(-rc));
 	rc = journal_open(&gateway->journal, &gateway->start.memories[MEMORY_LEASES_0]);
 	if (rc != 0)

@@ -153,7 +153,10 @@ static bool join_tables(struct neighbours *neighbours, struct link *link)
 static void read_link(struct neighbours *neighbours, struct link *link, unsigned int index, uint64_t now)
 {
 	free(link->pairs);
-	*link = (struct link){.index = index, .read_at = now};
+	link->pairs = NULL;
+	link->count = 0;
+	link->index = index;
+	link->read_at = now;
 	neighbours->readings++;
 	if (read_table(neighbours->netlink, AF_INET6, index, &neighbours->table6) == 0 &&
 	    read_table(neighbours->netlink, AF_INET, index, &neighbours->table4) == 0)

@@ -128,7 +128,7 @@ void nft_match_port(struct nft_batch *batch, enum nft_field side, uint16_t first
 void nft_match_icmp_type(struct nft_batch *batch, uint8_t first, uint8_t last);
 void nft_match_tcp_reset(struct nft_batch *batch);
 void nft_match_ct_state(struct nft_batch *batch, uint32_t states);
-void nft_match_ct_mark(struct nft_batch *batch, uint32_t mark);
+void nft_match_ct_mark(struct nft_batch *batch, uint32_t mark_value);
 /** nft_match_ct_status() - Any of these bits of enum ip_conntrack_status. */
 void nft_match_ct_status(struct nft_batch *batch, uint32_t bits);
 /** nft_match_ct_reply() - A packet in the direction of the flow's replies. */
@@ -147,7 +147,7 @@ void nft_remember(struct nft_batch *batch, const char *set, const struct nft_key
 /** nft_count_key() - The same for a set without timeout, each element with a counter of its packets. */
 void nft_count_key(struct nft_batch *batch, const char *set, const struct nft_key *key);
 void nft_notrack(struct nft_batch *batch);
-void nft_set_ct_mark(struct nft_batch *batch, uint32_t mark);
+void nft_set_ct_mark(struct nft_batch *batch, uint32_t mark_value);
 void nft_destination_nat(struct nft_batch *batch, const struct address *address, uint16_t port);
 void nft_masquerade(struct nft_batch *batch);
 /** nft_queue() - To user space, without bypass. @native: by the `queue` expression, else by the xt target NFQUEUE. */

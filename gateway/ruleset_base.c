@@ -137,9 +137,9 @@ static void write_states(struct nft_batch *batch, const char *chain)
 }
 
 /*
- * An ICMP error that quotes a flow is "related" to it, whoever sends it: its own source says nothing, and translation rewrites it. So the
- * one who began the flow must be of the network that the error comes from. From the uplink come errors about what we sent there: never
- * about packets to an app, as it would quote them when it sends an error through us to a third one.
+ * An ICMP error that quotes a packet of a flow is "related" to it, whoever sends it: its own source is not compared with anything. So the
+ * flow must have been begun in the network that the error comes from. What comes from the uplink must be about a packet that we sent there:
+ * an error about a packet to an app has its way out, not in.
  */
 static void write_errors(struct ruleset_plan *plan)
 {

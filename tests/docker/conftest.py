@@ -10,8 +10,30 @@ import pytest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from engine import Engine, Project  # pylint: disable=wrong-import-position
+from engine import VERSION, Engine, Project  # pylint: disable=wrong-import-position
 from world import World  # pylint: disable=wrong-import-position
+
+LOG_LINES = 60  # of a failed test's containers
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "modern: is about something that engines before 26 do not have")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Tests that do not apply to this engine are left out, not skipped: a skipped test is one that should have run."""
+    if VERSION.startswith("20."):
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("modern")])
+        items[:] = [item for item in items if not item.get_closest_marker("modern")]
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport():
+    """A failed test shows what the projects' containers said."""
+    report = (yield).get_result()
+    if report.failed:
+        for one in Project.running:
+            report.sections.append((f"containers of {one.name}", "\n".join(one.save_logs().splitlines()[-LOG_LINES:])))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -66,9 +88,8 @@ def project(engine):  # pylint: disable=redefined-outer-name
         return one.__enter__()  # pylint: disable=unnecessary-dunder-call
 
     yield make
-    failed = sys.exc_info()
     for one in reversed(made):
-        one.__exit__(*failed)
+        one.__exit__()
 
 
 @pytest.fixture

@@ -139,6 +139,8 @@ class Engine:
 class Project:
     """A recipe, copied to a directory of its own and started there. A context manager."""
 
+    running = []  # all that are up, for the report of a test that fails
+
     def __init__(self, engine, recipe, name=None, environment=None):
         self.engine, self.recipe = engine, recipe
         self.name = name or recipe
@@ -148,17 +150,20 @@ class Project:
     def __enter__(self):
         shutil.rmtree(self.directory, ignore_errors=True)
         shutil.copytree(os.path.join(ROOT, "compose", self.recipe), self.directory)
+        Project.running.append(self)
         return self
 
-    def __exit__(self, kind, value, trace):
-        if kind is not None:
-            self.save_logs()
+    def __exit__(self, *_):
+        Project.running.remove(self)
         self.compose("down", "-v", "--remove-orphans", "-t", "2", check=False)
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def save_logs(self):
+        """Keep what all its containers said. Return: it."""
+        text = self.compose("ps", check=False).stdout + self.compose("logs", "--no-color", check=False).stdout
         with open(os.path.join(LOGS, f"{VERSION}-{self.name}.log"), "w", encoding="utf-8") as file:
-            file.write(self.compose("ps", check=False).stdout + self.compose("logs", "--no-color", check=False).stdout)
+            file.write(text)
+        return text
 
     def compose(self, *arguments, **options):
         options.setdefault("environment", self.environment)
@@ -177,9 +182,12 @@ class Project:
         os.replace(path + ".new", path)
 
     def up(self, *arguments, healthy=("gateway",)):
-        self.compose("up", "-d", *arguments)
-        for service in healthy:
-            self.wait_healthy(service)
+        try:
+            self.compose("up", "-d", *arguments)
+            for service in healthy:
+                self.wait_healthy(service)
+        except Failed as error:
+            raise Failed(f"{error}\n{self.save_logs()}") from None
         return self
 
     def container(self, service):

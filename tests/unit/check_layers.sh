@@ -2,15 +2,24 @@
 # Includes point one way: common <- resolver <- gateway; and each library has its own file. Usage: check_layers.sh SOURCE_ROOT
 cd "$1" || exit 1
 bad=0
-refuse() { # refuse WHAT FILES... : prints includes that may not be there
-	what=$1; shift
+refuse() { # refuse WHAT FILE... : print includes that may not be there
+	what=$1
+	shift
 	if grep -nE "#include [<\"]($what)" "$@"; then bad=1; fi
+}
+only_in() { # only_in WHAT PATTERN FILE... : refuse it in all files whose name does not match the pattern
+	library=$1
+	allowed=$2
+	shift 2
+	for file; do
+		printf '%s\n' "$file" | grep -qE "$allowed" || refuse "$library" "$file"
+	done
 }
 refuse 'resolver/|gateway/|ldns|uv\.h|libmnl|libnftnl|libnetfilter|ini\.h' common/*.[ch]
 refuse 'gateway/|libmnl|libnftnl|libnetfilter|linux/netfilter' resolver/*.[ch]
-refuse 'ldns' $(ls resolver/*.[ch] gateway/*.[ch] | grep -v '^resolver/message\.c$')
-refuse 'ini\.h' $(ls gateway/*.[ch] | grep -v '^gateway/config\.c$')
-refuse 'libnetfilter_queue' $(ls gateway/*.[ch] | grep -v '^gateway/nfqueue\.c$')
-refuse 'libnetfilter_conntrack' $(ls gateway/*.[ch] | grep -v '^gateway/flows\.c$')
-refuse 'libnftnl' $(ls gateway/*.[ch] | grep -vE '^gateway/(nft|grants|counters)\.[ch]$')
+only_in 'ldns' '^resolver/message\.c$' resolver/*.[ch] gateway/*.[ch]
+only_in 'ini\.h' '^gateway/config\.c$' gateway/*.[ch]
+only_in 'libnetfilter_queue' '^gateway/nfqueue\.c$' gateway/*.[ch]
+only_in 'libnetfilter_conntrack' '^gateway/flows\.c$' gateway/*.[ch]
+only_in 'libnftnl' '^gateway/nft(_batch|_read)?\.[ch]$' gateway/*.[ch]
 exit $bad

@@ -75,8 +75,11 @@ static int worker_writes_memory(void *context, const struct supervisor_worker_st
 
 	(void)context;
 	if (start->restarts == 0)
-		return pwrite(start->memories[MEMORY_POLICY], "m", 1, 0) == 1 && pwrite(start->memories[MEMORY_LEASES_1], "l", 1, 0) == 1 ? 3 : 4;
-	if (pread(start->memories[MEMORY_POLICY], &byte, 1, 0) == 1 && byte == 'm' && pread(start->memories[MEMORY_LEASES_1], &byte, 1, 0) == 1 && byte == 'l')
+		return pwrite(start->memories[MEMORY_POLICY], "m", 1, 0) == 1 && pwrite(start->memories[MEMORY_LEASES_1], "l", 1, 0) == 1
+			       ? 3
+			       : 4;
+	if (pread(start->memories[MEMORY_POLICY], &byte, 1, 0) == 1 && byte == 'm' &&
+	    pread(start->memories[MEMORY_LEASES_1], &byte, 1, 0) == 1 && byte == 'l')
 		stop_supervisor();
 	return 5;
 }
