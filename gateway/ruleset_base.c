@@ -33,11 +33,11 @@ static const struct nft_hook hooks[] = {
 	{"postrouting", "nat", NF_INET_POST_ROUTING, PRIORITY_SNAT, false},
 };
 
-static const char *const chains[] = {"uplink_guard", "uplink_errors",    "uplink_stray",   "uplink_forward",
-				     "uplink_input", "upstream_servers", "verdict_marked", RULESET_DISCOVERY,
-				     RULESET_ERRORS, RULESET_STRAY,      RULESET_REJECT};
-static const char *const counters[] = {"unknown_interface", "forward_dropped", "input_dropped",  "output_dropped", "uplink_spoofed",
-				       "uplink_invalid",    "uplink_errors",   "uplink_forward", "uplink_input"};
+static const char *const chains[] = {"uplink_guard",       "uplink_errors",    "uplink_stray",   "uplink_forward",
+				     "uplink_input",       "upstream_servers", "verdict_marked", RULESET_DISCOVERY,
+				     RULESET_HOUSEKEEPING, RULESET_ERRORS,     RULESET_STRAY,    RULESET_REJECT};
+static const char *const counters[] = {"unknown_interface", "housekeeping",   "forward_dropped", "input_dropped",  "output_dropped",
+				       "uplink_spoofed",    "uplink_invalid", "uplink_errors",   "uplink_forward", "uplink_input"};
 
 void ruleset_base_create(struct nft_batch *batch)
 {
@@ -199,6 +199,25 @@ static void write_discovery(struct nft_batch *batch)
 	accept_icmp_types(batch, RULESET_DISCOVERY, true, 143, 143);
 }
 
+static void drop_housekeeping(struct nft_batch *batch, uint8_t nfproto, uint8_t protocol, uint8_t first_type, uint8_t last_type)
+{
+	nft_rule_begin(batch, RULESET_HOUSEKEEPING);
+	nft_match_meta8(batch, NFT_META_NFPROTO, nfproto, true);
+	nft_match_meta8(batch, NFT_META_L4PROTO, protocol, true);
+	if (protocol == IPPROTO_ICMPV6)
+		nft_match_icmp_type(batch, first_type, last_type);
+	nft_count(batch, "housekeeping");
+	end(batch, NFT_VERDICT_DROP, NULL);
+}
+
+/* IGMP; MLD and router solicitations; MLDv2 reports. We route no multicast and advertise no router. */
+static void write_housekeeping(struct nft_batch *batch)
+{
+	drop_housekeeping(batch, NFPROTO_IPV4, IPPROTO_IGMP, 0, 0);
+	drop_housekeeping(batch, NFPROTO_IPV6, IPPROTO_ICMPV6, 130, 133);
+	drop_housekeeping(batch, NFPROTO_IPV6, IPPROTO_ICMPV6, 143, 143);
+}
+
 static void jump_to_discovery(struct nft_batch *batch, const char *chain)
 {
 	nft_rule_begin(batch, chain);
@@ -325,6 +344,7 @@ void ruleset_base_rules(struct ruleset_plan *plan)
 {
 	write_guard(plan);
 	write_discovery(&plan->batch);
+	write_housekeeping(&plan->batch);
 	write_errors(plan);
 	write_stray(plan);
 	write_forward(plan);

@@ -18,13 +18,14 @@
 #define RULESET_DNS_PORT 53
 
 /* Sets and chains that belong to no network. */
-#define RULESET_TRANSPORT "transport"   /* set: the protocols that have ports */
-#define RULESET_INSIDE    "inside"      /* sets inside4, inside6: the subnets of all networks */
-#define RULESET_SPECIAL   "special"     /* sets special4, special6: what audit mode does not open */
-#define RULESET_DISCOVERY "discovery"   /* chain: accepts neighbour discovery and MLD */
-#define RULESET_ERRORS    "errors"      /* chain: ICMP errors about a flow */
-#define RULESET_STRAY     "stray"       /* chain: packets that belong to no flow and cannot begin one */
-#define RULESET_REJECT    "reject_flow" /* chain: refuses a packet, and answers where that is right */
+#define RULESET_TRANSPORT    "transport" /* set: the protocols that have ports */
+#define RULESET_INSIDE       "inside"    /* sets inside4, inside6: the subnets of all networks */
+#define RULESET_SPECIAL      "special"   /* sets special4, special6: what audit mode does not open */
+#define RULESET_DISCOVERY    "discovery" /* chain: accepts neighbour discovery and MLD */
+#define RULESET_HOUSEKEEPING "housekeeping_drop"
+#define RULESET_ERRORS       "errors"      /* chain: ICMP errors about a flow */
+#define RULESET_STRAY        "stray"       /* chain: packets that belong to no flow and cannot begin one */
+#define RULESET_REJECT       "reject_flow" /* chain: refuses a packet, and answers where that is right */
 
 /* One element that a name set has to hold. */
 struct ruleset_lease {

@@ -25,7 +25,6 @@
 
 #define ICMP_ECHO_REQUEST         8
 #define ICMP6_ECHO                128
-#define ICMP6_ROUTER_SOLICITATION 133
 #define PKTTYPE_HOST              0    /* PACKET_HOST: addressed to us alone */
 #define STATUS_DESTINATION_NAT    0x20 /* IPS_DST_NAT */
 
@@ -117,26 +116,50 @@ static void guard_own_addresses(const struct writer *writer, int family)
 	}
 }
 
-/*
- * Neighbour discovery and MLD come from link-local addresses, and from :: before an app has one; on a network without IPv6, too, where
- * input_N then refuses them.
- */
-static void guard_discovery(const struct writer *writer)
+static const struct prefix *groups(int family)
 {
-	static const struct prefix sources[] = {{{.family = AF_INET6, .bytes = {0xfe, 0x80}}, 10}, {{.family = AF_INET6}, 128}};
+	static const struct prefix ipv4 = {{.family = AF_INET, .bytes = {224}}, 4}, ipv6 = {{.family = AF_INET6, .bytes = {0xff}}, 8};
 
-	for (size_t i = 0; i < 2; i++) {
-		begin(writer, "guard");
-		nft_match_prefix(writer->batch, NFT_FIELD_SOURCE, &sources[i], true);
-		nft_match_meta8(writer->batch, NFT_META_L4PROTO, IPPROTO_ICMPV6, true);
+	return family == AF_INET ? &ipv4 : &ipv6;
+}
+
+/* IGMP, MLD and router solicitations, which every kernel sends unasked: dropped, and no denial of anything that an app did. */
+static void guard_housekeeping(const struct writer *writer, const struct prefix *source)
+{
+	begin(writer, "guard");
+	nft_match_prefix(writer->batch, NFT_FIELD_SOURCE, source, true);
+	nft_match_prefix(writer->batch, NFT_FIELD_DESTINATION, groups(source->address.family), true);
+	end(writer, NFT_VERDICT_JUMP, RULESET_HOUSEKEEPING);
+}
+
+/* Neighbour discovery comes from link-local addresses, and from :: before an app has one. Without IPv6 there is nobody to discover. */
+static void guard_discovery(const struct writer *writer, const struct prefix *source)
+{
+	bool ipv6 = ruleset_subnet(writer->network, AF_INET6) != NULL;
+
+	begin(writer, "guard");
+	nft_match_prefix(writer->batch, NFT_FIELD_SOURCE, source, true);
+	nft_match_meta8(writer->batch, NFT_META_L4PROTO, IPPROTO_ICMPV6, true);
+	if (ipv6) {
 		end(writer, NFT_VERDICT_JUMP, RULESET_DISCOVERY);
-		/* Every new app asks for routers: no spoofing, but nothing we answer; input_N counts it. */
-		begin(writer, "guard");
-		nft_match_prefix(writer->batch, NFT_FIELD_SOURCE, &sources[i], true);
-		nft_match_meta8(writer->batch, NFT_META_L4PROTO, IPPROTO_ICMPV6, true);
-		nft_match_icmp_type(writer->batch, ICMP6_ROUTER_SOLICITATION, ICMP6_ROUTER_SOLICITATION);
-		end(writer, NFT_VERDICT_ACCEPT, NULL);
+		return;
 	}
+	nft_match_prefix(writer->batch, NFT_FIELD_DESTINATION, groups(AF_INET6), true);
+	nft_count(writer->batch, "housekeeping");
+	end(writer, NFT_VERDICT_DROP, NULL);
+}
+
+/* What comes from no address of the subnet and is not spoofed: hosts without an address, and link-local ones. */
+static void guard_unaddressed(const struct writer *writer)
+{
+	static const struct prefix none4 = {{.family = AF_INET}, 32}, none6 = {{.family = AF_INET6}, 128},
+				   link_local = {{.family = AF_INET6, .bytes = {0xfe, 0x80}}, 10};
+
+	guard_housekeeping(writer, &none4);
+	guard_housekeeping(writer, &none6);
+	guard_housekeeping(writer, &link_local);
+	guard_discovery(writer, &none6);
+	guard_discovery(writer, &link_local);
 }
 
 /*
@@ -145,17 +168,16 @@ static void guard_discovery(const struct writer *writer)
  */
 static void guard_multicast(const struct writer *writer, int family)
 {
-	static const struct prefix groups[] = {{{.family = AF_INET, .bytes = {224}}, 4}, {{.family = AF_INET6, .bytes = {0xff}}, 8}};
-
+	guard_housekeeping(writer, ruleset_subnet(writer->network, family));
 	if (family == AF_INET6) {
 		begin(writer, "guard");
-		nft_match_prefix(writer->batch, NFT_FIELD_DESTINATION, &groups[1], true);
+		nft_match_prefix(writer->batch, NFT_FIELD_DESTINATION, groups(family), true);
 		match_from_subnet(writer, family);
 		nft_match_meta8(writer->batch, NFT_META_L4PROTO, IPPROTO_ICMPV6, true);
 		end(writer, NFT_VERDICT_JUMP, RULESET_DISCOVERY);
 	}
 	begin(writer, "guard");
-	nft_match_prefix(writer->batch, NFT_FIELD_DESTINATION, &groups[family == AF_INET6], true);
+	nft_match_prefix(writer->batch, NFT_FIELD_DESTINATION, groups(family), true);
 	match_from_subnet(writer, family);
 	end_counted(writer, "multicast");
 	begin(writer, "guard");
@@ -190,7 +212,7 @@ static void write_guard(const struct writer *writer)
 	for (size_t f = 0; f < 2; f++)
 		if (ruleset_subnet(writer->network, families[f]))
 			guard_subnet(writer, families[f]);
-	guard_discovery(writer);
+	guard_unaddressed(writer);
 	begin(writer, "guard");
 	end_counted(writer, "spoofed");
 }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What an auditor found by attacking the packet path: errors about the flows of others, questions to several servers, numbers told twice."""
+"""Ways into the flows of others, and around the count: ICMP errors, port 53 from every side, packets that belong to nothing."""
 
 import contextlib
 import re
@@ -292,3 +292,28 @@ def test_multicast_is_counted_whatever_its_frame(lab, web1, target, frame):
     while counter(lab, "multicast_web") == before and time.monotonic() < end:
         time.sleep(0.01)
     assert counter(lab, "multicast_web") > before
+
+
+@pytest.mark.parametrize("what", ["IGMP without an address", "IGMP", "router solicitation", "MLDv2 report from ::"])
+def test_housekeeping_of_kernels_is_dropped_and_no_denial(lab, web1, log, what):
+    """Bridges and hosts send it unasked, every few seconds: it must not look like an attack."""
+    mld = struct.pack("!BBHHH", 143, 0, 0, 0, 0)
+    solicitation = struct.pack("!BBHI", 133, 0, 0, 0)
+    packet = {
+        "IGMP without an address": lambda: ip_packet("0.0.0.0", "224.0.0.22", 2, struct.pack("!BBHI", 0x22, 0, 0, 0)),
+        "IGMP": lambda: ip_packet(web1.ipv4, "224.0.0.22", 2, struct.pack("!BBHI", 0x22, 0, 0, 0)),
+        "router solicitation": lambda: ip_packet("fe80::5", "ff02::2", 58, solicitation),
+        "MLDv2 report from ::": lambda: ip_packet("::", "ff02::16", 58, mld),
+    }[what]()
+    web1.tcp_result("45.12.1.66")  # so that the gateway's MAC is known, and the line of this is out of the way
+    log.settle()
+    log.mark()
+    names = ("housekeeping", "spoofed_web", "multicast_web")
+    before = [counter(lab, name) for name in names]
+    send_frame(web1, "eth0", lab.gw.mac("web0"), packet)
+    end = time.monotonic() + patience(3)
+    while counter(lab, "housekeeping") == before[0] and time.monotonic() < end:
+        time.sleep(0.01)
+    assert counter(lab, "housekeeping") > before[0]
+    assert [counter(lab, name) for name in names[1:]] == before[1:]
+    assert log.lines(event="denied") == []
