@@ -23,10 +23,10 @@
 
 #include "gateway/ruleset_internal.h"
 
-#define ICMP_ECHO_REQUEST         8
-#define ICMP6_ECHO                128
-#define PKTTYPE_HOST              0    /* PACKET_HOST: addressed to us alone */
-#define STATUS_DESTINATION_NAT    0x20 /* IPS_DST_NAT */
+#define ICMP_ECHO_REQUEST      8
+#define ICMP6_ECHO             128
+#define PKTTYPE_HOST           0    /* PACKET_HOST: addressed to us alone */
+#define STATUS_DESTINATION_NAT 0x20 /* IPS_DST_NAT */
 
 static const int families[] = {AF_INET, AF_INET6};
 

@@ -98,7 +98,7 @@ def test_shared_gateway(project, engine):
     assert len(commands) == 1
     try:
         engine.run(["sh", "-ec", commands[0]], WORK)
-        gateway.wait_log("wiki")
+        gateway.wait_log("reloaded: 3 networks")
         engine.docker("run", "-d", "--name", "wiki", "--init", "--network", "sluice-wiki", "--dns", "192.0.2.53", "--cap-drop", "NET_RAW",
                       "--entrypoint", "sleep", "curlimages/curl:8.11.1", "infinity")
         done = engine.docker("exec", "wiki", "curl", "-sS", "--max-time", "15", "https://example.org/", check=False)
@@ -151,7 +151,7 @@ def test_macvlan(project, parents):
     assert fetch(one, "web-app", "https://example.com/") == OK
 
 
-@pytest.mark.modern  # old engines masquerade IPv6 only as an experiment
+@pytest.mark.modern  # before 27 engines masquerade IPv6 only as an experiment
 def test_macvlan_ipv6_to_the_internet(project, parents):
     one = project("macvlan", **parents)
     one.edit("docker-compose.yml", ("  uplink:                               # leads", "  uplink:\n    enable_ipv6: true                   # leads"),
