@@ -124,7 +124,7 @@ class Engine:
         context = os.path.join(WORK, "context")
         shutil.rmtree(context, ignore_errors=True)
         os.mkdir(context)
-        for name in ("Dockerfile", ".dockerignore", "LICENSE", "meson.build", "meson.options", "common", "resolver", "gateway", "tests/unit"):
+        for name in ("Dockerfile", ".dockerignore", "LICENSE", "meson.build", "meson.options", "common", "resolver", "gateway", "docs/lint.md", "tests/unit"):
             copy = shutil.copytree if os.path.isdir(os.path.join(ROOT, name)) else shutil.copy
             os.makedirs(os.path.dirname(os.path.join(context, name)), exist_ok=True)
             copy(os.path.join(ROOT, name), os.path.join(context, name), **({"symlinks": True} if copy is shutil.copytree else {"follow_symlinks": False}))
