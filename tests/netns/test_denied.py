@@ -70,7 +70,7 @@ def test_each_of_300_denied_datagrams_to_300_hosts_gets_its_error(web1, family, 
         wanted = {target.format(number >> 8, number & 255) for number in range(1, 301)}
         for address in sorted(wanted):
             send_anyway(sock, (address, 4000))
-        errors.wait(300)
+        errors.wait(300, seconds=20)
     got = {quoted.destination for quoted in errors.seen if quoted.dport == 4000}
     assert len(got) == 300
 
@@ -80,7 +80,7 @@ def test_each_of_300_denied_datagrams_to_300_ports_gets_its_error(web1, family, 
     with IcmpErrors(web1, family) as errors, web1.socket(family, socket.SOCK_DGRAM) as sock:
         for port in range(6000, 6300):
             send_anyway(sock, (address, port))
-        errors.wait(300)
+        errors.wait(300, seconds=20)
     assert {quoted.dport for quoted in errors.seen if quoted.destination == address} == set(range(6000, 6300))
 
 
@@ -89,7 +89,7 @@ def test_each_of_300_repeats_of_a_denied_datagram_gets_its_error(web1, family, a
     with IcmpErrors(web1, family) as errors, web1.socket(family, socket.SOCK_DGRAM) as sock:
         for _ in range(300):
             send_anyway(sock, (address, 4001))
-        errors.wait(300)
+        errors.wait(300, seconds=20)
     assert len([quoted for quoted in errors.seen if quoted.destination == address]) == 300
 
 
