@@ -61,7 +61,7 @@ def test_ai_agent_audits_first_and_enforces_then(project):
     one.wait_log("reloaded")
     assert fetch(one, "agent", "https://example.net/") == NO_SUCH_HOST
     assert fetch(one, "agent", "https://github.com/") == OK
-    one.exec("agent", "sh", "-c", "echo seen >/work/here")
+    one.exec("agent", "sh", "-c", "echo seen >here")
     assert os.path.exists(os.path.join(one.directory, "work", "here"))
 
 
