@@ -173,7 +173,10 @@ static void go_back(struct gateway *gateway)
 	gateway->applied_at = gateway_now(gateway);
 }
 
-/* Listeners first, so that an app which can see the address finds the port open. */
+/*
+ * Listeners first, so that an app which can see the address finds the port open. Nothing is scanned here: a change that somebody else made
+ * since the kernel's table was written would be taken for known, and never be applied.
+ */
 static int apply_to_interfaces(struct gateway *gateway, const struct policy *policy, char *error, size_t error_size)
 {
 	int rc = listen_everywhere(gateway, policy, error, error_size);
@@ -182,9 +185,6 @@ static int apply_to_interfaces(struct gateway *gateway, const struct policy *pol
 		rc = interfaces_claim(&gateway->interfaces, policy, gateway->log, error, error_size);
 	if (rc == 0)
 		rc = interfaces_repair_route(&gateway->interfaces, policy, gateway->log, error, error_size);
-	/* What we did ourselves is no change to be noticed later. */
-	if (rc == 0)
-		rc = interfaces_scan(&gateway->interfaces, policy, gateway->log, error, error_size);
 	return rc;
 }
 

@@ -110,6 +110,29 @@ static bool is_link_local(const struct address *address)
 	return address->family == AF_INET6 && address->bytes[0] == 0xfe && (address->bytes[1] & 0xc0) == 0x80;
 }
 
+/* IPv4 before IPv6, then by their bytes. */
+static int compare_prefixes(const struct prefix *a, const struct prefix *b)
+{
+	int order = (a->address.family > b->address.family) - (a->address.family < b->address.family);
+
+	if (order == 0)
+		order = memcmp(a->address.bytes, b->address.bytes, sizeof(a->address.bytes));
+	return order != 0 ? order : a->length - b->length;
+}
+
+bool interface_add_address(struct interface *interface, const struct prefix *address)
+{
+	size_t at = interface->address_count;
+
+	if (at == INTERFACE_ADDRESSES_MAX)
+		return false;
+	for (; at > 0 && compare_prefixes(&interface->addresses[at - 1], address) > 0; at--)
+		interface->addresses[at] = interface->addresses[at - 1];
+	interface->addresses[at] = *address;
+	interface->address_count++;
+	return true;
+}
+
 static int on_address(const struct nlmsghdr *message, void *context)
 {
 	struct scan *scan = context;
@@ -126,10 +149,8 @@ static int on_address(const struct nlmsghdr *message, void *context)
 				 .length = fields->ifa_prefixlen};
 	if (is_link_local(&address.address))
 		return MNL_CB_OK;
-	if (interface->address_count == INTERFACE_ADDRESSES_MAX)
+	if (!interface_add_address(interface, &address))
 		scan->overflow = true;
-	else
-		interface->addresses[interface->address_count++] = address;
 	return MNL_CB_OK;
 }
 

@@ -26,7 +26,7 @@ struct interface {
 	uint16_t network; /* id, or POLICY_NETWORK_NONE: uplink, loopback, or not ours */
 	bool up, loopback;
 	uint8_t mac[6];
-	struct prefix addresses[INTERFACE_ADDRESSES_MAX]; /* host bits kept */
+	struct prefix addresses[INTERFACE_ADDRESSES_MAX]; /* host bits kept; sorted, as the kernel's order is not always the same */
 	size_t address_count;
 };
 
@@ -60,14 +60,19 @@ void interfaces_close(struct interfaces *interfaces);
  */
 int interfaces_scan(struct interfaces *interfaces, const struct policy *policy, struct log *log, char *error, size_t error_size);
 
+/** interface_add_address() - Return: false when there is no room. */
+bool interface_add_address(struct interface *interface, const struct prefix *address);
+
 /**
  * interfaces_claim() - Give each network's interface its gateway addresses (IPv6 with IFA_F_NODAD) and a MAC made from the gateway
  *	address, so that apps' neighbour entries stay true when the container is recreated
- * Return: 0 or -errno of the first failure, with @error.
+ *
+ * The list then has what was given, so that a later scan finds the same again. Return: 0 or -errno of the first failure, with @error.
  */
 int interfaces_claim(struct interfaces *interfaces, const struct policy *policy, struct log *log, char *error, size_t error_size);
 
-/** interfaces_release() - Give back a gateway address that no network has any more; nothing happens when it is not there. 0 or -errno. */
+/** interfaces_release() - Give back a gateway address that no network has any more; nothing happens when it is not there. The
+ * list then lacks it. 0 or -errno. */
 int interfaces_release(struct interfaces *interfaces, const struct address *gateway);
 
 /** interfaces_repair_route() - Make the default routes leave through the uplink (docker attaches them to any network). 0 or -errno. */

@@ -99,8 +99,7 @@ static int claim_address(struct interfaces *interfaces, struct interface *interf
 			 gateway->family == AF_INET6 ? " (is IPv6 enabled on the network: enable_ipv6: true?)" : "");
 		return rc;
 	}
-	if (interface->address_count < INTERFACE_ADDRESSES_MAX)
-		interface->addresses[interface->address_count++] = address;
+	interface_add_address(interface, &address);
 	return 0;
 }
 
@@ -126,14 +125,25 @@ int interfaces_claim(struct interfaces *interfaces, const struct policy *policy,
 	return first;
 }
 
+static int release(struct interfaces *interfaces, struct interface *interface, size_t at)
+{
+	int rc = change_address(interfaces, RTM_DELADDR, interface, &interface->addresses[at]);
+
+	if (rc != 0)
+		return rc;
+	interface->address_count--;
+	for (; at < interface->address_count; at++)
+		interface->addresses[at] = interface->addresses[at + 1];
+	memset(&interface->addresses[at], 0, sizeof(interface->addresses[at])); /* lists are compared byte by byte */
+	return 0;
+}
+
 int interfaces_release(struct interfaces *interfaces, const struct address *gateway)
 {
 	for (size_t i = 0; i < interfaces->count; i++) {
-		const struct interface *interface = &interfaces->list[i];
-
-		for (size_t j = 0; j < interface->address_count; j++) {
-			if (address_equal(&interface->addresses[j].address, gateway))
-				return change_address(interfaces, RTM_DELADDR, interface, &interface->addresses[j]);
+		for (size_t j = 0; j < interfaces->list[i].address_count; j++) {
+			if (address_equal(&interfaces->list[i].addresses[j].address, gateway))
+				return release(interfaces, &interfaces->list[i], j);
 		}
 	}
 	return 0;
