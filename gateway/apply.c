@@ -57,12 +57,15 @@ static bool network_is_there(void *context, struct lease *lease)
 /* Leases of the worker before; once, as soon as a policy says which networks there are. */
 static void restore_leases(struct gateway *gateway, const struct policy *policy)
 {
+	size_t damaged;
 	ssize_t count;
 
 	if (gateway->restored)
 		return;
 	gateway->restored = true;
-	count = journal_restore(&gateway->journal, policy, gateway->leases, gateway_now(gateway));
+	count = journal_restore(&gateway->journal, policy, gateway->leases, gateway_now(gateway), &damaged);
+	if (damaged > 0)
+		log_say(gateway->log, LOG_WARNING, "the journal of leases was damaged: its last %zu octets are not used", damaged);
 	if (count < 0)
 		log_say(gateway->log, LOG_ERROR, "the leases of the worker before cannot be read: %s", strerror((int)-count));
 	else if (count > 0)

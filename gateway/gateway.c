@@ -19,6 +19,7 @@
 
 #include "gateway/form.h"
 #include "gateway/memory.h"
+#include "gateway/state.h"
 
 uint64_t gateway_now(const struct gateway *gateway)
 {
@@ -230,6 +231,19 @@ static void recall_uplink(struct gateway *gateway)
 	free(bytes);
 }
 
+/* On the volume, or else in memory that the supervisor holds. */
+static int open_journal(struct gateway *gateway)
+{
+	char error[GATEWAY_ERROR_MAX];
+
+	gateway->state_is_open = state_open(gateway->state, gateway->log, error, sizeof(error)) == 0;
+	if (gateway->state_is_open)
+		return journal_open(&gateway->journal, gateway->state);
+	if (gateway->start.restarts == 0)
+		log_say(gateway->log, LOG_INFO, "leases are kept in memory, a recreated container will not know them: %s", error);
+	return journal_open(&gateway->journal, &gateway->start.memories[MEMORY_LEASES_0]);
+}
+
 /* Return: 0 or -errno, logged. */
 static int open_modules(struct gateway *gateway)
 {
@@ -257,7 +271,7 @@ static int open_modules(struct gateway *gateway)
 	if (rc != 0)
 		log_say(gateway->log, LOG_WARNING, "the last readings of the kernel's counters are lost (%s): packets may be told twice",
 			strerror(-rc));
-	rc = journal_open(&gateway->journal, &gateway->start.memories[MEMORY_LEASES_0]);
+	rc = open_journal(gateway);
 	if (rc != 0)
 		return fail(gateway, "the leases of the worker before cannot be read", rc);
 	gateway->grants = (struct grants){.ruleset = &gateway->ruleset, .leases = gateway->leases};
@@ -370,6 +384,8 @@ static void close_modules(struct gateway *gateway)
 	ruleset_close(&gateway->ruleset);
 	interfaces_close(&gateway->interfaces);
 	lease_table_free(gateway->leases);
+	for (int i = 0; i < JOURNAL_FILES && gateway->state_is_open; i++)
+		close(gateway->state[i]);
 	policy_free(gateway->policy);
 	log_flush(gateway->log);
 	log_free(gateway->log);

@@ -45,6 +45,8 @@ struct gateway {
 	struct ruleset ruleset;
 	struct lease_table *leases; /* owned */
 	struct journal journal;
+	int state[JOURNAL_FILES]; /* owned when state_is_open: the journal's files on the volume */
+	bool state_is_open;
 	bool restored; /* the journal's leases are in the table */
 	struct grants grants;
 	struct resolver *resolver; /* owned */

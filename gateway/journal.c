@@ -2,30 +2,37 @@
 #include "gateway/journal.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <sodium/crypto_shorthash.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
-#define MAGIC UINT64_C(0x31656369756c53) /* "Sluice1" */
+#define MAGIC     UINT64_C(0x32656369756c53) /* "Sluice2": another form of the file gets another number */
+#define BOOT_ID   "/proc/sys/kernel/random/boot_id"
+#define BOOT_SIZE 36
 
 struct header {
 	uint64_t magic;
 	uint64_t generation;
+	char boot[BOOT_SIZE + 4]; /* which boot the times belong to; "" is none */
+	uint64_t sum;             /* of what is before it */
 };
 
-/* A record: this head, then the network's name and the domain's wire form. In host byte order: the file stays on its host. */
+/*
+ * A record: this head, the network's name, the domain's wire form, and the sum of all that. In host byte order: the file stays on its
+ * host.
+ */
 struct head {
-	uint16_t size; /* of the whole record, head included; repeated behind it, so that a torn end is noticed */
+	uint16_t size; /* of the whole record */
 	uint8_t network_length;
 	uint8_t domain_length;
 	uint8_t audited;
 	struct address address;
 	uint64_t until; /* ms, CLOCK_BOOTTIME */
 };
-
-#define RECORD_MAX (sizeof(struct head) + POLICY_NAME_MAX + DOMAIN_WIRE_MAX + sizeof(uint16_t))
 
 /* Records on their way into a file. */
 struct output {
@@ -36,7 +43,32 @@ struct output {
 	uint8_t bytes[64 * 1024];
 };
 
-/* Runs while nobody does, and no one sets it. The files do not outlive the boot. */
+/* Against damage, not against an attacker: who can write the file can write another sum as well. */
+static uint64_t sum_of(const void *bytes, size_t size)
+{
+	static const uint8_t key[crypto_shorthash_KEYBYTES];
+	uint8_t hash[crypto_shorthash_BYTES];
+	uint64_t sum;
+
+	_Static_assert(sizeof(sum) == sizeof(hash), "the whole hash");
+	(void)crypto_shorthash(hash, bytes, size, key);
+	memcpy(&sum, hash, sizeof(sum));
+	return sum;
+}
+
+/* Where the kernel does not say which boot this is, no file is trusted that was there before. */
+static void read_boot_id(char out[static BOOT_SIZE + 4])
+{
+	int file = open(BOOT_ID, O_RDONLY | O_CLOEXEC);
+
+	memset(out, 0, BOOT_SIZE + 4);
+	if (file >= 0 && read(file, out, BOOT_SIZE) != BOOT_SIZE)
+		memset(out, 0, BOOT_SIZE);
+	if (file >= 0)
+		close(file);
+}
+
+/* Runs while nobody does, and no one sets it. It begins anew with every boot, as the apps do. */
 static uint64_t boot_ms(void)
 {
 	struct timespec now;
@@ -75,7 +107,8 @@ static void output_put(struct output *output, const void *bytes, size_t size)
 static void output_record(struct output *output, const struct network *network, const struct lease *lease, uint64_t until)
 {
 	struct head head;
-	uint16_t size;
+	uint64_t sum;
+	size_t begin;
 
 	memset(&head, 0, sizeof(head)); /* the padding too: it goes into a file */
 	head.network_length = (uint8_t)strlen(network->name);
@@ -83,31 +116,51 @@ static void output_record(struct output *output, const struct network *network, 
 	head.audited = lease->audited;
 	head.address = lease->address;
 	head.until = until;
-	size = (uint16_t)(sizeof(head) + head.network_length + head.domain_length + sizeof(size));
-	head.size = size;
-	if (output->used + size > sizeof(output->bytes))
+	head.size = (uint16_t)(sizeof(head) + head.network_length + head.domain_length + sizeof(sum));
+	if (output->used + head.size > sizeof(output->bytes))
 		output_flush(output);
+	begin = output->used;
 	output_put(output, &head, sizeof(head));
 	output_put(output, network->name, head.network_length);
 	output_put(output, lease->name.wire, head.domain_length);
-	output_put(output, &size, sizeof(size));
+	sum = sum_of(output->bytes + begin, output->used - begin);
+	output_put(output, &sum, sizeof(sum));
 }
 
 static int write_header(int file, uint64_t generation)
 {
 	struct header header = {.magic = MAGIC, .generation = generation};
 
+	read_boot_id(header.boot);
+	header.sum = sum_of(&header, offsetof(struct header, sum));
 	return write_at(file, &header, sizeof(header), 0);
 }
 
-/* Return: the generation of a file, 0 when it holds none. */
+static bool read_header(int file, struct header *header)
+{
+	return pread(file, header, sizeof(*header), 0) == (ssize_t)sizeof(*header) && header->magic == MAGIC &&
+	       header->sum == sum_of(header, offsetof(struct header, sum));
+}
+
+/* Return: the generation of a file, 0 when it holds none of this boot. */
 static uint64_t read_generation(int file)
 {
+	char boot[BOOT_SIZE + 4];
 	struct header header;
 
-	if (pread(file, &header, sizeof(header), 0) != (ssize_t)sizeof(header) || header.magic != MAGIC)
+	read_boot_id(boot);
+	if (!read_header(file, &header) || boot[0] == '\0' || memcmp(boot, header.boot, sizeof(boot)) != 0)
 		return 0;
 	return header.generation;
+}
+
+bool journal_knows(int file)
+{
+	struct header header;
+	struct stat status;
+
+	/* A header that is being written for the first time may be torn; a file without one has nothing to lose. */
+	return fstat(file, &status) == 0 && (status.st_size < (off_t)sizeof(header) || read_header(file, &header));
 }
 
 int journal_open(struct journal *journal, const int files[static JOURNAL_FILES])
@@ -138,16 +191,16 @@ int journal_open(struct journal *journal, const int files[static JOURNAL_FILES])
 static size_t parse_record(const uint8_t *bytes, size_t available, struct head *head, char network[static POLICY_NAME_MAX + 1],
 			   struct domain *name)
 {
-	uint16_t end;
+	uint64_t sum;
 
 	if (available < sizeof(*head))
 		return 0;
 	memcpy(head, bytes, sizeof(*head));
 	if (head->network_length > POLICY_NAME_MAX || head->size > available ||
-	    head->size != sizeof(*head) + head->network_length + head->domain_length + sizeof(end))
+	    head->size != sizeof(*head) + head->network_length + head->domain_length + sizeof(sum))
 		return 0;
-	memcpy(&end, bytes + head->size - sizeof(end), sizeof(end));
-	if (end != head->size || (head->address.family != AF_INET && head->address.family != AF_INET6))
+	memcpy(&sum, bytes + head->size - sizeof(sum), sizeof(sum));
+	if (sum != sum_of(bytes, head->size - sizeof(sum)) || (head->address.family != AF_INET && head->address.family != AF_INET6))
 		return 0;
 	memcpy(network, bytes + sizeof(*head), head->network_length);
 	network[head->network_length] = '\0';
@@ -192,12 +245,13 @@ static size_t restore_all(struct restoring *restoring, const uint8_t *bytes, siz
 	return offset;
 }
 
-ssize_t journal_restore(struct journal *journal, const struct policy *policy, struct lease_table *leases, uint64_t now)
+ssize_t journal_restore(struct journal *journal, const struct policy *policy, struct lease_table *leases, uint64_t now, size_t *damaged)
 {
 	struct restoring restoring = {.policy = policy, .leases = leases, .boot = boot_ms(), .now = now};
 	size_t size = (size_t)journal->size - sizeof(struct header);
 	uint8_t *bytes;
 
+	*damaged = 0;
 	if (journal->size <= (off_t)sizeof(struct header))
 		return 0;
 	bytes = malloc(size);
@@ -207,10 +261,11 @@ ssize_t journal_restore(struct journal *journal, const struct policy *policy, st
 		free(bytes);
 		return -EIO;
 	}
-	/* The next record goes where the last whole one ends. */
-	journal->size = (off_t)(sizeof(struct header) + restore_all(&restoring, bytes, size));
+	/* The next record goes where the last whole one ends, and nothing is left behind it. */
+	*damaged = size - restore_all(&restoring, bytes, size);
+	journal->size -= (off_t)*damaged;
 	free(bytes);
-	return restoring.count;
+	return *damaged == 0 || ftruncate(journal->files[journal->current], journal->size) == 0 ? restoring.count : -errno;
 }
 
 static struct output *output_new(int file, off_t offset)

@@ -3,7 +3,8 @@
 #define SLUICE_GATEWAY_JOURNAL_H
 
 /*
- * Leases that outlive the process: every lease is appended before its answer leaves; a worker that is started again reads them back.
+ * Leases that outlive the process: every lease is appended before its answer leaves; a worker that is started again reads them back. On a
+ * volume (state.h) they outlive the container as well. They do not outlive the boot: the apps begin anew then, and so does the clock.
  *
  * Two files take turns. Records are appended to the current one; when it has grown to twice what is live, the live leases are written
  * to the other one, whose header then gets the next generation number: a crash at any moment leaves one complete file. Appending is a
@@ -32,15 +33,19 @@ struct journal {
 	bool broken;     /* the last write failed; said once */
 };
 
-/** journal_open() - Find the current file; with two empty ones, begin. @files stay the caller's. Return: 0 or -errno. */
+/** journal_knows() - Is the file empty, or a journal of this version? If not, it has to be set aside: it is going to be overwritten. */
+bool journal_knows(int file);
+
+/** journal_open() - Find the current file; with none of this boot, begin. @files stay the caller's. Return: 0 or -errno. */
 int journal_open(struct journal *journal, const int files[static JOURNAL_FILES]);
 
 /**
  * journal_restore() - Put the leases that have not ended into the table; those of networks that @policy does not have are left out
  * @now:	ms, the leases' clock
- * Return: how many, or -errno. A damaged record ends the reading; what came before it counts.
+ * @damaged:	receives how many octets at the end were no whole records; they are gone
+ * Return: how many leases, or -errno. A damaged record ends the reading; what came before it counts.
  */
-ssize_t journal_restore(struct journal *journal, const struct policy *policy, struct lease_table *leases, uint64_t now);
+ssize_t journal_restore(struct journal *journal, const struct policy *policy, struct lease_table *leases, uint64_t now, size_t *damaged);
 
 /** journal_append() - Write the leases that these grants gave. Return: 0 or -errno. */
 int journal_append(struct journal *journal, const struct policy *policy, const struct grant *grants, size_t count);

@@ -88,15 +88,17 @@ class Gateway:
         self.policy_directory = os.path.join(directory, "policy")
         self.policy_file = os.path.join(self.policy_directory, "sluice.conf")
         self.control = os.path.join(directory, "control", "control.sock")
+        self.state = os.path.join(directory, "state")
         self.log_path = os.path.join(directory, "gateway.log")
         self.process = None
         os.makedirs(self.policy_directory, exist_ok=True)
-        os.makedirs(os.path.dirname(self.control), exist_ok=True)
-        os.chown(os.path.dirname(self.control), UID, UID)
+        for own in (os.path.dirname(self.control), self.state):
+            os.makedirs(own, exist_ok=True)
+            os.chown(own, UID, UID)
         self.log = Log(self.log_path)
 
     def environment(self, **more):
-        return {**os.environ, "SLUICE_CONTROL": self.control, **more}
+        return {**os.environ, "SLUICE_CONTROL": self.control, "SLUICE_STATE": self.state, **more}
 
     def write_policy(self, text):
         """Replace the policy file as a careful editor does."""

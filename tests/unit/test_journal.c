@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include <setjmp.h>
+#include <sodium/crypto_shorthash.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,7 @@ struct fixture {
 	int files[JOURNAL_FILES];
 	struct journal journal;
 	struct policy *policy;
+	size_t damaged; /* octets, at the last restart */
 };
 
 /* Two networks, "web" with id 7 and "build" with id 9. */
@@ -56,6 +58,16 @@ static int tear_down(void **state)
 	return 0;
 }
 
+static void write_sum(int file, uint8_t *header, size_t size)
+{
+	static const uint8_t key[crypto_shorthash_KEYBYTES];
+	uint8_t sum[crypto_shorthash_BYTES];
+
+	crypto_shorthash(sum, header, size, key);
+	assert_int_equal(pwrite(file, header, size, 0), size);
+	assert_int_equal(pwrite(file, sum, sizeof(sum), (off_t)size), sizeof(sum));
+}
+
 static void append(struct fixture *fixture, uint16_t network, const char *address, const char *name, uint32_t seconds)
 {
 	struct domain domain;
@@ -73,7 +85,7 @@ static struct lease_table *restart(struct fixture *fixture, ssize_t expected)
 
 	assert_non_null(leases);
 	assert_int_equal(journal_open(&fixture->journal, fixture->files), 0);
-	assert_int_equal(journal_restore(&fixture->journal, fixture->policy, leases, 1000), expected);
+	assert_int_equal(journal_restore(&fixture->journal, fixture->policy, leases, 1000, &fixture->damaged), expected);
 	return leases;
 }
 
@@ -178,6 +190,69 @@ static void garbage_is_never_trusted(void **state)
 	}
 }
 
+/* Adds @bits to one octet of the current file. */
+static void damage(struct fixture *fixture, off_t offset, uint8_t bits)
+{
+	int file = fixture->files[fixture->journal.current];
+	uint8_t octet;
+
+	assert_int_equal(pread(file, &octet, 1, offset), 1);
+	octet ^= bits;
+	assert_int_equal(pwrite(file, &octet, 1, offset), 1);
+}
+
+/* An address that is read wrong would be open to an app. */
+static void a_flipped_bit_is_never_trusted(void **state)
+{
+	struct fixture *fixture = *state;
+	off_t begin, end;
+
+	append(fixture, 7, "198.18.0.1", "a.example", 60);
+	begin = fixture->journal.size;
+	append(fixture, 7, "198.18.0.2", "b.example", 60);
+	end = fixture->journal.size;
+	for (off_t offset = begin; offset < end; offset++) {
+		damage(fixture, offset, 1U << offset % 8);
+		lease_table_free(restart(fixture, 1));
+		assert_int_equal(fixture->damaged, end - begin);
+		assert_int_equal(fixture->journal.size, begin);
+		append(fixture, 7, "198.18.0.2", "b.example", 60);
+	}
+	lease_table_free(restart(fixture, 2));
+	assert_int_equal(fixture->damaged, 0);
+}
+
+static void leases_of_another_boot_are_not_known(void **state)
+{
+	struct fixture *fixture = *state;
+	uint8_t header[16 + 40];
+
+	append(fixture, 7, "198.18.0.1", "a.example", 60);
+	assert_true(journal_knows(fixture->files[0]));
+	assert_int_equal(pread(fixture->files[0], header, sizeof(header), 0), sizeof(header));
+	assert_memory_equal(header, "Sluice2", 8);
+	/* the header of the same file under another boot, with a sum that is right */
+	memset(header + 16, '0', 36);
+	write_sum(fixture->files[0], header, sizeof(header));
+	assert_true(journal_knows(fixture->files[0]));
+	lease_table_free(restart(fixture, 0));
+	append(fixture, 7, "198.18.0.1", "a.example", 60);
+	lease_table_free(restart(fixture, 1));
+}
+
+static void another_version_is_not_known(void **state)
+{
+	struct fixture *fixture = *state;
+
+	assert_true(journal_knows(fixture->files[0]));
+	damage(fixture, 6, '2' ^ '3');
+	assert_false(journal_knows(fixture->files[0]));
+	damage(fixture, 6, '2' ^ '3');
+	assert_true(journal_knows(fixture->files[0]));
+	damage(fixture, 8, 1); /* the generation */
+	assert_false(journal_knows(fixture->files[0]));
+}
+
 static void compacting_keeps_what_lives(void **state)
 {
 	struct fixture *fixture = *state;
@@ -188,7 +263,7 @@ static void compacting_keeps_what_lives(void **state)
 		append(fixture, 7, "198.18.0.1", "a.example", 60);
 	append(fixture, 9, "198.18.0.2", "b.example", 60);
 	leases = lease_table_new();
-	assert_true(journal_restore(&fixture->journal, fixture->policy, leases, 1000) > 2);
+	assert_true(journal_restore(&fixture->journal, fixture->policy, leases, 1000, &fixture->damaged) > 2);
 	assert_int_equal(journal_compact(&fixture->journal, fixture->policy, leases, 1000), 0);
 	lease_table_free(leases);
 	assert_int_not_equal(fixture->journal.current, before);
@@ -221,6 +296,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(ids_may_change, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(torn_end_costs_only_the_last_record, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(garbage_is_never_trusted, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_flipped_bit_is_never_trusted, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(leases_of_another_boot_are_not_known, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(another_version_is_not_known, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(compacting_keeps_what_lives, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(small_journals_are_not_compacted, set_up, tear_down),
 	};
