@@ -43,6 +43,7 @@ RUN set -e; \
 # them, with their licences.
 #
 # Old engines give a tmpfs the mode of the directory below it, whatever its options say, and root's ownership: hence mode 1777 for /run/sluice.
+# A new volume takes owner and mode of the directory that it covers, /var/lib/sluice; it is open to `user: "0"` without capabilities as well.
 #
 # The capability is permitted, not effective: the program raises it where it needs it, and commands that do not
 # (`sluice check`, `sluice idle`) also start in containers that were given no capability at all.
@@ -62,7 +63,7 @@ RUN set -e; umask 022; \
         install -D -m 644 "/usr/share/doc/$package/copyright" "/image/usr/share/doc/$package/copyright"; \
     done </packages; \
     install -D -m 644 LICENSE /image/usr/share/doc/sluice/copyright; \
-    install -d -o 65532 -g 65532 -m 1777 /image/run/sluice; \
+    install -d -o 65532 -g 65532 -m 1777 /image/run/sluice /image/var/lib/sluice; \
     setcap cap_net_admin=p /image/usr/bin/sluice; \
     getcap /image/usr/bin/sluice | grep -q cap_net_admin=p
 

@@ -209,6 +209,7 @@ static const char gateway_text[] =
 	"    cap_add: [NET_ADMIN]\n"
 	"    read_only: true\n"
 	"    tmpfs: [\"/run/sluice:size=1m,mode=1777\"]\n"
+	"    volumes: [\"state:/var/lib/sluice\"]  # addresses that apps may have cached\n"
 	"    restart: unless-stopped\n"
 	"    logging: *logging\n"
 	"    networks:\n"
@@ -231,6 +232,9 @@ static void write_sysctls(FILE *out)
 static void write_networks(FILE *out, const struct request *request)
 {
 	fprintf(out,
+		"\n"
+		"volumes:\n"
+		"  state: {}\n"
 		"\n"
 		"networks:\n"
 		"  uplink:\n"
