@@ -132,6 +132,7 @@ static void say_failures(struct gateway *gateway)
 	say_more(gateway, now->ungranted, said->ungranted, text);
 	say_more(gateway, now->overloaded, said->overloaded, "were answered SERVFAIL: too many in progress");
 	say_more(gateway, now->unanswered, said->unanswered, "were answered SERVFAIL: no upstream server had an answer");
+	say_more(gateway, now->stale, said->stale, "were answered with addresses past their TTL: no upstream server had an answer");
 	say_more(gateway, now->dropped, said->dropped, "were not answered: too long, or their app was gone or did not take the answer");
 	say_more(gateway, now->invalid, said->invalid, "were not answered: they were no questions");
 	gateway->said = *now;

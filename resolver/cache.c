@@ -3,8 +3,10 @@
  * The cache of upstream answers.
  *
  * Theory of operation. One table, and one list in the order of use, newest first. An entry owns its answer; it goes when its
- * TTL has run out and somebody asks for it, when a newer answer takes its place, or from the old end of the list when memory gets
+ * time has run out and somebody asks for it, when a newer answer takes its place, or from the old end of the list when memory gets
  * short. Everything that an entry costs is counted, so that names which an app invents cannot cost more than the limit.
+ *
+ * An answer is fresh until `ends`, and after that it may serve until `stale_ends` where a look-up fails.
  */
 #include "common/hash.h"
 
@@ -20,6 +22,8 @@ struct entry {
 	struct cache_key key;
 	struct answer *answer; /* owned */
 	uint64_t put_at, ends; /* ms */
+	uint64_t stale_ends;   /* ms; `ends` when it never serves beyond that */
+	uint64_t recheck_at;   /* ms: the last look-up failed, and the next one is due then; 0: it did not fail */
 	size_t bytes;
 	struct entry *prev, *next; /* cache->used */
 	UT_hash_handle hh;
@@ -119,13 +123,14 @@ static uint32_t smallest_ttl(const struct answer *answer, uint16_t type, bool *f
 	return ttl;
 }
 
-/* Seconds that an answer is kept; 0: not at all. */
-static uint32_t lifetime(const struct answer *answer, uint16_t type)
+/* Seconds that an answer is fresh; 0: never. @useful: set when it may serve longer, because it has what was asked for. */
+static uint32_t lifetime(const struct answer *answer, uint16_t type, bool *useful)
 {
 	uint32_t negative = minimum(negative_ttl(answer), CACHE_NEGATIVE_TTL_MAX);
 	uint32_t ttl;
 	bool found;
 
+	*useful = false;
 	if (answer->truncated)
 		return 0;
 	if (answer->rcode == RCODE_SERVFAIL)
@@ -136,7 +141,8 @@ static uint32_t lifetime(const struct answer *answer, uint16_t type)
 	if (answer->rcode == RCODE_NXDOMAIN || answer->answer_count == 0)
 		return minimum(ttl, negative);
 	/* A chain that ends in nothing: as negative as its SOA says; without one, only the CNAMEs are known. */
-	return found || !has_soa(answer) ? ttl : minimum(ttl, negative);
+	*useful = found || !has_soa(answer);
+	return *useful ? ttl : minimum(ttl, negative);
 }
 
 static struct entry *find(const struct cache *cache, const struct cache_key *key)
@@ -167,17 +173,19 @@ static bool entry_insert(struct cache *cache, struct entry *entry)
 
 void cache_put(struct cache *cache, const struct cache_key *key, struct answer *answer, uint64_t now)
 {
-	uint32_t seconds = lifetime(answer, key->type);
+	bool useful;
+	uint32_t seconds = lifetime(answer, key->type, &useful);
 	size_t bytes = sizeof(struct entry) + answer->bytes + ENTRY_OVERHEAD;
 	struct entry *old = find(cache, key);
 	struct entry *entry = NULL;
+	bool keep = seconds > 0 || useful;
 
 	/* The failure of an upstream does not take away what is known. */
-	if (old && answer->rcode == RCODE_SERVFAIL && old->ends > now)
-		seconds = 0;
+	if (old && answer->rcode == RCODE_SERVFAIL && old->stale_ends > now)
+		keep = false;
 	else if (old)
 		entry_remove(cache, old);
-	if (seconds > 0 && bytes <= cache->bytes_max)
+	if (keep && bytes <= cache->bytes_max)
 		entry = calloc(1, sizeof(*entry));
 	if (!entry) {
 		answer_free(answer);
@@ -188,6 +196,7 @@ void cache_put(struct cache *cache, const struct cache_key *key, struct answer *
 	entry->answer = answer;
 	entry->put_at = now;
 	entry->ends = now + seconds * 1000ULL;
+	entry->stale_ends = entry->ends + (useful ? CACHE_STALE_MS : 0);
 	entry->bytes = bytes;
 	if (!entry_insert(cache, entry)) {
 		answer_free(answer);
@@ -195,19 +204,51 @@ void cache_put(struct cache *cache, const struct cache_key *key, struct answer *
 	}
 }
 
-const struct answer *cache_get(struct cache *cache, const struct cache_key *key, uint64_t now, uint32_t *age)
+/* Return: NULL when nothing is known of the key that could be used any more. */
+static struct entry *get(struct cache *cache, const struct cache_key *key, uint64_t now)
 {
 	struct entry *entry = find(cache, key);
 
 	if (!entry)
 		return NULL;
-	if (entry->ends <= now) {
+	if (entry->stale_ends <= now) {
 		entry_remove(cache, entry);
 		return NULL;
 	}
 	DL_DELETE(cache->used, entry);
 	DL_PREPEND(cache->used, entry);
+	return entry;
+}
+
+const struct answer *cache_get(struct cache *cache, const struct cache_key *key, uint64_t now, uint32_t *age)
+{
+	struct entry *entry = get(cache, key, now);
+
+	if (!entry || entry->ends <= now)
+		return NULL;
 	*age = now > entry->put_at ? (uint32_t)((now - entry->put_at) / 1000) : 0;
+	return entry->answer;
+}
+
+const struct answer *cache_get_stale(struct cache *cache, const struct cache_key *key, uint64_t now)
+{
+	struct entry *entry = get(cache, key, now);
+
+	if (!entry)
+		return NULL;
+	entry->recheck_at = now + CACHE_RECHECK_MS;
+	return entry->answer;
+}
+
+const struct answer *cache_get_failing(struct cache *cache, const struct cache_key *key, uint64_t now, bool *recheck)
+{
+	struct entry *entry = get(cache, key, now);
+
+	if (!entry || !entry->recheck_at)
+		return NULL;
+	*recheck = entry->recheck_at <= now;
+	if (*recheck)
+		entry->recheck_at = now + CACHE_RECHECK_MS;
 	return entry->answer;
 }
 

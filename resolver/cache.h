@@ -19,6 +19,14 @@
 #define CACHE_NEGATIVE_TTL_MAX 900   /* seconds; RFC 2308 section 5 */
 #define CACHE_FAILURE_TTL      1     /* seconds that SERVFAIL of an upstream is remembered; RFC 2308 section 7 */
 
+/*
+ * Serving stale data, RFC 8767. An answer with records is kept beyond its TTL, and serves while no upstream has a better one. There is no
+ * client response timer: a first look-up that fails has ended in time for everybody who asks (UPSTREAM_DEADLINE_MS).
+ */
+#define CACHE_STALE_MS (24 * 3600 * 1000UL) /* for so long after its end: the maximum stale timer */
+#define CACHE_RECHECK_MS                                                                                                                   \
+	5000 /* the failure recheck timer; shorter than the RFC's 30 s, which spares authoritative servers, not forwarders */
+
 struct cache_key {
 	struct domain name;
 	uint16_t type, class;
@@ -48,6 +56,18 @@ void cache_put(struct cache *cache, const struct cache_key *key, struct answer *
  * Return: owned by the cache, valid until the next cache_put() or cache_clear(); NULL when there is none.
  */
 const struct answer *cache_get(struct cache *cache, const struct cache_key *key, uint64_t now, uint32_t *age);
+
+/**
+ * cache_get_stale() - An answer that is past its end and may serve, because a look-up of @key has just failed; that is remembered
+ * Return: as cache_get().
+ */
+const struct answer *cache_get_stale(struct cache *cache, const struct cache_key *key, uint64_t now);
+
+/**
+ * cache_get_failing() - The same for a question that need not wait, because the last look-up of @key failed
+ * @recheck:	set once every CACHE_RECHECK_MS: the caller looks the key up again, for the next question
+ */
+const struct answer *cache_get_failing(struct cache *cache, const struct cache_key *key, uint64_t now, bool *recheck);
 
 /** cache_clear() - Drop everything (upstreams changed). */
 void cache_clear(struct cache *cache);

@@ -44,6 +44,9 @@ struct families {
 struct question_verdict judge_question(const struct network *network, const struct question *question, struct families families,
 				       time_t now);
 
+#define JUDGE_STALE     UINT32_MAX /* an age */
+#define JUDGE_STALE_TTL 30         /* seconds; RFC 8767 section 4 */
+
 /* An address that an allowed answer showed. */
 struct shown_address {
 	struct address address;
@@ -68,7 +71,8 @@ struct answer_verdict {
 /**
  * judge_answer() - Decide what of an upstream's (or cached) answer a network may see
  * @chain:	`chain` of the verdict whose chase led here: its records are put in front (NULL when nothing was chased)
- * @age:	seconds since the upstream gave @answer; subtracted from its TTLs (those of @chain were reduced before)
+ * @age:	seconds since the upstream gave @answer; subtracted from its TTLs (those of @chain were reduced before). JUDGE_STALE: it is
+ *		past its end and serves for want of a better one; its TTLs are JUDGE_STALE_TTL
  *
  * - Records must be of the question's name or its CNAME/DNAME chain, others are dropped; loops and more than JUDGE_CHAIN_MAX
  *   steps: SERVFAIL.

@@ -129,7 +129,7 @@ static bool chain_is_denied(struct judging *judging)
 static uint32_t reduced_ttl(const struct judging *judging, uint32_t ttl, bool new)
 {
 	uint32_t age = new ? judging->age : 0;
-	uint32_t left = ttl > age ? ttl - age : 0;
+	uint32_t left = age == JUDGE_STALE ? JUDGE_STALE_TTL : ttl > age ? ttl - age : 0;
 	uint32_t lease = policy_lease_seconds(&judging->network->lifetimes, left);
 
 	return left < lease ? left : lease;

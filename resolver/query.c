@@ -7,6 +7,8 @@
  * judged again, under the policy of that moment. judge_answer() says what the network may see of the answer, and whether a CNAME leads to
  * a further look-up, which goes the same way. query_reply.c does the rest at the end of the loop turn.
  *
+ * Where a look-up fails, an answer from the cache serves although it is past its end (RFC 8767).
+ *
  * Queries with the same key wait for the same look-up, whichever network they come from; each is judged for its own. When the policy
  * changes all that wait are judged again at once, so that a look-up for a name which is denied now does not go on.
  */
@@ -141,7 +143,7 @@ static void report_answer(struct queries *queries, struct query *query, const st
 }
 
 /* What the network may see of an answer becomes the reply. Takes `shown` over when it is to be granted. */
-static void reply_verdict(struct queries *queries, struct query *query, struct answer_verdict *verdict)
+static void reply_verdict(struct queries *queries, struct query *query, struct answer_verdict *verdict, bool stale)
 {
 	if (verdict->denied)
 		report_answer(queries, query, verdict);
@@ -151,6 +153,8 @@ static void reply_verdict(struct queries *queries, struct query *query, struct a
 	}
 	if (verdict->reply->rcode == RCODE_SERVFAIL)
 		queries->counters->failed++;
+	if (stale && verdict->ede == EDE_NONE)
+		verdict->ede = EDE_STALE_ANSWER;
 	if (!query_reply_records(queries, query, verdict->reply, -1, verdict->ede))
 		return;
 	query->shown = verdict->shown;
@@ -158,7 +162,8 @@ static void reply_verdict(struct queries *queries, struct query *query, struct a
 	verdict->shown = NULL;
 }
 
-/* An answer is there, from the cache or an upstream. It stays the caller's, and may be gone when this returns. */
+/* An answer is there, from the cache or an upstream; @age: as judge_answer() takes it. It stays the caller's, and may be gone when this
+ * returns. */
 static void take_answer(struct queries *queries, struct query *query, const struct answer *answer, uint32_t age)
 {
 	const struct network *network = policy_network(queries->policy, query->client.network);
@@ -172,14 +177,26 @@ static void take_answer(struct queries *queries, struct query *query, const stru
 	if (verdict.chase)
 		chase(queries, query, &verdict.target);
 	else
-		reply_verdict(queries, query, &verdict);
+		reply_verdict(queries, query, &verdict, age == JUDGE_STALE);
 	answer_free(verdict.reply);
 	free(verdict.shown);
 }
 
-/* No server has answered, or there is none. */
-static void reply_unanswered(struct queries *queries, struct query *query)
+static void take_stale(struct queries *queries, struct query *query, const struct answer *answer)
 {
+	queries->counters->stale++;
+	take_answer(queries, query, answer, JUDGE_STALE);
+}
+
+/* No server has answered, or there is none. */
+static void reply_unanswered(struct queries *queries, struct query *query, const struct cache_key *key)
+{
+	const struct answer *stale = cache_get_stale(queries->cache, key, uv_now(queries->loop));
+
+	if (stale) {
+		take_stale(queries, query, stale);
+		return;
+	}
 	queries->counters->unanswered++;
 	query_reply_code(queries, query, RCODE_SERVFAIL, EDE_NO_REACHABLE_AUTHORITY);
 }
@@ -203,12 +220,23 @@ static void forward(struct queries *queries, struct query *query, const struct c
 		(void)query_wait_end(queries, key); /* the query was the only one */
 	}
 	if (error == -ENOENT) {
-		reply_unanswered(queries, query);
+		reply_unanswered(queries, query, key);
 		return;
 	}
 	if (error == -EBUSY)
 		queries->counters->overloaded++;
 	query_reply_code(queries, query, RCODE_SERVFAIL, EDE_NONE);
+}
+
+/* A look-up for the questions that come after this one. */
+static void look_up_again(struct queries *queries, uint16_t network, const struct cache_key *key)
+{
+	if (query_wait_begin(queries, network, key))
+		return;
+	if (upstream_ask(queries->upstream, key) == 0)
+		queries->counters->forwarded++;
+	else
+		(void)query_wait_end(queries, key);
 }
 
 static void query_look_up(struct queries *queries, struct query *query, const struct domain *name)
@@ -218,15 +246,23 @@ static void query_look_up(struct queries *queries, struct query *query, const st
 	const struct answer *answer;
 	struct cache_key key;
 	uint32_t age;
+	bool recheck;
 
 	cache_key_init(&key, name, question->type, question->dnssec_ok, question->checking_disabled, group->name);
 	answer = cache_get(queries->cache, &key, uv_now(queries->loop), &age);
 	if (answer) {
 		queries->counters->cached++;
 		take_answer(queries, query, answer, age);
-	} else {
-		forward(queries, query, &key);
+		return;
 	}
+	answer = cache_get_failing(queries->cache, &key, uv_now(queries->loop), &recheck);
+	if (!answer) {
+		forward(queries, query, &key);
+		return;
+	}
+	if (recheck)
+		look_up_again(queries, query->client.network, &key);
+	take_stale(queries, query, answer);
 }
 
 /*
@@ -290,14 +326,21 @@ void query_receive(void *context, const struct client *client, const uint8_t *wi
 }
 
 /* The look-up that a query waited for has ended. */
-static void resume(struct queries *queries, struct query *query, const struct answer *answer)
+static void resume(struct queries *queries, struct query *query, const struct cache_key *key, const struct answer *answer)
 {
+	const struct answer *stale;
+
 	if (!judge(queries, query))
 		return;
-	if (answer)
-		take_answer(queries, query, answer, 0);
+	if (!answer) {
+		reply_unanswered(queries, query, key);
+		return;
+	}
+	stale = answer->rcode == RCODE_SERVFAIL ? cache_get_stale(queries->cache, key, uv_now(queries->loop)) : NULL;
+	if (stale)
+		take_stale(queries, query, stale);
 	else
-		reply_unanswered(queries, query);
+		take_answer(queries, query, answer, 0);
 }
 
 void query_looked_up(void *context, const struct cache_key *key, struct answer *answer)
@@ -307,7 +350,7 @@ void query_looked_up(void *context, const struct cache_key *key, struct answer *
 
 	for (query = query_wait_end(queries, key); query; query = next) {
 		next = query->queue_next; /* it goes into another list */
-		resume(queries, query, answer);
+		resume(queries, query, key, answer);
 	}
 	if (answer)
 		cache_put(queries->cache, key, answer, uv_now(queries->loop));
@@ -351,14 +394,16 @@ uint64_t query_expire(struct queries *queries)
 {
 	uint64_t now = uv_now(queries->loop);
 	struct query *query, *next;
+	struct cache_key key;
 
 	DL_FOREACH_SAFE (queries->active, query, next) {
 		if (now - query->started < QUERY_DEADLINE_MS)
 			return query->started + QUERY_DEADLINE_MS - now;
 		if (query->state != QUERY_FORWARDED)
-			continue; /* its reply leaves in this turn */
+			continue;                             /* its reply leaves in this turn */
+		memcpy(&key, &query->wait->key, sizeof(key)); /* with its padding */
 		query_wait_leave(queries, query);
-		reply_unanswered(queries, query);
+		reply_unanswered(queries, query, &key);
 	}
 	return 0;
 }

@@ -126,6 +126,12 @@ void query_move(struct query *query, enum query_state state);
  * Return: 0, -EBUSY: its network has too many look-ups, -ENOMEM.
  */
 int query_wait_join(struct queries *queries, struct query *query, const struct cache_key *key, bool *first);
+/**
+ * query_wait_begin() - A look-up that nobody waits for yet, to be started: it can be joined, and cancelled
+ * @network:	whose question led to it
+ * Return: 0, -EALREADY: one is under way, -EBUSY or -ENOMEM as above.
+ */
+int query_wait_begin(struct queries *queries, uint16_t network, const struct cache_key *key);
 /** query_wait_leave() - Take a query out of the look-up it waits for, if any. The look-up goes on. */
 void query_wait_leave(struct queries *queries, struct query *query);
 /** query_wait_end() - A look-up has ended. Return: the queries that waited (list by queue_next), no longer waiting. */

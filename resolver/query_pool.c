@@ -108,21 +108,26 @@ void query_release(struct queries *queries, struct query *query)
 	queries->free = query;
 }
 
-static struct query_wait *wait_new(struct queries *queries, uint16_t network, const struct cache_key *key)
+/* Return: 0, -EBUSY or -ENOMEM. */
+static int wait_new(struct queries *queries, uint16_t network, const struct cache_key *key, struct query_wait **out)
 {
-	struct query_wait *wait = calloc(1, sizeof(*wait));
+	struct query_wait *wait;
 
+	if (queries->forwarded_of[network] >= QUERY_FORWARDED_NETWORK_MAX)
+		return -EBUSY;
+	wait = calloc(1, sizeof(*wait));
 	if (!wait)
-		return NULL;
+		return -ENOMEM;
 	memcpy(&wait->key, key, sizeof(*key)); /* with its padding: keys are compared as bytes */
 	wait->network = network;
 	HASH_ADD(hh, queries->waits, key, sizeof(wait->key), wait);
 	if (!wait->hh.tbl) {
 		free(wait);
-		return NULL;
+		return -ENOMEM;
 	}
 	queries->forwarded_of[network]++;
-	return wait;
+	*out = wait;
+	return 0;
 }
 
 static struct query_wait *wait_find(struct queries *queries, const struct cache_key *key)
@@ -165,19 +170,25 @@ void query_pool_close(struct queries *queries)
 int query_wait_join(struct queries *queries, struct query *query, const struct cache_key *key, bool *first)
 {
 	struct query_wait *wait = wait_find(queries, key);
+	int error;
 
 	*first = !wait;
 	if (!wait) {
-		if (queries->forwarded_of[query->client.network] >= QUERY_FORWARDED_NETWORK_MAX)
-			return -EBUSY;
-		wait = wait_new(queries, query->client.network, key);
-		if (!wait)
-			return -ENOMEM;
+		error = wait_new(queries, query->client.network, key, &wait);
+		if (error)
+			return error;
 	}
 	query->wait = wait;
 	DL_APPEND2(wait->queries, query, queue_prev, queue_next);
 	query_move(query, QUERY_FORWARDED);
 	return 0;
+}
+
+int query_wait_begin(struct queries *queries, uint16_t network, const struct cache_key *key)
+{
+	struct query_wait *wait = wait_find(queries, key);
+
+	return wait ? -EALREADY : wait_new(queries, network, key, &wait);
 }
 
 void query_wait_leave(struct queries *queries, struct query *query)

@@ -59,6 +59,7 @@ struct resolver_counters {
 	uint64_t denied;    /* given to resolver_host.denied */
 	uint64_t badvers;   /* EDNS version other than 0: answered with the version we speak, which is no denial */
 	uint64_t cached;    /* answered from the cache, per look-up */
+	uint64_t stale;     /* answered from the cache although past its end, because no upstream had an answer */
 	uint64_t forwarded; /* look-ups at an upstream */
 	uint64_t joined;    /* questions that waited for a look-up which was under way, counted again after a change of policy */
 	uint64_t failed;    /* SERVFAIL in all, for one of the next three reasons or another one (out of memory, a chain that never ends) */

@@ -170,6 +170,28 @@ def test_servfail_within_three_seconds_when_all_upstreams_are_dead(names, web1, 
     assert seconds < (12 if slow_machine else 3.2)
 
 
+def test_names_in_use_go_on_when_all_upstreams_are_dead(names, web1, slow_machine):
+    """RFC 8767: what was known serves on, at once after the first failure, and is asked for again meanwhile."""
+    name, address = names.new("https.example", ttl=0)
+    assert web1.resolve(name) == [address]
+    names.server(DNS, "drop")
+    first = web1.ask(name, edns=True, seconds=6)
+    assert data_of(first, "A") == [address]
+    assert first.answer[0].ttl == 30
+    assert [(option.otype, option.code) for option in first.options] == [(15, 3)], "EDE 3, Stale Answer"
+    answer, seconds = timed(lambda: web1.ask(name, seconds=6))
+    assert data_of(answer, "A") == [address]
+    assert seconds < (2 if slow_machine else 0.5), "nobody waits for servers that are known to fail"
+    assert web1.tcp_result(address) == "open"
+    names.server(DNS, "up")
+    moved = names.address()
+    names.add(name, A=moved, ttl=0)
+    end = time.monotonic() + patience(10)
+    while web1.resolve(name) != [moved]:
+        assert time.monotonic() < end, "the servers are back, and still the old answer is given"
+        time.sleep(0.2)
+
+
 def test_denied_names_are_answered_at_once_when_all_upstreams_are_dead(names, web1, slow_machine):
     names.server(DNS, "drop")
     answer, seconds = timed(lambda: web1.ask("dead.evil.example"))

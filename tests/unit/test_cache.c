@@ -89,12 +89,14 @@ static void answers_live_as_long_as_their_ttl(void **state)
 		bool last, after;
 
 		cache_put(cache, &key, answer_of(&lifetimes[i]), 5000);
-		last = cache_get(cache, &key, end - 1, &age) != NULL;
+		last = lifetimes[i].seconds > 0 && cache_get(cache, &key, end - 1, &age) != NULL;
 		if (last)
 			assert_int_equal(age, lifetimes[i].seconds - 1);
 		after = cache_get(cache, &key, end, &age) != NULL;
 		if (last != (lifetimes[i].seconds > 0) || after)
 			fail_msg("%s: not kept for %u s", lifetimes[i].what, lifetimes[i].seconds);
+		/* what has records may still serve where look-ups fail */
+		assert_null(cache_get(cache, &key, end + CACHE_STALE_MS, &age));
 		assert_int_equal(cache_count(cache), 0);
 		assert_int_equal(cache_bytes(cache), 0);
 		cache_free(cache);
@@ -156,8 +158,51 @@ static void a_failure_does_not_replace_an_answer(void **state)
 	cache_put(cache, &key, answer_new(RCODE_SERVFAIL, 0, 0), 1000);
 	assert_int_equal(cache_get(cache, &key, 2000, &age)->rcode, RCODE_NOERROR);
 	cache_put(cache, &key, answer_new(RCODE_SERVFAIL, 0, 0), 60000);
-	assert_int_equal(cache_get(cache, &key, 60500, &age)->rcode, RCODE_SERVFAIL);
+	assert_null(cache_get(cache, &key, 60500, &age));
+	assert_int_equal(cache_get_stale(cache, &key, 60500)->rcode, RCODE_NOERROR);
 	cache_free(cache);
+}
+
+static void an_answer_past_its_end_serves_where_a_look_up_failed(void **state)
+{
+	struct cache *cache = cache_new(100000);
+	struct cache_key key = key_of("a.example", TYPE_A);
+	bool recheck;
+	uint32_t age;
+
+	(void)state;
+	cache_put(cache, &key, small_answer(), 0);
+	assert_null(cache_get(cache, &key, 60000, &age));
+	assert_null(cache_get_failing(cache, &key, 60000, &recheck)); /* no look-up has failed yet */
+	assert_non_null(cache_get_stale(cache, &key, 60000));
+	assert_non_null(cache_get_failing(cache, &key, 60001, &recheck));
+	assert_false(recheck);
+	assert_non_null(cache_get_failing(cache, &key, 60000 + CACHE_RECHECK_MS, &recheck));
+	assert_true(recheck);
+	assert_non_null(cache_get_failing(cache, &key, 60001 + CACHE_RECHECK_MS, &recheck));
+	assert_false(recheck);
+	cache_put(cache, &key, small_answer(), 70000);
+	assert_non_null(cache_get(cache, &key, 70000, &age));
+	assert_null(cache_get_failing(cache, &key, 130000, &recheck)); /* the last one did not fail */
+	assert_null(cache_get_stale(cache, &key, 130000 + CACHE_STALE_MS));
+	cache_free(cache);
+}
+
+static void only_what_was_asked_for_serves_beyond_its_end(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < COUNT(lifetimes); i++) {
+		struct cache *cache = cache_new(100000);
+		struct cache_key key = key_of("a.example", TYPE_A);
+		const struct lifetime_case *from = &lifetimes[i];
+		bool has_records = from->rcode == RCODE_NOERROR && !from->truncated &&
+				   (from->a_ttl >= 0 || (from->cname_ttl >= 0 && from->soa_ttl < 0));
+
+		cache_put(cache, &key, answer_of(from), 5000);
+		if ((cache_get_stale(cache, &key, 5000 + from->seconds * 1000ULL) != NULL) != has_records)
+			fail_msg("%s", from->what);
+		cache_free(cache);
+	}
 }
 
 static struct cache_key numbered_key(int number)
@@ -213,9 +258,14 @@ static void an_answer_larger_than_the_cache_is_not_kept(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(answers_live_as_long_as_their_ttl),     cmocka_unit_test(every_part_of_the_key_counts),
-		cmocka_unit_test(a_newer_answer_replaces_an_older_one),  cmocka_unit_test(a_failure_does_not_replace_an_answer),
-		cmocka_unit_test(least_recently_used_answers_make_room), cmocka_unit_test(an_answer_larger_than_the_cache_is_not_kept),
+		cmocka_unit_test(answers_live_as_long_as_their_ttl),
+		cmocka_unit_test(every_part_of_the_key_counts),
+		cmocka_unit_test(a_newer_answer_replaces_an_older_one),
+		cmocka_unit_test(a_failure_does_not_replace_an_answer),
+		cmocka_unit_test(an_answer_past_its_end_serves_where_a_look_up_failed),
+		cmocka_unit_test(only_what_was_asked_for_serves_beyond_its_end),
+		cmocka_unit_test(least_recently_used_answers_make_room),
+		cmocka_unit_test(an_answer_larger_than_the_cache_is_not_kept),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -119,9 +119,11 @@ static size_t question_end(const uint8_t *wire)
 	return at + 5;
 }
 
+static uint8_t record_ttl; /* seconds, of all that the servers answer; setup() makes it 60 */
+
 static size_t put_record(uint8_t *out, uint16_t type, uint16_t length)
 {
-	const uint8_t fixed[] = {0xc0, HEADER, 0, (uint8_t)type, 0, CLASS_IN, 0, 0, 0, 60, (uint8_t)(length >> 8), (uint8_t)length};
+	const uint8_t fixed[] = {0xc0, HEADER, 0, (uint8_t)type, 0, CLASS_IN, 0, 0, 0, record_ttl, (uint8_t)(length >> 8), (uint8_t)length};
 
 	memcpy(out, fixed, sizeof(fixed));
 	return sizeof(fixed);
@@ -436,6 +438,7 @@ static int setup(void **state)
 	uint16_t any = 0;
 	int probe;
 
+	record_ttl = 60;
 	assert_non_null(world);
 	uv_loop_init(&world->loop);
 	uv_timer_init(&world->loop, &world->guard);
@@ -509,6 +512,14 @@ static void ask(struct world *world, const char *name, uint16_t id)
 	ask_at(world, "127.0.0.1", name, id, TYPE_A);
 }
 
+/* 11 octets; an extended error, which is all that we ever add, makes it 17. */
+static size_t opt_size(const uint8_t *wire, size_t size)
+{
+	const uint8_t *longer = wire + size - 17;
+
+	return longer[0] == 0 && longer[2] == 41 && longer[10] == 6 ? 17 : 11;
+}
+
 static void take_reply(struct world *world, const uint8_t *wire, size_t size)
 {
 	struct reply *reply = &world->replies[world->reply_count++];
@@ -521,8 +532,8 @@ static void take_reply(struct world *world, const uint8_t *wire, size_t size)
 	reply->truncated = wire[2] & 2;
 	reply->answers = wire[7];
 	reply->size = size;
-	if (reply->answers && !reply->truncated) { /* an OPT of 11 octets follows the last record when there was one in the question */
-		last = size - 4 - (wire[11] ? 11 : 0);
+	if (reply->answers && !reply->truncated) { /* an OPT follows the last record when there was one in the question */
+		last = size - 4 - (wire[11] ? opt_size(wire, size) : 0);
 		memcpy(&address, wire + last, 4);
 		reply->address = ntohl(address);
 	}
@@ -767,6 +778,54 @@ static void test_silence_of_all_servers_is_servfail(void **state)
 	assert_true(world->servers[0].asked >= 2 && world->servers[1].asked >= 2);
 	assert_int_equal(resolver_counters(world->resolver)->unanswered, 1);
 	assert_int_equal(resolver_counters(world->resolver)->failed, 1);
+}
+
+/* RFC 8767: names that have been asked for go on working while no server answers. */
+static void test_answer_past_its_end_serves_when_servers_fail(void **state)
+{
+	struct world *world = *state;
+
+	record_ttl = 0;
+	ask(world, "a.allowed.example", 1);
+	run_until(world, world->reply_count == 1);
+	world->servers[0].mode = world->servers[1].mode = REFUSE;
+	ask(world, "a.allowed.example", 2);
+	run_until(world, world->reply_count == 2);
+	assert_address(&world->replies[1], 2);
+	assert_int_equal(world->granted, 2);
+	assert_false(world->reply_before_grant);
+	assert_int_equal(resolver_counters(world->resolver)->stale, 1);
+	assert_int_equal(resolver_counters(world->resolver)->unanswered, 0);
+	/* what nobody has asked for before fails */
+	ask(world, "b.allowed.example", 3);
+	run_until(world, world->reply_count == 3);
+	assert_int_equal(world->replies[2].rcode, RCODE_SERVFAIL);
+	/* and policy comes first, as always */
+	ask_at(world, "127.0.0.2", "a.elsewhere.example", 4, TYPE_A);
+	run_until(world, world->reply_count == 4);
+	assert_int_equal(world->replies[3].rcode, RCODE_NXDOMAIN);
+}
+
+static void test_nobody_waits_for_servers_that_are_known_to_fail(void **state)
+{
+	struct world *world = *state;
+	unsigned int asked;
+
+	record_ttl = 0;
+	ask(world, "a.allowed.example", 1);
+	run_until(world, world->reply_count == 1);
+	world->servers[0].mode = world->servers[1].mode = SILENT;
+	ask(world, "a.allowed.example", 2);
+	run_until(world, world->reply_count == 2);
+	assert_address(&world->replies[1], 2);
+	asked = world->servers[0].asked + world->servers[1].asked;
+	for (uint16_t id = 3; id < 13; id++) {
+		ask(world, "a.allowed.example", id);
+		run_until(world, world->reply_count == id);
+		assert_address(&world->replies[id - 1], id);
+	}
+	assert_int_equal(world->servers[0].asked + world->servers[1].asked, asked);
+	assert_int_equal(resolver_counters(world->resolver)->stale, 11);
 }
 
 static void test_late_answer_of_the_first_server_counts(void **state)
@@ -1320,6 +1379,8 @@ int main(void)
 		TEST(test_refusal_leads_to_the_next_server_at_once),
 		TEST(test_refusal_of_all_servers_is_servfail),
 		TEST(test_silence_of_all_servers_is_servfail),
+		TEST(test_answer_past_its_end_serves_when_servers_fail),
+		TEST(test_nobody_waits_for_servers_that_are_known_to_fail),
 		TEST(test_late_answer_of_the_first_server_counts),
 		TEST(test_truncated_answer_is_asked_for_over_tcp),
 		TEST(test_broken_tcp_leads_to_the_next_server),
