@@ -33,6 +33,7 @@
 #define GATEWAY_RESCAN_MS         100     /* quiet time after an interface change */
 #define GATEWAY_AUDIT_REMINDER_MS 3600000 /* "DNS exfiltration is open" */
 #define GATEWAY_RETRY_MS          1000
+#define GATEWAY_JOURNAL_SAY_MS    60000   /* a journal that cannot be written is told at most so often */
 #define GATEWAY_ERROR_MAX         512 /* bytes of an error line */
 
 struct gateway {
@@ -45,6 +46,7 @@ struct gateway {
 	struct ruleset ruleset;
 	struct lease_table *leases; /* owned */
 	struct journal journal;
+	uint64_t journal_said_at; /* ms: when it was last told that it cannot be written */
 	int state[JOURNAL_FILES]; /* owned when state_is_open: the journal's files on the volume */
 	bool state_is_open;
 	bool restored; /* the journal's leases are in the table */

@@ -30,7 +30,6 @@ struct journal {
 	uint64_t generation;
 	off_t size;      /* of the current file */
 	off_t live_size; /* of the current file when it was last written whole */
-	bool broken;     /* the last write failed; said once */
 };
 
 /** journal_knows() - Is the file empty, or a journal of this version? If not, it has to be set aside: it is going to be overwritten. */

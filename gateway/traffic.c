@@ -12,12 +12,15 @@
 #include "gateway/classify.h"
 #include "gateway/gateway.h"
 
-/* A journal that cannot be written costs names and leases only when the worker dies as well: say so once and go on. */
+/* A journal that cannot be written costs names and leases only when the worker dies as well: say so now and then, and go on. */
 static void journal_say(struct gateway *gateway, int rc)
 {
-	if (rc != 0 && !gateway->journal.broken)
-		log_say(gateway->log, LOG_ERROR, "leases cannot be kept for a restart: %s", strerror(-rc));
-	gateway->journal.broken = rc != 0;
+	uint64_t now = gateway_now(gateway);
+
+	if (rc == 0 || (gateway->journal_said_at != 0 && now - gateway->journal_said_at < GATEWAY_JOURNAL_SAY_MS))
+		return;
+	gateway->journal_said_at = now;
+	log_say(gateway->log, LOG_ERROR, "leases cannot be kept for a restart: %s", strerror(-rc));
 }
 
 static int write_grants(void *context, const struct grant *grants, size_t count)
