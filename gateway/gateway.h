@@ -33,8 +33,8 @@
 #define GATEWAY_RESCAN_MS         100     /* quiet time after an interface change */
 #define GATEWAY_AUDIT_REMINDER_MS 3600000 /* "DNS exfiltration is open" */
 #define GATEWAY_RETRY_MS          1000
-#define GATEWAY_JOURNAL_SAY_MS    60000   /* a journal that cannot be written is told at most so often */
-#define GATEWAY_ERROR_MAX         512 /* bytes of an error line */
+#define GATEWAY_JOURNAL_SAY_MS    60000 /* a journal that cannot be written is told at most so often */
+#define GATEWAY_ERROR_MAX         512   /* bytes of an error line */
 
 struct gateway {
 	const char *path; /* policy file or directory as given; NULL: SLUICE_CONFIG or the default */
