@@ -71,6 +71,7 @@ void policy_free(struct policy *policy)
 		network_unfinish(&policy->networks[i]);
 		free(policy->networks[i].rules);
 		free(policy->networks[i].privates);
+		free(policy->networks[i].publishes);
 	}
 	for (size_t i = 0; i < policy->upstream_count; i++)
 		upstream_group_free(&policy->upstreams[i]);
@@ -174,6 +175,17 @@ void policy_inherit_ids(struct policy *policy, const struct policy *old)
 		else
 			network->id = unused_id(policy, old ? old : policy);
 	}
+}
+
+const char *policy_publish_format(const struct publish *publish, char out[static POLICY_PUBLISH_TEXT_MAX])
+{
+	const char *protocol = publish->tcp && publish->udp ? "" : publish->tcp ? "/tcp" : "/udp";
+
+	if (publish->ports.first == publish->ports.last)
+		snprintf(out, POLICY_PUBLISH_TEXT_MAX, "%u%s", publish->ports.first, protocol);
+	else
+		snprintf(out, POLICY_PUBLISH_TEXT_MAX, "%u-%u%s", publish->ports.first, publish->ports.last, protocol);
+	return out;
 }
 
 uint32_t policy_lease_seconds(const struct lifetimes *lifetimes, uint32_t ttl)

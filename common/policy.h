@@ -24,6 +24,8 @@
 #define POLICY_NETWORKS_MAX 512 /* networks behind one gateway */
 #define POLICY_SPECS_MAX    64  /* distinct port specifications of one network's name rules: bits of a uint64_t */
 #define POLICY_SERVERS_MAX  8   /* servers of one upstream section */
+#define POLICY_PUBLISH_MAX  256 /* `publish` entries of all networks together */
+#define POLICY_PUBLISH_TEXT_MAX 16 /* "65534-65535/tcp" and its NUL */
 #define POLICY_NETWORK_NONE UINT16_MAX
 
 enum rule_action { RULE_ALLOW, RULE_DENY };
@@ -47,6 +49,17 @@ struct rule {
 	struct source source;
 	const char *text;    /* owned by the policy: the rule as written */
 	const char *section; /* owned by the policy: "rules github" when it came through `use`, else NULL */
+};
+
+/* One entry of `publish`: ports of the uplink's own addresses that lead to a container of the network. */
+struct publish {
+	struct port_range ports;
+	bool tcp, udp;
+	uint16_t target_port;  /* in the container, of ports.first; a range keeps its ports */
+	const char *name;      /* owned by the policy: what Docker's resolver is asked for, as written; NULL: the address is given */
+	struct domain domain;  /* the name */
+	struct address target; /* the address; family 0: there is a name */
+	struct source source;
 };
 
 struct upstream_server {
@@ -93,6 +106,8 @@ struct network {
 	size_t rule_count;
 	struct prefix *privates; /* owned */
 	size_t private_count;
+	struct publish *publishes; /* owned */
+	size_t publish_count;
 	struct source source;
 	/* Made by policy_finish(): */
 	struct ports specs[POLICY_SPECS_MAX]; /* distinct port specifications that names can end up with */
@@ -229,6 +244,9 @@ bool policy_answer_may_show(const struct policy *policy, const struct network *n
  */
 int policy_address_sets(const struct policy *policy, const struct network *network, struct address_set **out, size_t *count);
 void policy_address_sets_free(struct address_set *sets, size_t count);
+
+/** policy_publish_format() - The ports and protocols of an entry: "443", "8000-8010/tcp". Return: @out. */
+const char *policy_publish_format(const struct publish *publish, char out[static POLICY_PUBLISH_TEXT_MAX]);
 
 /** policy_lease_seconds() - How long a lease lasts that an answer with this TTL gives. */
 uint32_t policy_lease_seconds(const struct lifetimes *lifetimes, uint32_t ttl);

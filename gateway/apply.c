@@ -147,30 +147,63 @@ static void end_audited_flows(struct gateway *gateway, const struct policy *poli
 	gateway->no_audited_flows = ended >= 0 && !any_is_auditing(policy, wall);
 }
 
+/* The same for flows that came in through what is closed now; nothing when it is as it was. */
+static void end_closed_flows(struct gateway *gateway)
+{
+	ssize_t ended = flows_end_closed(&gateway->openings, RULESET_MARK_PUBLISH);
+
+	if (ended < 0)
+		log_say(gateway->log, LOG_ERROR, "inbound flows of ports that are closed now cannot be ended: %s", strerror((int)-ended));
+	else if (ended > 0)
+		log_say(gateway->log, LOG_INFO, "%zd inbound flows of ports that are closed now were ended", ended);
+	gateway->openings_known = ended >= 0;
+}
+
+/* What the kernel has got. The list becomes ours. */
+static void take_openings(struct gateway *gateway, struct openings *openings)
+{
+	bool same = gateway->openings_known && openings_equal(&gateway->openings, openings);
+
+	openings_free(&gateway->openings);
+	gateway->openings = *openings;
+	if (!same)
+		end_closed_flows(gateway);
+}
+
 /* Interfaces and kernel; nothing else is touched, so a failure leaves the running policy as it was. */
-static int apply_to_kernel(struct gateway *gateway, struct policy *policy, char *error, size_t error_size)
+static int apply_to_kernel(struct gateway *gateway, struct policy *policy, struct openings *openings, char *error, size_t error_size)
 {
 	int rc = interfaces_scan(&gateway->interfaces, policy, gateway->log, error, error_size);
 
 	if (rc != 0)
 		return rc;
 	rc = set_own_prefixes(gateway, policy);
+	if (rc == 0)
+		rc = targets_openings(gateway->targets, policy, &gateway->interfaces, openings);
 	if (rc != 0) {
 		snprintf(error, error_size, "out of memory");
 		return rc;
 	}
 	restore_leases(gateway, policy);
 	judge_leases(gateway, policy);
-	return ruleset_apply(&gateway->ruleset, policy, &gateway->interfaces, gateway->leases, gateway_now(gateway), error, error_size);
+	rc = ruleset_apply(&gateway->ruleset, policy, &gateway->interfaces, openings, gateway->leases, gateway_now(gateway), error, error_size);
+	if (rc != 0)
+		openings_free(openings);
+	return rc;
 }
 
 /* The kernel may have the new rules already: it gets the running policy's again. */
 static void go_back(struct gateway *gateway)
 {
+	struct openings openings = {0};
 	char error[GATEWAY_ERROR_MAX];
 
-	if (gateway->policy == NULL || apply_to_kernel(gateway, gateway->policy, error, sizeof(error)) == 0)
+	if (gateway->policy == NULL)
 		return;
+	if (apply_to_kernel(gateway, gateway->policy, &openings, error, sizeof(error)) == 0) {
+		take_openings(gateway, &openings);
+		return;
+	}
 	log_say(gateway->log, LOG_ERROR, "the running policy cannot be put back: %s; it is tried again every second", error);
 	gateway->apply_due = true;
 	gateway->applied_at = gateway_now(gateway);
@@ -233,29 +266,45 @@ static void remember_uplink(struct gateway *gateway)
 }
 
 /* Everything that can fail before the new policy is the running one. */
-static int switch_policy(struct gateway *gateway, struct policy *policy, char *error, size_t error_size)
+static int switch_policy(struct gateway *gateway, struct policy *policy, struct openings *openings, char *error, size_t error_size)
 {
-	int rc = apply_to_kernel(gateway, policy, error, error_size);
+	int rc = apply_to_kernel(gateway, policy, openings, error, error_size);
 
 	if (rc != 0)
 		return rc;
 	rc = resolver_set_policy(gateway->resolver, policy);
-	if (rc != 0)
+	if (rc != 0) {
 		snprintf(error, error_size, "the forwarder cannot take over the policy: %s", strerror(-rc));
+		openings_free(openings);
+	}
 	return rc;
+}
+
+/* What nothing that passes depends on; the policy is in force. */
+static void follow_policy(struct gateway *gateway)
+{
+	int rc = targets_set_policy(gateway->targets, gateway->policy);
+
+	if (rc != 0)
+		log_say(gateway->log, LOG_ERROR, "some published containers cannot be followed: %s", strerror(-rc));
+	rc = inbound_set_policy(gateway->inbound, gateway->policy);
+	if (rc != 0)
+		log_say(gateway->log, LOG_ERROR, "inbound flows are counted, but not told one by one: conntrack events cannot be had: %s",
+			strerror(-rc));
 }
 
 /* Takes ownership of @policy; it may be the running one. */
 static int apply_policy(struct gateway *gateway, struct policy *policy, char *error, size_t error_size)
 {
 	struct policy *old = gateway->policy;
+	struct openings openings = {0};
 	int rc;
 
 	/* What is ready was judged by the old policy: its grants mean the old policy's port specifications. */
 	resolver_flush(gateway->resolver);
 	if (policy != old)
 		policy_inherit_ids(policy, old);
-	rc = switch_policy(gateway, policy, error, error_size);
+	rc = switch_policy(gateway, policy, &openings, error, error_size);
 	if (rc != 0) {
 		go_back(gateway);
 		if (policy != old)
@@ -264,10 +313,12 @@ static int apply_policy(struct gateway *gateway, struct policy *policy, char *er
 	}
 	gateway->policy = policy;
 	gateway->apply_due = false;
+	take_openings(gateway, &openings);
 	gateway->no_audited_flows = gateway->no_audited_flows && !any_is_auditing(policy, time(NULL));
 	if (policy != old) {
 		lease_each(gateway->leases, network_is_there, policy);
 		release_addresses(gateway, old, policy);
+		follow_policy(gateway);
 		policy_free(old);
 	}
 	remember_uplink(gateway);

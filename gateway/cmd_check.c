@@ -99,6 +99,18 @@ static void print_rule(const struct rule *rule)
 	       rule->section ? "]" : "");
 }
 
+static void print_publish(const struct publish *publish)
+{
+	char ports[POLICY_PUBLISH_TEXT_MAX], address[ADDRESS_TEXT_MAX];
+	bool brackets = publish->target.family == AF_INET6;
+
+	printf("  publish %s -> %s%s%s:%u", policy_publish_format(publish, ports), brackets ? "[" : "",
+	       publish->name ? publish->name : address_format(&publish->target, address), brackets ? "]" : "", publish->target_port);
+	if (publish->ports.first != publish->ports.last)
+		printf("-%u", publish->ports.last);
+	printf("  %s:%u\n", publish->source.file, publish->source.line);
+}
+
 static void print_subnet(const struct prefix *subnet, const struct address *gateway)
 {
 	char text[2][ADDRESS_TEXT_MAX];
@@ -150,6 +162,8 @@ static void print_network(const struct network *network)
 	print_privates(network->privates, network->private_count);
 	for (size_t i = 0; i < network->rule_count; i++)
 		print_rule(&network->rules[i]);
+	for (size_t i = 0; i < network->publish_count; i++)
+		print_publish(&network->publishes[i]);
 	if (!network->rule_count)
 		printf("  no rules: %s\n", network->mode == MODE_AUDIT ? "only audit mode lets anything through" : "nothing is allowed");
 	if (open)
@@ -208,6 +222,15 @@ static json_t *rule_json(const struct rule *rule)
 			 (int)rule->source.line, "section", rule->section);
 }
 
+static json_t *publish_json(const struct publish *publish)
+{
+	char ports[POLICY_PUBLISH_TEXT_MAX], address[ADDRESS_TEXT_MAX];
+
+	return json_pack("{s:s, s:s, s:b, s:i, s:s, s:i}", "ports", policy_publish_format(publish, ports), "target",
+			 publish->name ? publish->name : address_format(&publish->target, address), "by_name", publish->name != NULL,
+			 "target_port", publish->target_port, "file", publish->source.file, "line", (int)publish->source.line);
+}
+
 static json_t *subnets_json(const struct network *network)
 {
 	const struct prefix *subnets[] = {&network->subnet4, &network->subnet6};
@@ -226,17 +249,20 @@ static json_t *subnets_json(const struct network *network)
 static json_t *network_json(const struct network *network)
 {
 	const struct lifetimes *lifetimes = &network->lifetimes;
-	json_t *rules = json_array();
+	json_t *rules = json_array(), *publishes = json_array();
 	char ports[PORTS_TEXT_MAX], date[DATE_MAX];
 
 	for (size_t i = 0; i < network->rule_count; i++)
 		append(&rules, rule_json(&network->rules[i]));
-	return json_pack("{s:s, s:s, s:i, s:o, s:s, s:s?, s:s, s:{s:i, s:i, s:i, s:i}, s:o, s:o}", "name", network->name, "file",
+	for (size_t i = 0; i < network->publish_count; i++)
+		append(&publishes, publish_json(&network->publishes[i]));
+	return json_pack("{s:s, s:s, s:i, s:o, s:s, s:s?, s:s, s:{s:i, s:i, s:i, s:i}, s:o, s:o, s:o}", "name", network->name, "file",
 			 network->source.file, "line", (int)network->source.line, "subnets", subnets_json(network), "mode",
 			 mode_name(network->mode), "audit_until", network->audit_until ? format_date(network->audit_until, date) : NULL,
 			 "ports", ports_format(&network->default_ports, ports), "lifetimes", "min_ttl", (int)lifetimes->min_ttl, "grace",
 			 (int)lifetimes->grace, "max_age", (int)lifetimes->max_age, "max_addresses", (int)lifetimes->max_addresses,
-			 "private", prefixes_json(network->privates, network->private_count), "rules", rules);
+			 "private", prefixes_json(network->privates, network->private_count), "rules", rules, "publish",
+			 publishes);
 }
 
 static json_t *policy_json(const struct policy *policy)

@@ -43,6 +43,14 @@ struct use {
 	struct source source;
 };
 
+/* A `publish` entry of which not all words have been read. */
+struct publish_words {
+	const char *ports; /* owned by the policy; NULL: none */
+	bool arrow;
+	bool broken; /* what is left of the line is passed over */
+	struct source source;
+};
+
 struct section {
 	enum section_kind kind;
 	const char *name; /* owned by the policy; "" when it has none */
@@ -54,6 +62,7 @@ struct section {
 	struct use *uses; /* owned */
 	size_t use_count;
 	struct source *match_sources; /* owned; parallel to group.matches */
+	struct publish_words words;
 	struct network network;       /* SECTION_NETWORK; of SECTION_RULES only the rules */
 	struct upstream_group group;  /* SECTION_UPSTREAM */
 };
@@ -66,6 +75,7 @@ struct draft {
 	struct section **sections; /* owned */
 	size_t section_count;
 	size_t rule_count;
+	size_t publish_count;
 	bool no_memory;
 	/* While reading: */
 	struct section *section; /* NULL: above the first one, or in a bad one */

@@ -139,6 +139,15 @@ static void apply_again_or_say(struct gateway *gateway)
 	say_applied(gateway, due, rc, error);
 }
 
+/* A published container has another address. */
+static void on_targets(void *context)
+{
+	struct gateway *gateway = context;
+
+	if (gateway->policy != NULL && !gateway->stopping)
+		apply_again_or_say(gateway);
+}
+
 /* audit_until has come: the rules are made for enforce from now on. */
 static void end_audit_in_time(struct gateway *gateway)
 {
@@ -248,6 +257,7 @@ static int open_journal(struct gateway *gateway)
 static int open_modules(struct gateway *gateway)
 {
 	static const struct policy nothing = {.upstreams = NULL};
+	static const struct targets_options docker = {0};
 	struct resolver_host host = traffic_host(gateway);
 	char error[GATEWAY_ERROR_MAX];
 	int rc = interfaces_open(&gateway->interfaces);
@@ -265,7 +275,10 @@ static int open_modules(struct gateway *gateway)
 	gateway->counters = counters_new();
 	gateway->denials = denials_new(&gateway->loop, gateway->log, &gateway->interfaces);
 	gateway->resolver = resolver_new(&gateway->loop, &nothing, &host);
-	if (gateway->leases == NULL || gateway->counters == NULL || gateway->denials == NULL || gateway->resolver == NULL)
+	gateway->targets = targets_new(&gateway->loop, gateway->log, gateway->start.memories[MEMORY_TARGETS], &docker, on_targets, gateway);
+	gateway->inbound = inbound_new(&gateway->loop, gateway->log, &gateway->openings, gateway->start.memories[MEMORY_INBOUND]);
+	if (gateway->leases == NULL || gateway->counters == NULL || gateway->denials == NULL || gateway->resolver == NULL ||
+	    gateway->targets == NULL || gateway->inbound == NULL)
 		return fail(gateway, "start", UV_ENOMEM);
 	rc = counters_restore(gateway->counters, gateway->start.memories[MEMORY_READINGS]);
 	if (rc != 0)
@@ -377,6 +390,8 @@ static void close_modules(struct gateway *gateway)
 		resolver_close(gateway->resolver);
 	if (gateway->denials != NULL)
 		denials_close(gateway->denials);
+	targets_close(gateway->targets);
+	inbound_close(gateway->inbound);
 	close_handles(gateway);
 	uv_run(&gateway->loop, UV_RUN_DEFAULT); /* the close callbacks */
 	uv_loop_close(&gateway->loop);
@@ -386,6 +401,7 @@ static void close_modules(struct gateway *gateway)
 	lease_table_free(gateway->leases);
 	for (int i = 0; i < JOURNAL_FILES && gateway->state_is_open; i++)
 		close(gateway->state[i]);
+	openings_free(&gateway->openings);
 	policy_free(gateway->policy);
 	log_flush(gateway->log);
 	log_free(gateway->log);

@@ -19,11 +19,13 @@
 #include "gateway/counters.h"
 #include "gateway/denials.h"
 #include "gateway/grants.h"
+#include "gateway/inbound.h"
 #include "gateway/interfaces.h"
 #include "gateway/journal.h"
 #include "gateway/nfqueue.h"
 #include "gateway/ruleset.h"
 #include "gateway/supervisor.h"
+#include "gateway/targets.h"
 #include "gateway/watch.h"
 #include "resolver/resolver.h"
 
@@ -55,6 +57,10 @@ struct gateway {
 	struct denials *denials;   /* owned */
 	struct counters *counters; /* owned */
 	struct nfqueue *queue;     /* owned */
+	struct targets *targets;   /* owned */
+	struct inbound *inbound;   /* owned */
+	struct openings openings;  /* owned: of the running policy, as the kernel has them */
+	bool openings_known;       /* false: flows of other openings may have come in, to the worker before */
 	struct control *control;   /* owned */
 	struct watch *watch;       /* owned */
 	uv_poll_t monitor;         /* interfaces.monitor */

@@ -152,6 +152,9 @@ void traffic_count(struct gateway *gateway)
 	rc = counters_save(gateway->counters, gateway->start.memories[MEMORY_READINGS]);
 	if (rc != 0)
 		log_say(gateway->log, LOG_WARNING, "the kernel's counters cannot be kept for a restart: %s", strerror(-rc));
+	rc = inbound_count(gateway->inbound, &gateway->ruleset, gateway->stopping);
+	if (rc != 0)
+		log_say(gateway->log, LOG_WARNING, "inbound flows cannot be counted: %s", strerror(-rc));
 	say_failures(gateway);
 	if (gateway->queue == NULL || nfqueue_dropped(gateway->queue, &dropped) != 0)
 		return;

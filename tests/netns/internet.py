@@ -85,6 +85,12 @@ class Internet:
                 break
             owner = owner[owner[0] + 1:]
 
+    def remove(self, name):
+        """A container that is gone: its name does not exist any more."""
+        owner = wire_name(name)
+        self.names.discard(owner)
+        self.sets = {key: value for key, value in self.sets.items() if key[0] != owner}
+
     def find(self, owner, kind):
         found = self.sets.get((owner, kind))
         if found is not None:
@@ -229,6 +235,8 @@ class Internet:
         op = request["op"]
         if op == "add":
             self.add(request["name"], request["type"], request["data"], request["ttl"])
+        elif op == "remove":
+            self.remove(request["name"])
         elif op == "behave":
             self.behaviours[wire_name(request["name"])] = request["how"]
         elif op == "server":

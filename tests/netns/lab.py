@@ -140,6 +140,9 @@ class Names:
         for kind, data in records.items():
             self.call(op="add", name=name, type=kind, data=[data] if isinstance(data, str) else data, ttl=ttl)
 
+    def remove(self, name):
+        self.call(op="remove", name=name)
+
     def new(self, suffix, ttl=60, ipv6=False):
         """A name under `suffix` that nobody has used, with an address that nobody has used. Return: name, address (and IPv6 address)."""
         self.counter += 1

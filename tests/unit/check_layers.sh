@@ -19,6 +19,6 @@ refuse 'gateway/|libmnl|libnftnl|libnetfilter|linux/netfilter' resolver/*.[ch]
 only_in 'ldns' '^resolver/message\.c$' resolver/*.[ch] gateway/*.[ch]
 only_in 'ini\.h' '^gateway/config\.c$' gateway/*.[ch]
 only_in 'libnetfilter_queue' '^gateway/nfqueue\.c$' gateway/*.[ch]
-only_in 'libnetfilter_conntrack' '^gateway/flows\.c$' gateway/*.[ch]
+only_in 'libnetfilter_conntrack' '^gateway/flows(_watch)?\.c$' gateway/*.[ch]
 only_in 'libnftnl' '^gateway/nft(_batch|_read)?\.[ch]$' gateway/*.[ch]
 exit $bad
