@@ -72,7 +72,7 @@ def world(module_lab):  # pylint: disable=redefined-outer-name
     place(module_lab, "shop", module_lab.web1)
     wait_for(lambda: module_lab.gateway.log.text().rpartition("published container shop is ")[2].startswith(f"at {module_lab.web1.ipv4} and {module_lab.web1.ipv6}"),
              "the container did not come back")
-    if module_lab.gateway.log.lines(event="message", level="error"):
+    if [line for line in module_lab.gateway.log.lines(event="message", level="error") if "worker died of signal 9" not in line["text"]]:
         pytest.fail(f"errors were logged:\n{module_lab.gateway.log.tail()}")
 
 
@@ -214,9 +214,9 @@ def test_another_network_does_not_reach_a_published_port(world):
 
 def test_a_published_app_cannot_open_flows_of_its_own(world):
     """It has flows with a client; it may not begin one with it, from whatever port."""
-    with listening(world.inet, 8443, CLIENT["ipv4"]), flow_to(world, world.web1) as (outer, inner):
+    with listening(world.inet, 8444, CLIENT["ipv4"]), flow_to(world, world.web1) as (outer, inner):
         echo(outer, inner)
-        assert world.web1.tcp_result(CLIENT["ipv4"], 8443) == "refused"
+        assert world.web1.tcp_result(CLIENT["ipv4"], 8444) == "refused"
         assert world.web1.tcp_result("45.12.1.66", 443) == "refused"
         with world.web1.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender, Sniffer(world.inet, "up0") as uplink:
             sender.bind((world.web1.ipv4, 443))
@@ -224,7 +224,7 @@ def test_a_published_app_cannot_open_flows_of_its_own(world):
             echo(outer, inner)
             assert uplink.wait(sport=443)
             assert uplink.matching(contains=b"out with it") == []
-    assert world.gateway.log.wait(event="denied", dst=CLIENT["ipv4"], port=8443)[0]["network"] == "web"
+    assert world.gateway.log.wait(event="denied", dst=CLIENT["ipv4"], port=8444)[0]["network"] == "web"
 
 
 def test_an_apps_own_flows_are_as_before(world):
@@ -260,8 +260,10 @@ def test_the_path_mtu_towards_a_client_is_told_to_the_app(world, family):
             with contextlib.suppress(OSError):
                 server.send(b"b" * 1430)
             time.sleep(0.05)
+        with contextlib.suppress(OSError):
+            server.send(b"the error of before")
         server.send(b"s" * 1300)
-        assert client.recv(2000) == b"s" * 1300
+        wait_for(lambda: client.recv(2000) == b"s" * 1300, "the reply was lost")
 
 
 # --- where the container is ---
@@ -272,7 +274,8 @@ def test_a_changed_address_is_followed(world):
         place(world, "shop", world.web2)
         moved = log.wait(event="message", level="info", count=1, seconds=10, text=f"network web: the published container shop is at {world.web2.ipv4} and {world.web2.ipv6}")
         assert len(moved) == 1
-        log.wait(event="message", text="1 inbound flows of ports that are closed now were ended")
+        wait_for(lambda: [line for line in log.lines(event="message") if "inbound flows of ports that are closed now were ended" in line["text"]],
+                 "the flow to the old address was not ended")
         with flow_to(world, world.web2) as ends, flow_to(world, world.web2, family="ipv6") as ends6:
             echo(*ends)
             echo(*ends6)
@@ -318,8 +321,9 @@ def test_silence_of_docker_keeps_the_address(world):
     world.names.server("127.0.0.11", "drop")
     try:
         with flow_to(world, world.web1) as ends:
-            line = world.gateway.log.wait(event="message", level="warning", seconds=15)[0]
-            assert "does not answer" in line["text"] and world.web1.ipv4 in line["text"]
+            world.gateway.log.wait(event="message", level="warning", seconds=15,
+                                   text="network web: Docker's resolver at 127.0.0.11 does not answer for the published container shop: taken to be at "
+                                   f"{world.web1.ipv4} and {world.web1.ipv6} still")
             echo(*ends)
         with flow_to(world, world.web1, family="ipv6") as ends:
             echo(*ends)
@@ -443,10 +447,11 @@ def total(log):
 
 
 def flood(client, count):
-    """New UDP flows."""
-    for _ in range(count):
-        with client.udp(GATEWAY_UPLINK4, 443) as sock:
-            sock.send(b"flood")
+    """New UDP flows, each from a port of its own."""
+    for number in range(count):
+        with client.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.bind((CLIENT["ipv4"], 20000 + number))
+            sock.sendto(b"flood", (GATEWAY_UPLINK4, 443))
 
 
 def counted(lab, network="web"):
@@ -487,9 +492,6 @@ def test_without_a_worker_flows_come_in_and_are_told_later(world):
     time.sleep(6)
     assert total(log) == 8
     assert not [line for line in log.lines(event="message") if "ended" in line["text"] and "flows" in line["text"]]
-    errors = [line["text"] for line in log.lines(event="message", level="error")]
-    assert all("worker died of signal 9" in text for text in errors)
-    log.mark()
 
 
 def test_a_new_worker_keeps_ports_open_before_it_knows_anything(world):
@@ -502,7 +504,6 @@ def test_a_new_worker_keeps_ports_open_before_it_knows_anything(world):
             echo(*ends)
     finally:
         world.names.server("127.0.0.11", "up")
-    world.gateway.log.mark()
 
 
 def test_an_open_flow_and_new_ones_survive_many_crashes(world):
@@ -513,6 +514,7 @@ def test_an_open_flow_and_new_ones_survive_many_crashes(world):
             result = world.inet.tcp_result(GATEWAY_UPLINK4, 443, 2)
             if result != "open":
                 failures.append(result)
+            time.sleep(0.03)  # nobody accepts, and the queue has an end
 
     with flow_to(world, world.web1) as kept:
         thread = threading.Thread(target=keep_connecting)
@@ -527,4 +529,3 @@ def test_an_open_flow_and_new_ones_survive_many_crashes(world):
             thread.join()
         echo(*kept)
     assert failures == []
-    world.gateway.log.mark()
