@@ -20,13 +20,13 @@
 #include "common/ports.h"
 #include "common/reason.h"
 
-#define POLICY_NAME_MAX     32  /* characters in the name of a network, rules or upstream section */
-#define POLICY_NETWORKS_MAX 512 /* networks behind one gateway */
-#define POLICY_SPECS_MAX    64  /* distinct port specifications of one network's name rules: bits of a uint64_t */
-#define POLICY_SERVERS_MAX  8   /* servers of one upstream section */
-#define POLICY_PUBLISH_MAX  256 /* `publish` entries of all networks together */
-#define POLICY_PUBLISH_TEXT_MAX 16 /* "65534-65535/tcp" and its NUL */
-#define POLICY_NETWORK_NONE UINT16_MAX
+#define POLICY_NAME_MAX         32  /* characters in the name of a network, rules or upstream section */
+#define POLICY_NETWORKS_MAX     512 /* networks behind one gateway */
+#define POLICY_SPECS_MAX        64  /* distinct port specifications of one network's name rules: bits of a uint64_t */
+#define POLICY_SERVERS_MAX      8   /* servers of one upstream section */
+#define POLICY_PUBLISH_MAX      256 /* `publish` entries of all networks together */
+#define POLICY_PUBLISH_TEXT_MAX 16  /* "65534-65535/tcp" and its NUL */
+#define POLICY_NETWORK_NONE     UINT16_MAX
 
 enum rule_action { RULE_ALLOW, RULE_DENY };
 enum rule_kind { RULE_NAME, RULE_ADDRESS };

@@ -186,7 +186,8 @@ static int apply_to_kernel(struct gateway *gateway, struct policy *policy, struc
 	}
 	restore_leases(gateway, policy);
 	judge_leases(gateway, policy);
-	rc = ruleset_apply(&gateway->ruleset, policy, &gateway->interfaces, openings, gateway->leases, gateway_now(gateway), error, error_size);
+	rc = ruleset_apply(&gateway->ruleset, policy, &gateway->interfaces, openings, gateway->leases, gateway_now(gateway), error,
+			   error_size);
 	if (rc != 0)
 		openings_free(openings);
 	return rc;

@@ -261,8 +261,7 @@ static json_t *network_json(const struct network *network)
 			 mode_name(network->mode), "audit_until", network->audit_until ? format_date(network->audit_until, date) : NULL,
 			 "ports", ports_format(&network->default_ports, ports), "lifetimes", "min_ttl", (int)lifetimes->min_ttl, "grace",
 			 (int)lifetimes->grace, "max_age", (int)lifetimes->max_age, "max_addresses", (int)lifetimes->max_addresses,
-			 "private", prefixes_json(network->privates, network->private_count), "rules", rules, "publish",
-			 publishes);
+			 "private", prefixes_json(network->privates, network->private_count), "rules", rules, "publish", publishes);
 }
 
 static json_t *policy_json(const struct policy *policy)

@@ -13,7 +13,7 @@
 #define CONTAINER_MODE   "container:"
 #define PUBLISH_PORT_MAX 32  /* octets of "8000-8010/tcp" */
 #define PUBLISH_MAX      256 /* octets of the entries that a text proposes */
-#define SHARED_STEPS_MAX 16 /* services of which each uses the network of the next */
+#define SHARED_STEPS_MAX 16  /* services of which each uses the network of the next */
 
 #define SAY(lint, severity, code, service, ...) lint_say(lint, severity, code, LINT_SERVICE, (service)->name, __VA_ARGS__)
 
@@ -145,7 +145,8 @@ static bool read_short_port(const char *text, char out[static PUBLISH_PORT_MAX])
 	const char *colon = strrchr(text, ':'), *port = colon ? colon + 1 : text;
 	size_t digits = strspn(port, "0123456789-"), length = strlen(port);
 
-	if (!digits || length >= PUBLISH_PORT_MAX - sizeof("/tcp") || (port[digits] && strcasecmp(port + digits, "/tcp") != 0 && strcasecmp(port + digits, "/udp") != 0))
+	if (!digits || length >= PUBLISH_PORT_MAX - sizeof("/tcp") ||
+	    (port[digits] && strcasecmp(port + digits, "/tcp") != 0 && strcasecmp(port + digits, "/udp") != 0))
 		return false;
 	snprintf(out, PUBLISH_PORT_MAX, "%.*s%s", (int)digits, port, strcasecmp(port + digits, "/udp") == 0 ? "/udp" : "/tcp");
 	return true;
@@ -192,7 +193,8 @@ static void check_ports(struct lint *lint, const struct compose_service *app)
 	if (compose_is_empty(json_object_get(app->json, "ports")))
 		return;
 	SAY(lint, LINT_ERROR, LINT_APP_PORTS, app,
-	    "`ports:` does not work behind the gateway: answers would leave through it. Move the lines to the gateway's service, and write into "
+	    "`ports:` does not work behind the gateway: answers would leave through it. Move the lines to the gateway's service, and write "
+	    "into "
 	    "the policy's [network] section: publish = %s",
 	    format_publish(app, entries, sizeof(entries)));
 }

@@ -63,8 +63,8 @@ struct section {
 	size_t use_count;
 	struct source *match_sources; /* owned; parallel to group.matches */
 	struct publish_words words;
-	struct network network;       /* SECTION_NETWORK; of SECTION_RULES only the rules */
-	struct upstream_group group;  /* SECTION_UPSTREAM */
+	struct network network;      /* SECTION_NETWORK; of SECTION_RULES only the rules */
+	struct upstream_group group; /* SECTION_UPSTREAM */
 };
 
 struct draft {

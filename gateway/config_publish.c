@@ -90,7 +90,9 @@ static bool parse_host(struct draft *draft, const char *text, bool bracketed, st
 	if (address_parse(text, &out->target)) {
 		if (bracketed == (out->target.family == AF_INET6))
 			return true;
-		SAY_ERROR(draft, bracketed ? "'[%." SHOWN "s]': brackets are for IPv6 addresses only" : "'%." SHOWN "s': write IPv6 addresses in brackets",
+		SAY_ERROR(draft,
+			  bracketed ? "'[%." SHOWN "s]': brackets are for IPv6 addresses only"
+				    : "'%." SHOWN "s': write IPv6 addresses in brackets",
 			  text);
 		return false;
 	}
@@ -111,8 +113,10 @@ static bool parse_target_port(struct draft *draft, const char *whole, const char
 	const char *rest = take_port(text, &out->target_port);
 
 	if (!rest || *rest) {
-		SAY_ERROR(draft, "'%." SHOWN "s': one port is expected behind ':', as in app:8443; protocols belong to the port in front of '"
-			  ARROW "'", whole);
+		SAY_ERROR(draft,
+			  "'%." SHOWN
+			  "s': one port is expected behind ':', as in app:8443; protocols belong to the port in front of '" ARROW "'",
+			  whole);
 		return false;
 	}
 	if (out->ports.first == out->ports.last)
@@ -130,7 +134,8 @@ static bool split_target(struct draft *draft, const char *whole, char *text, str
 
 	if (bracketed) {
 		if (!end || (end[1] && end[1] != ':')) {
-			SAY_ERROR(draft, "'%." SHOWN "s': an address in brackets is expected, and perhaps a port: [fd00:201:1::5]:8443", whole);
+			SAY_ERROR(draft, "'%." SHOWN "s': an address in brackets is expected, and perhaps a port: [fd00:201:1::5]:8443",
+				  whole);
 			return false;
 		}
 		*end = '\0';
@@ -296,8 +301,8 @@ void config_publish_settle(struct draft *draft, struct section *section)
 
 		if (fault)
 			config_draft_say(draft, CONFIG_ERROR, publish->source,
-					 "%s %s: publish a container of [network %s], by its name or its address", address_format(&publish->target, text),
-					 fault, network->name);
+					 "%s %s: publish a container of [network %s], by its name or its address",
+					 address_format(&publish->target, text), fault, network->name);
 	}
 }
 
@@ -317,9 +322,9 @@ static bool compare_with(struct draft *draft, const struct publish *publish, con
 		if (!overlap(publish, first))
 			continue;
 		config_draft_say(draft, CONFIG_ERROR, publish->source,
-				 "port %s of the uplink is published twice; first as %s in %s at %s:%u", policy_publish_format(publish, text[0]),
-				 policy_publish_format(first, text[1]), config_draft_title(section, title), first->source.file,
-				 first->source.line);
+				 "port %s of the uplink is published twice; first as %s in %s at %s:%u",
+				 policy_publish_format(publish, text[0]), policy_publish_format(first, text[1]),
+				 config_draft_title(section, title), first->source.file, first->source.line);
 		return true;
 	}
 	return false;

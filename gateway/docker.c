@@ -184,8 +184,7 @@ static void on_readable(uv_poll_t *poll, int status, int events)
 
 static bool open_socket(struct docker *docker)
 {
-	struct sockaddr_in resolver = {
-		.sin_family = AF_INET, .sin_port = htons(docker->port), .sin_addr.s_addr = htonl(DOCKER_RESOLVER)};
+	struct sockaddr_in resolver = {.sin_family = AF_INET, .sin_port = htons(docker->port), .sin_addr.s_addr = htonl(DOCKER_RESOLVER)};
 
 	if (docker->fd >= 0)
 		return true;
@@ -223,8 +222,7 @@ static struct asking *new_asking(struct docker *docker, const struct domain *nam
 	if (!asking)
 		return NULL;
 	if (take_id(docker, &asking->id)) {
-		asking->query_size =
-			message_build_query(asking->id, name, type, false, false, NULL, asking->query, sizeof(asking->query));
+		asking->query_size = message_build_query(asking->id, name, type, false, false, NULL, asking->query, sizeof(asking->query));
 		if (asking->query_size > 0)
 			return asking;
 	}

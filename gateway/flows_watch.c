@@ -2,9 +2,9 @@
 /*
  * New flows, as conntrack tells of them.
  *
- * Theory of operation: a socket of the multicast group "new", with a filter in the kernel that lets only flows of one mark through. A flow is told
- * of when its first packet has passed all chains, so it has its mark by then. Messages that do not fit into the socket are lost without
- * an error (which libuv would take for the end of the socket); whoever needs to know how many there were reads a counter.
+ * Theory of operation: a socket of the multicast group "new", with a filter in the kernel that lets only flows of one mark through. A flow
+ * is told of when its first packet has passed all chains, so it has its mark by then. Messages that do not fit into the socket are lost
+ * without an error (which libuv would take for the end of the socket); whoever needs to know how many there were reads a counter.
  */
 #include <arpa/inet.h>
 #include <errno.h>

@@ -3,10 +3,10 @@
  * Flows that came in, in the log.
  *
  * Theory of operation: no such flow waits for us. The kernel counts each one, per network, and conntrack tells of it, unless its message is
- * lost because too many come at once or nobody listens. An event gets its line while the rate of its network allows. How many flows have been
- * told of, one by one or in a sum, is kept for each network (also for the next worker); what the kernel's counter has more is what no line has
- * told. Of that, only what the reading before had found as well goes into a summary: the event of the newest may be on its way. So sums of
- * `count` over all lines are exact, whatever was lost.
+ * lost because too many come at once or nobody listens. An event gets its line while the rate of its network allows. How many flows have
+ * been told of, one by one or in a sum, is kept for each network (also for the next worker); what the kernel's counter has more is what no
+ * line has told. Of that, only what the reading before had found as well goes into a summary: the event of the newest may be on its way. So
+ * sums of `count` over all lines are exact, whatever was lost.
  */
 #include "gateway/inbound.h"
 
@@ -21,7 +21,7 @@
 #include "gateway/memory.h"
 #include "gateway/nft.h"
 
-#define READ_ROUNDS 64 /* of INBOUND_READ_MAX events, before the counters are read */
+#define READ_ROUNDS   64  /* of INBOUND_READ_MAX events, before the counters are read */
 #define RULE_TEXT_MAX 512 /* octets of FILE:LINE */
 
 /* What has been told of one network's flows. Kept for the next worker as it is. */
@@ -164,8 +164,7 @@ static void write_summary(struct inbound *inbound, const char *network, uint64_t
 static void on_flow(void *context, const struct inbound_flow *flow)
 {
 	struct inbound *inbound = context;
-	const struct opening *opening =
-		openings_find(inbound->openings, flow->protocol, flow->port, &flow->target, flow->target_port);
+	const struct opening *opening = openings_find(inbound->openings, flow->protocol, flow->port, &flow->target, flow->target_port);
 	const struct network *network = opening ? policy_network(inbound->policy, opening->network) : NULL;
 	struct tally *tally = network ? want_tally(inbound, network->name) : NULL;
 

@@ -131,7 +131,8 @@ void nft_match_ct_state(struct nft_batch *batch, uint32_t states);
 void nft_match_ct_mark(struct nft_batch *batch, uint32_t mark_value);
 /** nft_match_ct_status() - Any of these bits of enum ip_conntrack_status. */
 void nft_match_ct_status(struct nft_batch *batch, uint32_t bits);
-/** nft_match_ct_reply() - A packet in the direction of the flow's replies, or not. An ICMP error goes the other way than what it is about. */
+/** nft_match_ct_reply() - A packet in the direction of the flow's replies, or not. An ICMP error goes the other way than what it is about.
+ */
 void nft_match_ct_reply(struct nft_batch *batch, bool reply);
 /** nft_match_ct_source() - Who began the flow: the source of its first packet, before any translation. */
 void nft_match_ct_source(struct nft_batch *batch, const struct prefix *prefix);

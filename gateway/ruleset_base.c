@@ -33,9 +33,9 @@ static const struct nft_hook hooks[] = {
 	{"postrouting", "nat", NF_INET_POST_ROUTING, PRIORITY_SNAT, false},
 };
 
-static const char *const chains[] = {"uplink_guard",       "uplink_errors",    "uplink_stray",   "uplink_forward",
-				     "uplink_input",       "uplink_publish", RULESET_PUBLISHED, "upstream_servers", "verdict_marked", RULESET_DISCOVERY,
-				     RULESET_HOUSEKEEPING, RULESET_ERRORS,     RULESET_STRAY,    RULESET_REJECT};
+static const char *const chains[] = {"uplink_guard",       "uplink_errors",   "uplink_stray",     "uplink_forward", "uplink_input",
+				     "uplink_publish",     RULESET_PUBLISHED, "upstream_servers", "verdict_marked", RULESET_DISCOVERY,
+				     RULESET_HOUSEKEEPING, RULESET_ERRORS,    RULESET_STRAY,      RULESET_REJECT};
 static const char *const counters[] = {"unknown_interface", "housekeeping",   "forward_dropped", "input_dropped",  "output_dropped",
 				       "uplink_spoofed",    "uplink_invalid", "uplink_errors",   "uplink_forward", "uplink_input"};
 
@@ -138,8 +138,8 @@ static void write_states(struct nft_batch *batch, const char *chain)
 
 /*
  * An ICMP error that quotes a packet of a flow is "related" to it, whoever sends it: its own source is not compared with anything. So the
- * flow must have been begun in the network that the error comes from, or lead to it. What comes from the uplink must be about a packet that we
- * sent there: an error about a packet to an app has its way out, not in.
+ * flow must have been begun in the network that the error comes from, or lead to it. What comes from the uplink must be about a packet that
+ * we sent there: an error about a packet to an app has its way out, not in.
  */
 static void write_errors(struct ruleset_plan *plan)
 {

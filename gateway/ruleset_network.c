@@ -32,7 +32,7 @@
 
 static const int families[] = {AF_INET, AF_INET6};
 
-static const char *const chain_prefixes[] = {"guard", "redirect", "errors", "stray",  "net",     "input", "deny",
+static const char *const chain_prefixes[] = {"guard", "redirect", "errors", "stray",  "net",     "input",  "deny",
 					     "audit", "refuse",   "excess", "marked", "replies", "output", RULESET_INBOUND};
 static const char *const counter_prefixes[] = {"spoofed", "multicast", "invalid", "refused", "audited", RULESET_INBOUND};
 

@@ -2,13 +2,13 @@
 /*
  * Where published containers are.
  *
- * Theory of operation: a target is a name of one network; it has a side for each family, with the address that was found last. A poll asks for
- * each side whose question is not under way. Whatever Docker answers decides: it knows its containers itself, so an answer without an
+ * Theory of operation: a target is a name of one network; it has a side for each family, with the address that was found last. A poll asks
+ * for each side whose question is not under way. Whatever Docker answers decides: it knows its containers itself, so an answer without an
  * address in the subnet, of any kind, means that the container is not there, and closes. Silence says nothing, and the address stays. Of
  * several addresses the one that is in use stays, else the lowest is taken, since Docker changes their order.
  *
- * A change is told a moment later, together with others that come meanwhile. The addresses are kept for the next worker: ports stay open while it
- * starts.
+ * A change is told a moment later, together with others that come meanwhile. The addresses are kept for the next worker: ports stay open
+ * while it starts.
  */
 #include "gateway/targets.h"
 
@@ -29,10 +29,10 @@ static const uint16_t types[] = {TYPE_A, TYPE_AAAA};
 
 struct side {
 	struct target *target;
-	uint16_t type;         /* of the question */
-	struct prefix subnet;  /* family 0: the network lacks it */
-	struct address found;  /* family 0: none */
-	bool asking;           /* a question is under way */
+	uint16_t type;        /* of the question */
+	struct prefix subnet; /* family 0: the network lacks it */
+	struct address found; /* family 0: none */
+	bool asking;          /* a question is under way */
 };
 
 /* What the log has been told about a target. */
@@ -195,8 +195,8 @@ static void say_found(struct target *target)
 		log_say(target->targets->log, LOG_INFO, "network %s: the published container %s is at %s", target->network, name,
 			format_found(target, text));
 	else
-		log_say(target->targets->log, LOG_WARNING, "network %s: the published container %s is gone; its ports are closed until it is back",
-			target->network, name);
+		log_say(target->targets->log, LOG_WARNING,
+			"network %s: the published container %s is gone; its ports are closed until it is back", target->network, name);
 	target->told = is_found(target) ? TOLD_FOUND : TOLD_MISSING;
 }
 
@@ -234,7 +234,8 @@ static void say_missing(struct target *target)
 	if (target->told == TOLD_MISSING || target->misses < TARGETS_MISSING)
 		return;
 	log_say(target->targets->log, LOG_WARNING,
-		"network %s: nothing is published for %s: Docker knows no container of this name with an address in %s; start it, attach it "
+		"network %s: nothing is published for %s: Docker knows no container of this name with an address in %s; start it, attach "
+		"it "
 		"to this network, or correct the name in the policy",
 		target->network, domain_format(&target->domain, name), subnets_text(target, text));
 	target->told = TOLD_MISSING;
@@ -249,7 +250,8 @@ static void say_silent(struct target *target)
 	domain_format(&target->domain, name);
 	if (is_found(target))
 		log_say(target->targets->log, LOG_WARNING,
-			"network %s: Docker's resolver at 127.0.0.11 does not answer for the published container %s: taken to be at %s still",
+			"network %s: Docker's resolver at 127.0.0.11 does not answer for the published container %s: taken to be at %s "
+			"still",
 			target->network, name, format_found(target, text));
 	else
 		log_say(target->targets->log, LOG_WARNING,
@@ -368,8 +370,8 @@ struct targets *targets_new(uv_loop_t *loop, struct log *log, int memory, const 
 
 	if (!targets)
 		return NULL;
-	*targets = (struct targets){
-		.loop = loop, .log = log, .memory = memory, .options = *options, .changed = changed, .context = context};
+	*targets =
+		(struct targets){.loop = loop, .log = log, .memory = memory, .options = *options, .changed = changed, .context = context};
 	if (!targets->options.poll_ms)
 		targets->options.poll_ms = TARGETS_POLL_MS;
 	if (!targets->options.timeout_ms)

@@ -261,7 +261,8 @@ static void publish_entries_are_read(void **state)
 static void publish_entries_are_checked(void **state)
 {
 	static const struct finding table[] = {
-		{NET "publish = 443\n", "p.conf:3: '443' has no '-> CONTAINER' behind it: write PORT -> CONTAINER:PORT, as in 443 -> app:8443"},
+		{NET "publish = 443\n",
+		 "p.conf:3: '443' has no '-> CONTAINER' behind it: write PORT -> CONTAINER:PORT, as in 443 -> app:8443"},
 		{NET "publish = 443 app\n", "p.conf:3: '443' has no '-> CONTAINER' behind it"},
 		{NET "publish = 443:443\n", "p.conf:3: '443:443' has no '-> CONTAINER' behind it"},
 		{NET "publish =\n  443\n  80 -> app\n", "p.conf:4: '443' has no '-> CONTAINER' behind it"},
@@ -303,7 +304,8 @@ static void publish_entries_are_checked(void **state)
 		 "p.conf:4: port 443 of the uplink is published twice; first as 443/tcp in [network web] at p.conf:3"},
 		{NET "publish = 440-450/udp -> a\n[network db]\nsubnet = 10.2.0.0/24\npublish = 443/udp -> b\n",
 		 "p.conf:6: port 443/udp of the uplink is published twice; first as 440-450/udp in [network web] at p.conf:3"},
-		{"[rules x]\npublish = 443 -> app\n" NET "use = x\n", "p.conf:2: 'publish' is not a key of [rules]; it belongs into [network NAME]"},
+		{"[rules x]\npublish = 443 -> app\n" NET "use = x\n",
+		 "p.conf:2: 'publish' is not a key of [rules]; it belongs into [network NAME]"},
 	};
 	char *text = malloc(32768);
 	size_t used = 0;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * compose_lint.c by data: every file of data/lint is a project, or what is different from the project that its "x-base" names (JSON merge
- * patch, RFC 7396); "x-findings" lists what is to be found, as "SEVERITY CODE NAME", and "x-options" what the command line says, "x-text" what
- * one of the texts has in it.
+ * patch, RFC 7396); "x-findings" lists what is to be found, as "SEVERITY CODE NAME", and "x-options" what the command line says, "x-text"
+ * what one of the texts has in it.
  */
 #include <setjmp.h>
 #include <stdarg.h>

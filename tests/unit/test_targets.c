@@ -21,8 +21,8 @@
 #define TIMEOUT_MS 40
 #define FOUND_MAX  1024
 
-#define POLICY                                                                                                                              \
-	"[network web]\nsubnet = 10.1.0.0/24 fd00:1::/64\npublish = 443/tcp -> app:8443, 53/udp -> other, 80/tcp -> 10.1.0.9\n"                \
+#define POLICY                                                                                                                             \
+	"[network web]\nsubnet = 10.1.0.0/24 fd00:1::/64\npublish = 443/tcp -> app:8443, 53/udp -> other, 80/tcp -> 10.1.0.9\n"            \
 	"[network db]\nsubnet = 10.2.0.0/24\npublish = 5432 -> app\n"
 
 struct fixture {
@@ -48,7 +48,8 @@ static bool answer_address(struct answer *answer, const struct question *questio
 	assert_true(address_parse(text, &address));
 	if ((question->type == TYPE_A) != (address.family == AF_INET))
 		return true;
-	return answer_add(answer, question->name.wire, question->name.length, question->type, 600, address.bytes, address_size(&address)) == 0;
+	return answer_add(answer, question->name.wire, question->name.length, question->type, 600, address.bytes, address_size(&address)) ==
+	       0;
 }
 
 static size_t answer_question(struct fixture *fixture, const uint8_t *wire, size_t size, uint8_t *out)
@@ -235,7 +236,8 @@ static void test_addresses_are_found_in_each_network_and_family(void **state)
 	assert_string_equal(openings_text(fixture), LITERAL);
 	fixture->app = "10.1.0.5 10.2.0.5 fd00:1::5 172.16.0.5 fd00:2::5";
 	assert_int_equal(targets_set_policy(fixture->targets, fixture->policy), 0);
-	expect(fixture, "web tcp 443 10.1.0.5:8443; web tcp 443 fd00:1::5:8443; " LITERAL "db tcp 5432 10.2.0.5:5432; db udp 5432 10.2.0.5:5432; ");
+	expect(fixture,
+	       "web tcp 443 10.1.0.5:8443; web tcp 443 fd00:1::5:8443; " LITERAL "db tcp 5432 10.2.0.5:5432; db udp 5432 10.2.0.5:5432; ");
 	pass(fixture, 2 * TARGETS_SETTLE_MS);
 	assert_true(fixture->changed > 0);
 }
@@ -346,7 +348,8 @@ static void test_the_next_worker_knows_the_addresses(void **state)
 /* While questions about its names are under way. */
 static void test_a_policy_is_replaced(void **state)
 {
-	static const char text[] = "[network web]\nsubnet = 10.1.0.0/30 fd00:1::/64\npublish = 443/tcp -> app:444\n[network db]\nsubnet = 10.2.0.0/24\n";
+	static const char text[] =
+		"[network web]\nsubnet = 10.1.0.0/30 fd00:1::/64\npublish = 443/tcp -> app:444\n[network db]\nsubnet = 10.2.0.0/24\n";
 	struct fixture *fixture = *state;
 	struct policy *before = fixture->policy;
 	unsigned int asked;
