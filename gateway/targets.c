@@ -207,13 +207,14 @@ static void on_settle(uv_timer_t *timer)
 
 	if (targets->closing)
 		return;
+	save(targets);
+	targets->changed(targets->context);
+	/* What the log says is in force. */
 	DL_FOREACH (targets->list, target) {
 		if (target->changed && target->wanted)
 			say_found(target);
 		target->changed = false;
 	}
-	save(targets);
-	targets->changed(targets->context);
 }
 
 static const char *subnets_text(const struct target *target, char out[static TEXT_MAX])
