@@ -97,6 +97,18 @@ int resolver_listen(struct resolver *resolver, uint16_t network, const struct ad
 /** resolver_unlisten() - Close the listeners of an address. */
 void resolver_unlisten(struct resolver *resolver, const struct address *address);
 
+/* A check has ended. */
+typedef void (*resolver_checked)(void *context);
+
+/**
+ * resolver_check() - Ask for a name as if an app of the network had: what the answer shows is granted, nothing is logged
+ * @type:	TYPE_A or TYPE_AAAA (message.h)
+ * @done:	called once, and not before this has returned: the grants are written, or there is nothing to grant. May be NULL
+ * Return: 0, -ENOENT: there is no such network, or -EBUSY: too many questions are in progress; then @done is not called.
+ */
+int resolver_check(struct resolver *resolver, uint16_t network, const struct domain *name, uint16_t type, resolver_checked done,
+		   void *context);
+
 const struct resolver_counters *resolver_counters(const struct resolver *resolver);
 
 /** resolver_close() - Stop and release everything; memory goes when the loop has run the close callbacks. */
