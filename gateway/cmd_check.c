@@ -235,8 +235,9 @@ static json_t *network_json(const struct network *network)
 		append(&rules, rule_json(&network->rules[i]));
 	return json_pack("{s:s, s:s, s:i, s:o, s:s, s:b, s:s?, s:s, s:{s:i, s:i, s:i, s:i}, s:o, s:o}", "name", network->name, "file",
 			 network->source.file, "line", (int)network->source.line, "subnets", subnets_json(network), "mode",
-			 mode_name(network->mode), "keep_established", network->keep_established, "audit_until", network->audit_until ? format_date(network->audit_until, date) : NULL,
-			 "ports", ports_format(&network->default_ports, ports), "lifetimes", "min_ttl", (int)lifetimes->min_ttl, "grace",
+			 mode_name(network->mode), "keep_established", network->keep_established, "audit_until",
+			 network->audit_until ? format_date(network->audit_until, date) : NULL, "ports",
+			 ports_format(&network->default_ports, ports), "lifetimes", "min_ttl", (int)lifetimes->min_ttl, "grace",
 			 (int)lifetimes->grace, "max_age", (int)lifetimes->max_age, "max_addresses", (int)lifetimes->max_addresses,
 			 "private", prefixes_json(network->privates, network->private_count), "rules", rules);
 }

@@ -5,7 +5,6 @@ import concurrent.futures
 import os
 import signal
 import subprocess
-import time
 
 import pytest
 
