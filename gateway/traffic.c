@@ -30,6 +30,13 @@ static int write_grants(void *context, const struct grant *grants, size_t count)
 	return rc;
 }
 
+static void question_came(void *context, uint16_t network, const struct address *client)
+{
+	struct gateway *gateway = context;
+
+	denials_asked(gateway->denials, gateway->policy, network, client);
+}
+
 static void question_denied(void *context, const struct denied_question *question)
 {
 	struct gateway *gateway = context;
@@ -62,6 +69,7 @@ struct resolver_host traffic_host(struct gateway *gateway)
 	return (struct resolver_host){
 		.context = gateway,
 		.grant = write_grants,
+		.asked = question_came,
 		.denied = question_denied,
 		.families = usable_families,
 		.names = names_of,
