@@ -263,7 +263,7 @@ static int open_modules(struct gateway *gateway)
 	}
 	gateway->leases = lease_table_new();
 	gateway->counters = counters_new();
-	gateway->denials = denials_new(&gateway->loop, gateway->log, &gateway->interfaces);
+	gateway->denials = denials_new(&gateway->loop, gateway->log, &gateway->interfaces, gateway->start.restarts > 0);
 	gateway->chances = chances_new(gateway);
 	gateway->resolver = resolver_new(&gateway->loop, &nothing, &host);
 	if (gateway->leases == NULL || gateway->counters == NULL || gateway->denials == NULL || gateway->chances == NULL ||

@@ -44,6 +44,13 @@ void traffic_keep(struct gateway *gateway, const struct lease *leases, size_t co
 	journal_say(gateway, journal_append(&gateway->journal, gateway->policy, leases, count, gateway_now(gateway)));
 }
 
+static void question_came(void *context, uint16_t network, const struct address *client)
+{
+	struct gateway *gateway = context;
+
+	denials_asked(gateway->denials, gateway->policy, network, client);
+}
+
 static void question_denied(void *context, const struct denied_question *question)
 {
 	struct gateway *gateway = context;
@@ -76,6 +83,7 @@ struct resolver_host traffic_host(struct gateway *gateway)
 	return (struct resolver_host){
 		.context = gateway,
 		.grant = write_grants,
+		.asked = question_came,
 		.denied = question_denied,
 		.families = usable_families,
 		.names = names_of,

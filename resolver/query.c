@@ -306,6 +306,7 @@ void query_receive(void *context, const struct client *client, const uint8_t *wi
 	enum message_status status = message_parse_question(wire, size, &question);
 
 	queries->counters->questions++;
+	queries->host->asked(queries->host->context, client->network, &client->address);
 	if (status == MESSAGE_DROP) {
 		queries->counters->invalid++;
 		(void)listener_reply(client, NULL, 0);

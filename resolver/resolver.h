@@ -46,6 +46,8 @@ struct resolver_host {
 	uint16_t redirect_port; /* a second one, for questions that were addressed to other servers; 0: none */
 	/* Write all grants into the kernel and wait for its acknowledgement. Return: 0, or -errno: none of the replies may leave. */
 	int (*grant)(void *context, const struct grant *grants, size_t count);
+	/* A message came in, whatever becomes of it. Called for each one, so it has to be quick. */
+	void (*asked)(void *context, uint16_t network, const struct address *client);
 	/* Log a denied question. */
 	void (*denied)(void *context, const struct denied_question *denied);
 	/* Families that apps of the network can use now. */

@@ -98,7 +98,9 @@ struct world {
 	uint8_t pending[70000];
 	size_t pending_size;
 	/* What the host was told. */
-	unsigned int grant_calls, granted, denied;
+	unsigned int grant_calls, granted, asked, denied;
+	uint16_t last_asked_network;
+	struct address last_asker;
 	int grant_error;
 	unsigned int grant_fails_for; /* network id + 1 */
 	bool reply_before_grant, network6;
@@ -337,6 +339,15 @@ static int host_grant(void *context, const struct grant *grants, size_t count)
 	return 0;
 }
 
+static void host_asked(void *context, uint16_t network, const struct address *client)
+{
+	struct world *world = context;
+
+	world->asked++;
+	world->last_asked_network = network;
+	world->last_asker = *client;
+}
+
 static void host_denied(void *context, const struct denied_question *denied)
 {
 	struct world *world = context;
@@ -432,8 +443,12 @@ static void on_guard(uv_timer_t *timer)
 static int setup(void **state)
 {
 	struct world *world = calloc(1, sizeof(*world));
-	struct resolver_host host = {
-		.context = world, .grant = host_grant, .denied = host_denied, .families = host_families, .names = host_names};
+	struct resolver_host host = {.context = world,
+				     .grant = host_grant,
+				     .asked = host_asked,
+				     .denied = host_denied,
+				     .families = host_families,
+				     .names = host_names};
 	struct address web = loopback("127.0.0.1"), jobs = loopback("127.0.0.2");
 	uint16_t any = 0;
 	int probe;
@@ -667,6 +682,9 @@ static void test_denied_name_never_reaches_an_upstream(void **state)
 	assert_int_equal(world->last_denied.protocol, IPPROTO_UDP);
 	assert_string_equal(world->last_denied.action, "nxdomain");
 	assert_int_equal(world->grant_calls, 0);
+	assert_int_equal(world->asked, 1);
+	assert_int_equal(world->last_asked_network, world->policy->networks[0].id);
+	assert_true(address_equal(&world->last_asker, &world->last_denied.client));
 }
 
 static void test_missing_family_is_nodata(void **state)
@@ -1043,6 +1061,7 @@ static void test_refused_messages_get_a_code(void **state)
 	wire[size - 5] = 1; /* the OPT's version */
 	ask_wire(world, "127.0.0.1", wire, size);
 	run_until(world, resolver_counters(world->resolver)->badvers == 1);
+	assert_int_equal(world->asked, 4); /* who sends such things comes to us all the same */
 	assert_int_equal(world->denied, 2);
 	assert_int_equal(world->servers[0].asked, 0);
 }
