@@ -13,7 +13,6 @@
 #include <time.h>
 
 #include "gateway/environment.h"
-#include "gateway/flows.h"
 #include "gateway/gateway.h"
 #include "gateway/memory.h"
 
@@ -33,6 +32,7 @@ static bool judge_lease(void *context, struct lease *lease)
 	lease->specs = 0;
 	if (network == NULL)
 		return true;
+	lease->until = lifetime_bounded(&network->lifetimes, lease->shown, lease->until);
 	verdict = policy_judge_name(network, &lease->name, judging->wall);
 	if (!verdict.allowed || !policy_answer_may_show(judging->policy, network, &lease->name, &lease->address))
 		return true;
@@ -122,54 +122,6 @@ static int listen_everywhere(struct gateway *gateway, const struct policy *polic
 	return rc;
 }
 
-static bool any_is_auditing(const struct policy *policy, time_t wall)
-{
-	for (size_t i = 0; i < policy->network_count; i++) {
-		if (policy_is_auditing(&policy->networks[i], wall))
-			return true;
-	}
-	return false;
-}
-
-/* A look through all of conntrack: only when audit mode may have let flows in since the last one. */
-static void end_audited_flows(struct gateway *gateway, const struct policy *policy)
-{
-	time_t wall = time(NULL);
-	ssize_t ended;
-
-	if (gateway->no_audited_flows)
-		return;
-	ended = flows_end_audited(policy, wall, RULESET_MARK_AUDIT);
-	if (ended < 0)
-		log_say(gateway->log, LOG_ERROR, "flows that audit mode let in cannot be ended: %s", strerror((int)-ended));
-	else if (ended > 0)
-		log_say(gateway->log, LOG_INFO, "%zd flows that audit mode had let in were ended", ended);
-	gateway->no_audited_flows = ended >= 0 && !any_is_auditing(policy, wall);
-}
-
-/* The same for flows that came in through what is closed now; nothing when it is as it was. */
-static void end_closed_flows(struct gateway *gateway)
-{
-	ssize_t ended = flows_end_closed(&gateway->openings, RULESET_MARK_PUBLISH);
-
-	if (ended < 0)
-		log_say(gateway->log, LOG_ERROR, "inbound flows of ports that are closed now cannot be ended: %s", strerror((int)-ended));
-	else if (ended > 0)
-		log_say(gateway->log, LOG_INFO, "%zd inbound flows of ports that are closed now were ended", ended);
-	gateway->openings_known = ended >= 0;
-}
-
-/* What the kernel has got. The list becomes ours. */
-static void take_openings(struct gateway *gateway, struct openings *openings)
-{
-	bool same = gateway->openings_known && openings_equal(&gateway->openings, openings);
-
-	openings_free(&gateway->openings);
-	gateway->openings = *openings;
-	if (!same)
-		end_closed_flows(gateway);
-}
-
 /* Interfaces and kernel; nothing else is touched, so a failure leaves the running policy as it was. */
 static int apply_to_kernel(struct gateway *gateway, struct policy *policy, struct openings *openings, char *error, size_t error_size)
 {
@@ -193,6 +145,16 @@ static int apply_to_kernel(struct gateway *gateway, struct policy *policy, struc
 	return rc;
 }
 
+/* What the kernel has got. The list becomes ours. Return: true when another one than before. */
+static bool take_openings(struct gateway *gateway, struct openings *openings)
+{
+	bool other = !openings_equal(&gateway->openings, openings);
+
+	openings_free(&gateway->openings);
+	gateway->openings = *openings;
+	return other;
+}
+
 /* The kernel may have the new rules already: it gets the running policy's again. */
 static void go_back(struct gateway *gateway)
 {
@@ -202,7 +164,7 @@ static void go_back(struct gateway *gateway)
 	if (gateway->policy == NULL)
 		return;
 	if (apply_to_kernel(gateway, gateway->policy, &openings, error, sizeof(error)) == 0) {
-		take_openings(gateway, &openings);
+		(void)take_openings(gateway, &openings); /* as before: flows were not looked at meanwhile */
 		return;
 	}
 	log_say(gateway->log, LOG_ERROR, "the running policy cannot be put back: %s; it is tried again every second", error);
@@ -299,6 +261,7 @@ static int apply_policy(struct gateway *gateway, struct policy *policy, char *er
 {
 	struct policy *old = gateway->policy;
 	struct openings openings = {0};
+	bool opened;
 	int rc;
 
 	/* What is ready was judged by the old policy: its grants mean the old policy's port specifications. */
@@ -314,8 +277,7 @@ static int apply_policy(struct gateway *gateway, struct policy *policy, char *er
 	}
 	gateway->policy = policy;
 	gateway->apply_due = false;
-	take_openings(gateway, &openings);
-	gateway->no_audited_flows = gateway->no_audited_flows && !any_is_auditing(policy, time(NULL));
+	opened = take_openings(gateway, &openings);
 	if (policy != old) {
 		lease_each(gateway->leases, network_is_there, policy);
 		release_addresses(gateway, old, policy);
@@ -324,7 +286,7 @@ static int apply_policy(struct gateway *gateway, struct policy *policy, char *er
 	}
 	remember_uplink(gateway);
 	log_set_format(gateway->log, policy->log);
-	end_audited_flows(gateway, policy);
+	upkeep_policy_applied(gateway, policy != old, opened);
 	rc = apply_to_interfaces(gateway, policy, error, error_size);
 	if (rc == 0 || old == NULL)
 		return rc;

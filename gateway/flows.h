@@ -3,58 +3,49 @@
 #define SLUICE_GATEWAY_FLOWS_H
 
 /*
- * Flows as conntrack knows them: ended (flows.c), or heard of when they begin (flows_watch.c). The only users of libnetfilter_conntrack.
+ * Flows as conntrack knows them: looking at all of them, and ending some. With flows_watch.h the only user of libnetfilter_conntrack.
  */
 
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
-#include <sys/types.h>
-#include <time.h>
+#include <uv.h>
 
-#include "common/policy.h"
-#include "gateway/openings.h"
+#include "gateway/classify.h"
 
-/**
- * flows_end_audited() - Remove the conntrack entries of flows that audit mode let in, except from networks in audit mode at @now
- * @mark:	conntrack mark that says so
- *
- * Their next packet is then a new flow, judged by the rules of today.
- *
- * Return: how many were ended, or -errno.
- */
-ssize_t flows_end_audited(const struct policy *policy, time_t now, uint32_t mark);
-
-/**
- * flows_end_closed() - Remove the conntrack entries of flows that came in, unless they lead through one of these openings
- * @mark:	conntrack mark of flows that came in
- * Return: how many were ended, or -errno.
- */
-ssize_t flows_end_closed(const struct openings *openings, uint32_t mark);
-
-/* A flow that came in. */
-struct inbound_flow {
-	uint8_t protocol;
-	struct address client, target; /* target: the container */
-	uint16_t client_port, port;    /* port: of the uplink, where the client sent it */
+/* One flow of TCP or UDP, in the direction of its first packet. */
+struct tracked_flow {
+	struct flow flow;
+	struct address target; /* where it was brought: who replies */
 	uint16_t target_port;
+	uint32_t mark;
+	bool translated; /* its destination was changed on the way: a question brought to the forwarder, say */
 };
 
-struct flows_watch; /* flows_watch.c */
+struct flows; /* flows.c */
 
-typedef void (*flows_seen)(void *context, const struct inbound_flow *flow);
+/** flows_new() - Return: NULL when out of memory. */
+struct flows *flows_new(uv_loop_t *loop);
+/** flows_close() - Without a word to whoever waits for the end of a look. Memory goes when the loop has run the close callback. */
+void flows_close(struct flows *flows);
+
+/* Look at one flow. Return: true to end it: its next packet is a new flow then, judged by the rules of that moment. */
+typedef bool (*flows_visit)(void *context, const struct tracked_flow *flow);
+/* The look is over. @error: 0, or -errno: not all flows were seen, or could be ended. @ended: how many were. */
+typedef void (*flows_done)(void *context, int error, size_t ended);
 
 /**
- * flows_watch_open() - Hear of new flows with this conntrack mark
+ * flows_look() - Go through all flows, some of them in each turn of the loop
  *
- * Events are sent while nobody waits for them, and lost when too many have not been read: they are for lines in the log, not for counting.
- * Needs net.netfilter.nf_conntrack_events, which is on by default.
+ * conntrack may have a quarter of a million entries: reading them all at once would keep questions waiting. Flows that begin meanwhile may
+ * be missed. Those that are to be ended are ended when all have been seen.
  *
- * Return: 0 or -errno.
+ * Return: 0: @done will be called, or -errno: it will not be. -EALREADY: a look is under way.
  */
-int flows_watch_open(uint32_t mark, flows_seen seen, void *context, struct flows_watch **out);
-/** flows_watch_fd() - Readable when there is something to read. */
-int flows_watch_fd(const struct flows_watch *watch);
-/** flows_watch_read() - Call seen() for at most @max events. Return: how many were read. */
-unsigned int flows_watch_read(struct flows_watch *watch, unsigned int max);
-void flows_watch_close(struct flows_watch *watch);
+int flows_look(struct flows *flows, flows_visit visit, flows_done done, void *context);
+
+/** flows_read() - Between flows*.c: an entry as conntrack tells it. Return: false when it is no flow of TCP or UDP. */
+struct nf_conntrack;
+bool flows_read(const struct nf_conntrack *entry, struct tracked_flow *out);
 
 #endif

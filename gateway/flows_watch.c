@@ -6,7 +6,8 @@
  * is told of when its first packet has passed all chains, so it has its mark by then. Messages that do not fit into the socket are lost
  * without an error (which libuv would take for the end of the socket); whoever needs to know how many there were reads a counter.
  */
-#include <arpa/inet.h>
+#include "gateway/flows_watch.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/netlink.h>
@@ -14,8 +15,6 @@
 #include <sys/socket.h>
 
 #include <libnetfilter_conntrack/libnetfilter_conntrack.h>
-
-#include "gateway/flows.h"
 
 #define BUFFER_SIZE (1024 * 1024) /* octets, of the socket; the kernel gives what it may */
 
@@ -27,29 +26,13 @@ struct flows_watch {
 	unsigned int read, max;
 };
 
-static struct address address_of(const struct nf_conntrack *entry, enum nf_conntrack_attr ipv4, enum nf_conntrack_attr ipv6)
-{
-	uint8_t family = nfct_get_attr_u8(entry, ATTR_L3PROTO);
-	const void *bytes = nfct_get_attr(entry, family == AF_INET ? ipv4 : ipv6);
-	struct address none = {0};
-
-	return bytes != NULL ? address_from_bytes(family, bytes) : none;
-}
-
 static int on_event(enum nf_conntrack_msg_type type, struct nf_conntrack *entry, void *context)
 {
 	struct flows_watch *watch = context;
-	struct inbound_flow flow = {
-		.protocol = nfct_get_attr_u8(entry, ATTR_ORIG_L4PROTO),
-		.client = address_of(entry, ATTR_ORIG_IPV4_SRC, ATTR_ORIG_IPV6_SRC),
-		.target = address_of(entry, ATTR_REPL_IPV4_SRC, ATTR_REPL_IPV6_SRC),
-		.client_port = ntohs(nfct_get_attr_u16(entry, ATTR_ORIG_PORT_SRC)),
-		.port = ntohs(nfct_get_attr_u16(entry, ATTR_ORIG_PORT_DST)),
-		.target_port = ntohs(nfct_get_attr_u16(entry, ATTR_REPL_PORT_SRC)),
-	};
+	struct tracked_flow flow;
 
 	/* The filter has looked at the mark already; a program that is wrong about it would only cost lines. */
-	if (type == NFCT_T_NEW && nfct_get_attr_u32(entry, ATTR_MARK) == watch->mark)
+	if (type == NFCT_T_NEW && flows_read(entry, &flow) && flow.mark == watch->mark)
 		watch->seen(watch->context, &flow);
 	return ++watch->read < watch->max ? NFCT_CB_CONTINUE : NFCT_CB_STOP;
 }

@@ -17,7 +17,7 @@
 #include <string.h>
 
 #include "gateway/bucket.h"
-#include "gateway/flows.h"
+#include "gateway/flows_watch.h"
 #include "gateway/memory.h"
 #include "gateway/nft.h"
 
@@ -127,7 +127,7 @@ struct inbound *inbound_new(uv_loop_t *loop, struct log *log, const struct openi
 	return inbound;
 }
 
-static void write_line(struct inbound *inbound, const char *network, const struct opening *opening, const struct inbound_flow *flow)
+static void write_line(struct inbound *inbound, const char *network, const struct opening *opening, const struct tracked_flow *flow)
 {
 	const struct publish *publish = opening->publish;
 	struct log_line *line = log_event(inbound->log, "inbound");
@@ -135,12 +135,12 @@ static void write_line(struct inbound *inbound, const char *network, const struc
 
 	snprintf(rule, sizeof(rule), "%s:%u", publish->source.file, publish->source.line);
 	log_text(line, "network", network);
-	log_address(line, "src", &flow->client);
+	log_address(line, "src", &flow->flow.source);
 	log_text(line, "app", publish->name);
 	log_address(line, "dst", &flow->target);
 	log_number(line, "port", flow->target_port);
-	log_text(line, "proto", flow->protocol == IPPROTO_TCP ? "tcp" : "udp");
-	log_number(line, "published", flow->port);
+	log_text(line, "proto", flow->flow.protocol == IPPROTO_TCP ? "tcp" : "udp");
+	log_number(line, "published", flow->flow.destination_port);
 	log_text(line, "rule", rule);
 	log_text(line, "action", "allowed");
 	log_number(line, "count", 1);
@@ -161,10 +161,11 @@ static void write_summary(struct inbound *inbound, const char *network, uint64_t
 }
 
 /* A flow without opening began just before a reload took that away: the summary tells of it. */
-static void on_flow(void *context, const struct inbound_flow *flow)
+static void on_flow(void *context, const struct tracked_flow *flow)
 {
 	struct inbound *inbound = context;
-	const struct opening *opening = openings_find(inbound->openings, flow->protocol, flow->port, &flow->target, flow->target_port);
+	const struct opening *opening =
+		openings_find(inbound->openings, flow->flow.protocol, flow->flow.destination_port, &flow->target, flow->target_port);
 	const struct network *network = opening ? policy_network(inbound->policy, opening->network) : NULL;
 	struct tally *tally = network ? want_tally(inbound, network->name) : NULL;
 

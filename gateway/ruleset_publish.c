@@ -8,8 +8,8 @@
  *	inbound_N	the flow is marked and counted, once.
  *
  * The client's address is not changed. Where no container is known there is no rule: the packet ends in input, and is dropped there.
- * The mark is what flows_watch.c hears of, what flows.c ends, and by what ICMP errors are judged: the packets that we send to the uplink
- *are the replies here, so an error from there about them goes the way of the client's packets.
+ * The mark is what flows_watch.c hears of, what upkeep.c ends, and by what ICMP errors are judged: the packets that we send to the
+ * uplink are the replies here, so an error from there about them goes the way of the client's packets.
  */
 #include <netinet/in.h> /* before the kernel's own headers */
 

@@ -274,7 +274,7 @@ def test_a_changed_address_is_followed(world):
         place(world, "shop", world.web2)
         moved = log.wait(event="message", level="info", count=1, seconds=10, text=f"network web: the published container shop is at {world.web2.ipv4} and {world.web2.ipv6}")
         assert len(moved) == 1
-        wait_for(lambda: [line for line in log.lines(event="message") if "inbound flows of ports that are closed now were ended" in line["text"]],
+        wait_for(lambda: [line for line in log.lines(event="message") if "flows that are not allowed any more were ended" in line["text"]],
                  "the flow to the old address was not ended")
         with flow_to(world, world.web2) as ends, flow_to(world, world.web2, family="ipv6") as ends6:
             echo(*ends)
