@@ -76,6 +76,12 @@ def world(module_lab):  # pylint: disable=redefined-outer-name
         pytest.fail(f"errors were logged:\n{module_lab.gateway.log.tail()}")
 
 
+def wait_ended(lab):
+    """Flows are ended right after the new rules are in force."""
+    wait_for(lambda: [line for line in lab.gateway.log.lines(event="message") if line["text"].endswith("flows that are not allowed any more were ended")],
+             "no flow was ended")
+
+
 @contextlib.contextmanager
 def listening(app, port, address=None):
     address = address or app.ipv4
@@ -274,8 +280,7 @@ def test_a_changed_address_is_followed(world):
         place(world, "shop", world.web2)
         moved = log.wait(event="message", level="info", count=1, seconds=10, text=f"network web: the published container shop is at {world.web2.ipv4} and {world.web2.ipv6}")
         assert len(moved) == 1
-        wait_for(lambda: [line for line in log.lines(event="message") if "flows that are not allowed any more were ended" in line["text"]],
-                 "the flow to the old address was not ended")
+        wait_ended(world)
         with flow_to(world, world.web2) as ends, flow_to(world, world.web2, family="ipv6") as ends6:
             echo(*ends)
             echo(*ends6)
@@ -306,6 +311,7 @@ def test_a_name_that_vanishes_closes_its_ports_and_ends_its_flows(world):
         place(world, "shop")
         log.wait(event="message", level="warning", text="network web: the published container shop is gone; its ports are closed until it is back")
         wait_for(lambda: not is_open(world), "its port is still open")
+        wait_ended(world)
         echo(*kept)
         outer.sendall(b"lost\n")
         inner.settimeout(0.5)
@@ -376,6 +382,7 @@ def test_a_reload_ends_what_it_closes_and_nothing_else(world):
         world.gateway.set_policy(POLICY.replace("443 -> shop,", ""))
         try:
             assert not is_open(world)
+            wait_ended(world)
             echo(*kept)
             echo(*other)
             closed[0].sendall(b"am I still here\n")
@@ -404,6 +411,7 @@ def test_a_changed_port_ends_its_flows(world):
     with flow_to(world, world.web1, 8080, 80) as (outer, inner):
         world.gateway.set_policy(POLICY.replace("8080/tcp -> shop:80", "8080/tcp -> shop:81"))
         try:
+            wait_ended(world)
             outer.sendall(b"am I still here\n")
             inner.settimeout(0.5)
             with pytest.raises(TimeoutError):
