@@ -109,6 +109,12 @@ size_t message_build_query(uint16_t id, const struct domain *name, uint16_t type
 			   const uint8_t *randomise, uint8_t *out, size_t out_size);
 
 /**
+ * message_pad_query() - Make a query of message_build_query() a multiple of @block octets long (EDNS padding, RFC 7830 and 8467)
+ * Return: size, or 0 when @out_size is too small.
+ */
+size_t message_pad_query(uint8_t *query, size_t size, size_t block, size_t out_size);
+
+/**
  * message_parse_answer() - Parse what an upstream sent
  * @query:	the query as sent: id, opcode, question count, type, class and the name's exact case must be repeated
  * Return: the answer, owned by the caller (answer_free()), or NULL when it is broken or does not belong to the query.
