@@ -56,7 +56,8 @@ struct gateway {
 	struct counters *counters; /* owned */
 	struct nfqueue *queue;     /* owned */
 	struct control *control;   /* owned */
-	struct watch *watch;       /* owned */
+	struct watch *watch;       /* owned: the policy's */
+	struct watch *resolv;      /* owned: resolv.conf's */
 	uv_poll_t monitor;         /* interfaces.monitor */
 	uv_timer_t tick, read_counters, rescan, audit_reminder;
 	uv_signal_t on_terminate, on_interrupt, on_hangup;
@@ -83,8 +84,8 @@ uint64_t gateway_now(const struct gateway *gateway);
  */
 int apply_text(struct gateway *gateway, struct config_messages *messages, char *error, size_t error_size);
 
-/** apply_last_good() - Make the policy from the supervisor's memory the running one. Return: 0 or -errno with @error. */
-int apply_last_good(struct gateway *gateway, char *error, size_t error_size);
+/** apply_last_good() - Make the policy from the supervisor's memory the running one; what it names is read again. As apply_text(). */
+int apply_last_good(struct gateway *gateway, struct config_messages *messages, char *error, size_t error_size);
 
 /** apply_again() - Make the running policy fit the interfaces and the time of now. Return: 0 or -errno with @error. */
 int apply_again(struct gateway *gateway, char *error, size_t error_size);

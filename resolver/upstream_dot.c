@@ -345,8 +345,11 @@ static void connection_broken(struct connection *connection, int error)
 		connection_lost(connection);
 		return;
 	}
-	complain(connection->dot, "no connection: %s; does something on the way close TCP port %u?", strerror(-error),
-		 connection->dot->server.port);
+	if (connection->state == CONNECTION_HANDSHAKE)
+		complain(connection->dot, "the TLS handshake failed: %s; is DNS over TLS served on that port?", strerror(-error));
+	else
+		complain(connection->dot, "no connection: %s; is TCP port %u open on the way, and is the server up?", strerror(-error),
+			 connection->dot->server.port);
 	connection_failed(connection, false);
 }
 
@@ -443,7 +446,9 @@ static void take_message(struct connection *connection)
 	struct lookup *lookup;
 	unsigned int index;
 
-	if (question && question->sent)
+	if (question && !question->sent)
+		question = NULL;
+	if (question)
 		answer = message_parse_answer(frame->wire, frame->expected, question->wire + UPSTREAM_PREFIX, question->size);
 	upstream_frame_reset(&connection->frame);
 	connection->heard = now_of(dot);
@@ -452,7 +457,7 @@ static void take_message(struct connection *connection)
 		connection->owed--;
 	upstream_servers_answered(dot->upstream, &dot->server);
 	complain_no_more(dot);
-	if (!answer) { /* late, or broken */
+	if (!question) { /* late: nobody waits for it any more */
 		dot->upstream->counters.ignored++;
 		return;
 	}

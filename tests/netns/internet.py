@@ -323,8 +323,9 @@ class TlsServer:
 
         while True:
             if self.mode == "stall":
-                await reader.read(65536)
-                continue
+                while await reader.read(65536):
+                    pass
+                return
             size = struct.unpack("!H", await reader.readexactly(2))[0]
             message = await reader.readexactly(size)
             self.internet.remember(self.address, "tls", writer.get_extra_info("peername"), message)

@@ -83,11 +83,11 @@ def test_questions_are_padded(names, web1, tls, good):
     names.tls(DNS, certificate=good)
     tls()
     before = names.count()
-    for name in ("s.any.example", "a-much-longer-name." + "x" * 60 + ".any.example", ".".join(["y" * 40] * 5) + ".any.example"):
+    for name in ("s.any.example", "a-much-longer-name." + "x" * 60 + ".any.example", ".".join(["y" * 58] * 4) + ".any.example"):
         names.add(name, A=names.address())
         assert web1.resolve(name)
     wires = [query["wire"] for query in names.queries(before)]
-    assert [len(wire) for wire in wires] == [128, 256, 384]
+    assert [len(wire) for wire in wires] == [128, 128, 384]
     for wire in wires:
         message = dns.message.from_wire(wire)
         assert [option.otype for option in message.options] == [12] and message.payload == 1232
@@ -225,13 +225,13 @@ def test_two_hundred_questions_at_once_share_one_connection_and_come_in_any_orde
     tls()
     slow = [f"n{number}.fresh.example" for number in range(30000, 30050)]
     quick = [f"n{number}.fresh.example" for number in range(30050, 30200)]
-    for name in slow:
-        names.behave(name, delay=1)
+    for name in slow + quick:
+        names.behave(name, delay=1 if name in slow else 0.2)
     before = names.count()
     start = time.monotonic()
     answers = web1.resolve_many(slow + quick, window=200)
     assert all(data_of(answer, "A") for answer in answers.values()) and len(answers) == 200
-    assert time.monotonic() - start < patience(5), "one after the other, the slow ones would take 50 s"
+    assert time.monotonic() - start < patience(5), "one after the other they would take 80 s"
     assert len({query["wire"][:2] for query in names.queries(before)}) > 190, "ids are random"
     connections = names.tls_connections(DNS)
     assert len(connections) == 1 and connections[0]["questions"] == 200 and connections[0]["at_once"] >= 100, connections
@@ -253,7 +253,7 @@ def test_answers_larger_than_4_kb(names, web1, tls, good):
     """As large as DNS over TCP takes, in several TLS records."""
     names.tls(DNS, certificate=good)
     tls()
-    for count in (300, 3000):
+    for count in (300, 1000):
         addresses = [f"45.37.{number >> 8}.{number & 255}" for number in range(count)]
         names.add(f"large{count}.any.example", A=addresses)
         shown = data_of(web1.ask(f"large{count}.any.example", tcp=True), "A")
