@@ -218,7 +218,7 @@ void config_rules_ca(struct draft *draft, struct section *section, const char *v
 	}
 	text = config_ca_read(value, error, sizeof(error));
 	if (!text) {
-		SAY_ERROR(draft, "%." SHOWN "s: %s", value, error);
+		SAY_ERROR(draft, "%.300s: %s", value, error);
 		return;
 	}
 	section->group.ca_file = config_draft_keep(draft, value);

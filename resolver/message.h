@@ -164,6 +164,10 @@ int answer_add(struct answer *answer, const uint8_t *owner, size_t owner_length,
 int answer_add_authority(struct answer *answer, const uint8_t *owner, size_t owner_length, uint16_t type, uint32_t ttl,
 			 const uint8_t *rdata, size_t rdata_length);
 
+/** answer_negative_ttl() - How long an SOA lets "there is none" be kept: its TTL or its last field, MINIMUM (RFC 2308 section 5). Seconds.
+ */
+uint32_t answer_negative_ttl(const struct record *soa);
+
 /** answer_copy() - A copy that takes no more memory than it needs. Return: owned by the caller, or NULL. */
 struct answer *answer_copy(const struct answer *answer);
 void answer_free(struct answer *answer);
