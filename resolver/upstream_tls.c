@@ -188,7 +188,7 @@ static void offer_session(const struct upstream_tls *tls)
 
 static bool prepare(struct upstream_tls *tls)
 {
-	const char *name = tls->server->name;
+	char *name = tls->server->name; /* not const: SSL_set_tlsext_host_name() is an old macro */
 
 	SSL_set_app_data(tls->ssl, tls);
 	SSL_set_connect_state(tls->ssl);
