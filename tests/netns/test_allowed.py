@@ -169,6 +169,7 @@ def test_a_lease_ends_in_time_and_the_denial_says_so(names, web1, policy, log):
     name, address = names.new("https.example", ttl=1)
     web1.resolve(name)
     assert web1.tcp_result(address) == "open"
+    names.add(name, A=names.address(), ttl=1)
     end = time.monotonic() + patience(8)
     while web1.tcp_result(address) == "open":
         assert time.monotonic() < end, "the lease never ended"

@@ -5,12 +5,11 @@ import concurrent.futures
 import os
 import signal
 import subprocess
-import time
 
 import pytest
 
 from lab import POLICY, Lab
-from namespaces import patience
+from namespaces import wait_until
 
 WITHOUT_BUILD = POLICY[:POLICY.index("[network build]")] + POLICY[POLICY.index("[network lan]"):]
 NOWHERE_AUDITED = POLICY.replace("[network build]", "[network build]\nmode = audit")
@@ -36,13 +35,6 @@ def leased(lab):
     name, address = lab.names.new("build.example")
     assert lab.build1.resolve(name) == [address]
     return address
-
-
-def wait_until(condition, otherwise, seconds=10):
-    end = time.monotonic() + patience(seconds)
-    while not condition():
-        assert time.monotonic() < end, otherwise
-        time.sleep(0.05)
 
 
 def test_a_worker_that_dies_after_a_network_was_removed_comes_back(lab):
