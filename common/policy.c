@@ -193,6 +193,24 @@ bool policy_is_auditing(const struct network *network, time_t now)
 	return network->mode == MODE_AUDIT && (network->audit_until == 0 || now < network->audit_until);
 }
 
+bool policy_server_equal(const struct upstream_server *a, const struct upstream_server *b)
+{
+	if (a->port != b->port || !address_equal(&a->address, &b->address) || !a->tls_name != !b->tls_name)
+		return false;
+	return !a->tls_name || strcmp(a->tls_name, b->tls_name) == 0;
+}
+
+const char *policy_server_format(const struct upstream_server *server, char out[static POLICY_SERVER_MAX])
+{
+	char address[ADDRESS_TEXT_MAX];
+	bool ipv6 = server->address.family == AF_INET6;
+
+	snprintf(out, POLICY_SERVER_MAX, "%s%s%s%s:%u%s%s", server->tls_name ? "tls://" : "", ipv6 ? "[" : "",
+		 address_format(&server->address, address), ipv6 ? "]" : "", server->port, server->tls_name ? "#" : "",
+		 server->tls_name ? server->tls_name : "");
+	return out;
+}
+
 /* More labels win; among patterns with the same base, the one that matches fewer names. */
 static unsigned int specificity(const struct pattern *pattern)
 {

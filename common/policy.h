@@ -25,6 +25,7 @@
 #define POLICY_NETWORKS_MAX     512 /* networks behind one gateway */
 #define POLICY_SPECS_MAX        64  /* distinct port specifications of one network's name rules: bits of a uint64_t */
 #define POLICY_SERVERS_MAX      8   /* servers of one upstream section */
+#define POLICY_SERVER_MAX       320 /* octets of a server as text: address, port, a host name of 253 characters */
 #define POLICY_PUBLISH_MAX      256 /* `publish` entries of all networks together */
 #define POLICY_PUBLISH_TEXT_MAX 16  /* "65534-65535/tcp" and its NUL */
 #define POLICY_NETWORK_NONE     UINT16_MAX
@@ -66,6 +67,7 @@ struct publish {
 struct upstream_server {
 	struct address address;
 	uint16_t port;
+	const char *tls_name; /* owned by the policy: DNS over TLS, with a certificate for this host name; NULL: plain DNS */
 };
 
 /* One [upstream NAME] section; the one without a name is the default and always the last of the array. */
@@ -74,8 +76,10 @@ struct upstream_group {
 	struct pattern *matches;        /* owned; none for the default */
 	size_t match_count;
 	struct upstream_server servers[POLICY_SERVERS_MAX];
-	size_t server_count;
+	size_t server_count;     /* all with TLS, or none */
 	bool automatic;          /* `server = auto`: servers come from resolv.conf, filled by gateway/config.c */
+	const char *ca_file;     /* owned by the policy: `ca`, as written; NULL: the system's certificate authorities */
+	const char *ca;          /* owned by the policy: what was in it, PEM */
 	struct prefix *privates; /* owned: ranges that names of this group may point into */
 	size_t private_count;
 	struct source source;
@@ -199,6 +203,12 @@ const struct network *policy_network_by_name(const struct policy *policy, const 
 
 /** policy_upstream_for() - The upstream group with the longest match for a name, else the default. Never NULL. */
 const struct upstream_group *policy_upstream_for(const struct policy *policy, const struct domain *name);
+
+/** policy_server_equal() - The same address and port, and the same way of asking. */
+bool policy_server_equal(const struct upstream_server *a, const struct upstream_server *b);
+
+/** policy_server_format() - "192.0.2.53:53", "tls://[2001:db8::9]:853#dns.example". Return: @out. */
+const char *policy_server_format(const struct upstream_server *server, char out[static POLICY_SERVER_MAX]);
 
 /**
  * policy_judge_name() - May this network ask for this name, and on which ports may it reach it?

@@ -333,9 +333,8 @@ int apply_text(struct gateway *gateway, struct config_messages *messages, char *
 	return rc;
 }
 
-int apply_last_good(struct gateway *gateway, char *error, size_t error_size)
+int apply_last_good(struct gateway *gateway, struct config_messages *messages, char *error, size_t error_size)
 {
-	struct config_messages messages = {0};
 	struct config_text text = {0};
 	int rc = memory_get_policy(gateway->start.memories[MEMORY_POLICY], &text);
 
@@ -343,8 +342,7 @@ int apply_last_good(struct gateway *gateway, char *error, size_t error_size)
 		snprintf(error, error_size, "no earlier policy is kept: %s", strerror(-rc));
 		return rc;
 	}
-	rc = apply_parsed(gateway, &text, &messages, error, error_size);
-	config_messages_free(&messages);
+	rc = apply_parsed(gateway, &text, messages, error, error_size);
 	config_text_free(&text);
 	return rc;
 }

@@ -44,15 +44,6 @@ static const char *format_date(time_t when, char out[static DATE_MAX])
 	return out;
 }
 
-static const char *format_server(const struct upstream_server *server, char *out, size_t size)
-{
-	char address[ADDRESS_TEXT_MAX];
-
-	address_format(&server->address, address);
-	snprintf(out, size, strchr(address, ':') ? "[%s]:%u" : "%s:%u", address, server->port);
-	return out;
-}
-
 /* Text */
 
 static void print_privates(const struct prefix *privates, size_t count)
@@ -69,14 +60,16 @@ static void print_privates(const struct prefix *privates, size_t count)
 
 static void print_upstream(const struct upstream_group *group)
 {
-	char server[ADDRESS_TEXT_MAX + 16], pattern[DOMAIN_TEXT_MAX];
+	char server[POLICY_SERVER_MAX], pattern[DOMAIN_TEXT_MAX];
 
 	printf("upstream %s\n  server:", group->name[0] ? group->name : "(default)");
 	if (group->automatic)
-		printf(" auto (from resolv.conf, at start)");
+		printf(" auto (from resolv.conf, and followed)");
 	for (size_t i = 0; i < group->server_count; i++)
-		printf(" %s", format_server(&group->servers[i], server, sizeof(server)));
+		printf(" %s", policy_server_format(&group->servers[i], server));
 	printf("\n");
+	if (group->ca_file)
+		printf("  ca: %s\n", group->ca_file);
 	if (group->match_count)
 		printf("  match:");
 	for (size_t i = 0; i < group->match_count; i++)
@@ -205,14 +198,14 @@ static json_t *prefixes_json(const struct prefix *prefixes, size_t count)
 static json_t *upstream_json(const struct upstream_group *group)
 {
 	json_t *servers = json_array(), *matches = json_array();
-	char server[ADDRESS_TEXT_MAX + 16], pattern[DOMAIN_TEXT_MAX];
+	char server[POLICY_SERVER_MAX], pattern[DOMAIN_TEXT_MAX];
 
 	for (size_t i = 0; i < group->server_count; i++)
-		append(&servers, json_string(format_server(&group->servers[i], server, sizeof(server))));
+		append(&servers, json_string(policy_server_format(&group->servers[i], server)));
 	for (size_t i = 0; i < group->match_count; i++)
 		append(&matches, json_string(pattern_format(&group->matches[i], pattern)));
-	return json_pack("{s:s, s:b, s:o, s:o, s:o}", "name", group->name, "auto", group->automatic, "servers", servers, "match", matches,
-			 "private", prefixes_json(group->privates, group->private_count));
+	return json_pack("{s:s, s:b, s:o, s:s?, s:o, s:o}", "name", group->name, "auto", group->automatic, "servers", servers, "ca",
+			 group->ca_file, "match", matches, "private", prefixes_json(group->privates, group->private_count));
 }
 
 static json_t *rule_json(const struct rule *rule)

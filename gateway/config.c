@@ -50,6 +50,7 @@ static const struct key keys[] = {
 	{"uplink", IN(GATEWAY), KEY_SCALAR, config_rules_uplink},
 	{"log", IN(GATEWAY), KEY_SCALAR, config_rules_log},
 	{"server", IN(UPSTREAM), KEY_LIST, config_rules_server},
+	{"ca", IN(UPSTREAM), KEY_SCALAR, config_rules_ca},
 	{"match", IN(UPSTREAM), KEY_LIST, config_rules_match},
 	{"private", IN(UPSTREAM) | IN(NETWORK), KEY_RULES, config_rules_private},
 	{"subnet", IN(NETWORK), KEY_LIST, config_rules_subnet},

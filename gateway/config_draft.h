@@ -35,6 +35,7 @@ enum place {
 	PLACE_MATCH,
 	PLACE_AUTO,
 	PLACE_SERVER,
+	PLACE_CA,
 	PLACE_COUNT
 };
 

@@ -227,6 +227,9 @@ static void settle_upstream(struct draft *draft, struct section *section)
 			config_draft_say(draft, CONFIG_ERROR, section->source, "[upstream %s] has no 'server'", section->name);
 		group->automatic = true;
 	}
+	if (section->places[PLACE_CA].line && (!group->server_count || !group->servers[0].tls_name))
+		config_draft_say(draft, CONFIG_ERROR, section->places[PLACE_CA],
+				 "'ca' without a tls:// server: questions would be sent in clear; write server = tls://ADDRESS#NAME");
 	if (named && !section->places[PLACE_MATCH].line)
 		config_draft_say(draft, CONFIG_ERROR, section->source, "[upstream %s] has no 'match': no name would ever be asked there",
 				 section->name);

@@ -69,6 +69,47 @@ static void reload_quietly(void *context)
 	config_messages_free(&messages);
 }
 
+/* "192.0.2.53:53 192.0.2.54:53": of the first group that takes them from resolv.conf. */
+static const char *format_automatic(const struct policy *policy, char out[static POLICY_SERVERS_MAX * POLICY_SERVER_MAX])
+{
+	char server[POLICY_SERVER_MAX];
+	size_t used = 0;
+
+	out[0] = '\0';
+	for (size_t i = 0; i < policy->upstream_count && used == 0; i++) {
+		const struct upstream_group *group = &policy->upstreams[i];
+
+		for (size_t j = 0; group->automatic && j < group->server_count; j++)
+			used += (size_t)sprintf(out + used, "%s%s", j > 0 ? " " : "", policy_server_format(&group->servers[j], server));
+	}
+	return out;
+}
+
+/* `server = auto` is followed. The policy stays the running one, whatever is on disk by now. */
+static void follow_resolv_conf(void *context)
+{
+	char before[POLICY_SERVERS_MAX * POLICY_SERVER_MAX], after[POLICY_SERVERS_MAX * POLICY_SERVER_MAX];
+	struct gateway *gateway = context;
+	struct config_messages messages = {0};
+	char error[GATEWAY_ERROR_MAX];
+	int rc;
+
+	if (!config_is_automatic(gateway->policy))
+		return;
+	format_automatic(gateway->policy, before);
+	rc = apply_last_good(gateway, &messages, error, sizeof(error));
+	for (size_t i = 0; i < messages.count; i++) {
+		if (messages.list[i].severity == CONFIG_ERROR)
+			log_say(gateway->log, LOG_ERROR, "%s", messages.list[i].text);
+	}
+	config_messages_free(&messages);
+	format_automatic(gateway->policy, after);
+	if (rc != 0)
+		log_say(gateway->log, LOG_ERROR, "resolv.conf has changed, but: %s; the servers of before stay: %s", error, after);
+	else if (strcmp(before, after) != 0)
+		log_say(gateway->log, LOG_INFO, "resolv.conf has changed: the upstream servers are now %s", after);
+}
+
 static json_t *answer_reload(struct gateway *gateway)
 {
 	struct config_messages messages = {0};
@@ -307,7 +348,8 @@ static int apply_first(struct gateway *gateway)
 	log_say(gateway->log, LOG_ERROR, "%s", error);
 	if (gateway->start.restarts == 0)
 		return rc;
-	rc = apply_last_good(gateway, error, sizeof(error));
+	rc = apply_last_good(gateway, &messages, error, sizeof(error));
+	config_messages_free(&messages);
 	if (rc == 0)
 		log_say(gateway->log, LOG_WARNING, "the last good policy is running");
 	else
@@ -366,7 +408,8 @@ static int open_handles(struct gateway *gateway)
 	start_signal(gateway, &gateway->on_terminate, SIGTERM);
 	start_signal(gateway, &gateway->on_interrupt, SIGINT);
 	start_signal(gateway, &gateway->on_hangup, SIGHUP);
-	return watch_new(&gateway->loop, watched_path(gateway->path), reload_quietly, gateway, &gateway->watch);
+	rc = watch_new(&gateway->loop, watched_path(gateway->path), reload_quietly, gateway, &gateway->watch);
+	return rc == 0 ? watch_new(&gateway->loop, CONFIG_RESOLV_CONF, follow_resolv_conf, gateway, &gateway->resolv) : rc;
 }
 
 static void close_handles(struct gateway *gateway)
@@ -388,6 +431,7 @@ static void close_modules(struct gateway *gateway)
 {
 	control_close(gateway->control);
 	watch_close(gateway->watch);
+	watch_close(gateway->resolv);
 	upkeep_close(gateway);
 	chances_close(gateway->chances);
 	if (gateway->queue != NULL)

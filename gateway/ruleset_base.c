@@ -251,17 +251,26 @@ static void write_input(struct ruleset_plan *plan)
 	drop_counted(batch, "uplink_input", "uplink_input");
 }
 
+/* DNS over TLS needs no UDP. */
+static void accept_upstream_server(struct nft_batch *batch, const struct upstream_server *server)
+{
+	nft_rule_begin(batch, "upstream_servers");
+	nft_match_address(batch, NFT_FIELD_DESTINATION, &server->address, true);
+	if (server->tls_name)
+		nft_match_meta8(batch, NFT_META_L4PROTO, IPPROTO_TCP, true);
+	else
+		nft_match_protocol_set(batch, RULESET_TRANSPORT);
+	nft_match_port(batch, NFT_FIELD_DESTINATION_PORT, server->port, server->port);
+	end(batch, NFT_VERDICT_ACCEPT, NULL);
+}
+
 static void write_upstream_servers(struct ruleset_plan *plan)
 {
 	for (size_t i = 0; i < plan->policy->upstream_count; i++) {
 		const struct upstream_group *group = &plan->policy->upstreams[i];
 
 		for (size_t j = 0; j < group->server_count; j++) {
-			nft_rule_begin(&plan->batch, "upstream_servers");
-			nft_match_address(&plan->batch, NFT_FIELD_DESTINATION, &group->servers[j].address, true);
-			nft_match_protocol_set(&plan->batch, RULESET_TRANSPORT);
-			nft_match_port(&plan->batch, NFT_FIELD_DESTINATION_PORT, group->servers[j].port, group->servers[j].port);
-			end(&plan->batch, NFT_VERDICT_ACCEPT, NULL);
+			accept_upstream_server(&plan->batch, &group->servers[j]);
 		}
 	}
 }

@@ -357,6 +357,44 @@ static void upstreams_are_checked(void **state)
 		{NET "[upstream]\nserver = 192.0.2.1:0\n", "p.conf:4: '192.0.2.1:0' is not a server"},
 		{NET "[upstream]\nserver = 192.0.2.1:65536\n", "p.conf:4: '192.0.2.1:65536' is not a server"},
 		{NET "[upstream]\nserver = [192.0.2.1]:53\n", "p.conf:4: '[192.0.2.1]:53' is not a server"},
+		{NET "[upstream]\nserver = tls://192.0.2.9\n",
+		 "p.conf:4: 'tls://192.0.2.9' lacks the name that the server's certificate is for"},
+		{NET "[upstream]\nserver = tls://192.0.2.9#\n", "p.conf:4: 'tls://192.0.2.9#' lacks the name"},
+		{NET "[upstream]\nserver = tls://dns.example#dns.example\n",
+		 "p.conf:4: 'tls://dns.example#dns.example' is not a server: write tls://"},
+		{NET "[upstream]\nserver = tls://192.0.2.9#192.0.2.9\n",
+		 "p.conf:4: 'tls://192.0.2.9#192.0.2.9': behind '#' stands a host name, the one"},
+		{NET "[upstream]\nserver = tls://192.0.2.9#dns..example\n",
+		 "p.conf:4: 'tls://192.0.2.9#dns..example': behind '#' stands a host name: empty label"},
+		{NET "[upstream]\nserver = tls://192.0.2.9#a/b\n",
+		 "p.conf:4: 'tls://192.0.2.9#a/b': behind '#' stands a host name: a character"},
+		{NET "[upstream]\nserver = tls://192.0.2.9:0#dns.example\n", "p.conf:4: 'tls://192.0.2.9:0#dns.example' is not a server"},
+		{NET "[upstream]\nserver = tls://127.0.0.11#dns.example\n", "p.conf:4: 127.0.0.11 is Docker's own resolver"},
+		{NET "[upstream]\nserver = https://192.0.2.9/dns-query\n",
+		 "p.conf:4: 'https://192.0.2.9/dns-query' is not a server: there are plain ones"},
+		{NET "[upstream]\nserver = TLS://192.0.2.9#dns.example\n",
+		 "p.conf:4: 'TLS://192.0.2.9#dns.example' is not a server: there are plain ones"},
+		{NET "[upstream]\nserver = 192.0.2.9#dns.example\n",
+		 "p.conf:4: '192.0.2.9#dns.example' is not a server: a name behind '#' is for DNS over TLS"},
+		{NET "[upstream]\nserver = tls://192.0.2.9 #dns.example\n", "p.conf:4: '#' starts a comment only at the start of a line"},
+		{NET "[upstream]\nserver = tls://192.0.2.9#dns.example # why\n",
+		 "p.conf:4: '#' starts a comment only at the start of a line"},
+		{NET "[upstream]\nserver = tls://192.0.2.9#dns.example 192.0.2.1\n",
+		 "p.conf:4: '192.0.2.1': one section has either tls:// servers or plain ones"},
+		{NET "[upstream]\nserver = 192.0.2.1\nserver = tls://192.0.2.9#dns.example\n",
+		 "p.conf:5: 'tls://192.0.2.9#dns.example': one section has either"},
+		{NET "[upstream]\nserver = auto tls://192.0.2.9#dns.example\n", "p.conf:4: 'server' is either 'auto' or a list"},
+		{NET "[upstream]\nserver = tls://192.0.2.9#dns.example\nca = ca.pem\n", "p.conf:5: 'ca.pem': write the whole path"},
+		{NET "[upstream]\nserver = tls://192.0.2.9#dns.example\nca = /nowhere/ca.pem\n",
+		 "p.conf:5: /nowhere/ca.pem: cannot be read: No such file or directory"},
+		{NET "[upstream]\nserver = tls://192.0.2.9#dns.example\nca = /etc\n", "p.conf:5: /etc: cannot be read: it is not a file"},
+		{NET "[upstream]\nserver = tls://192.0.2.9#dns.example\nca = /etc/passwd\n", "p.conf:5: /etc/passwd: holds no certificate"},
+		{NET "[upstream]\nserver = tls://192.0.2.9#dns.example\nca = " TEST_DATA "/broken.pem\n",
+		 "p.conf:5: " TEST_DATA "/broken.pem: holds a certificate that cannot be read"},
+		{NET "[upstream]\nserver = tls://192.0.2.9#dns.example\nca = /dev/null\n",
+		 "p.conf:5: /dev/null: cannot be read: it is not a file"},
+		{NET "[upstream]\nserver = 192.0.2.9\nca = " TEST_DATA "/ca.pem\n", "p.conf:5: 'ca' without a tls:// server"},
+		{NET "[upstream]\nca = " TEST_DATA "/ca.pem\n", "p.conf:4: 'ca' without a tls:// server"},
 		{NET "[upstream]\nserver = auto 192.0.2.1\n", "p.conf:4: 'server' is either 'auto' or a list"},
 		{NET "[upstream]\nserver = 1.0.0.1 1.0.0.2 1.0.0.3 1.0.0.4 1.0.0.5 1.0.0.6 1.0.0.7 1.0.0.8 1.0.0.9\n",
 		 "p.conf:4: more than 8 servers"},
@@ -383,6 +421,10 @@ static void warnings_do_not_refuse(void **state)
 		{NET "allow = printer\n", "p.conf:3: warning: 'printer': local names"},
 		{NET "private = 0.0.0.0/0\n", "p.conf:3: warning: 'private = 0.0.0.0/0' turns the rebinding filter off"},
 		{NET "use = x x\n[rules x]\nallow = a.example\n", "p.conf:3: warning: 'use = x' is given twice; first at p.conf:3"},
+		{NET "[upstream]\nserver = 192.0.2.9:853\n",
+		 "p.conf:4: warning: '192.0.2.9:853' is asked in clear, on the port of DNS over TLS"},
+		{NET "[upstream]\nserver = tls://192.0.2.9#a.example tls://192.0.2.9:853#A.example\n",
+		 "p.conf:4: warning: the server 'tls://192.0.2.9:853#A.example' is given twice"},
 		{NET "allow = *.github.io\n", "p.conf:3: warning: '*.github.io': "},
 	};
 
@@ -443,6 +485,59 @@ static void expect_ports(const struct rule *rule, const char *want)
 	char text[PORTS_TEXT_MAX];
 
 	assert_string_equal(ports_format(&rule->ports, text), want);
+}
+
+static void servers_are_asked_in_clear_or_over_tls(void **state)
+{
+	static const struct {
+		const char *text, *meaning;
+	} table[] = {
+		{"192.0.2.53", "192.0.2.53:53"},
+		{"192.0.2.53:5353", "192.0.2.53:5353"},
+		{"2001:db8::53", "[2001:db8::53]:53"},
+		{"[2001:db8::53]", "[2001:db8::53]:53"},
+		{"[2001:db8::53]:5353", "[2001:db8::53]:5353"},
+		{"tls://192.0.2.9#dns.example", "tls://192.0.2.9:853#dns.example"},
+		{"tls://192.0.2.9:8853#dns.example", "tls://192.0.2.9:8853#dns.example"},
+		{"tls://[2001:db8::9]#dns.example", "tls://[2001:db8::9]:853#dns.example"},
+		{"tls://[2001:db8::9]:53#dns.example", "tls://[2001:db8::9]:53#dns.example"},
+		{"tls://2001:db8::9#dns.example", "tls://[2001:db8::9]:853#dns.example"},
+		{"tls://192.0.2.9#DNS.Example.", "tls://192.0.2.9:853#dns.example"},
+		{"tls://192.0.2.9#b\303\274cher.example", "tls://192.0.2.9:853#xn--bcher-kva.example"},
+		{"tls://192.0.2.9#resolver", "tls://192.0.2.9:853#resolver"},
+	};
+	char text[256], server[POLICY_SERVER_MAX];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		struct policy *policy;
+
+		snprintf(text, sizeof(text), NET "[upstream]\nserver = %s\n", table[i].text);
+		policy = load_clean(text);
+		assert_int_equal(policy->upstreams[0].server_count, 1);
+		assert_string_equal(policy_server_format(&policy->upstreams[0].servers[0], server), table[i].meaning);
+		policy_free(policy);
+	}
+}
+
+static void one_address_may_be_two_servers_with_tls(void **state)
+{
+	struct policy *policy = load_clean(NET "[upstream]\nserver = tls://192.0.2.9#a.example tls://192.0.2.9#b.example\n");
+
+	(void)state;
+	assert_int_equal(policy->upstreams[0].server_count, 2);
+	assert_string_equal(policy->upstreams[0].servers[1].tls_name, "b.example");
+	policy_free(policy);
+}
+
+static void certificate_authorities_are_read_with_the_policy(void **state)
+{
+	struct policy *policy = load_clean(NET "[upstream]\nserver = tls://192.0.2.9#dns.example\nca = " TEST_DATA "/ca.pem\n");
+
+	(void)state;
+	assert_string_equal(policy->upstreams[0].ca_file, TEST_DATA "/ca.pem");
+	assert_non_null(strstr(policy->upstreams[0].ca, "-----BEGIN CERTIFICATE-----"));
+	policy_free(policy);
 }
 
 static void a_whole_policy_is_read(void **state)
@@ -786,6 +881,9 @@ int main(void)
 		cmocka_unit_test(the_environment_is_read),
 		cmocka_unit_test(a_text_survives_as_a_block),
 		cmocka_unit_test(automatic_servers_come_from_resolv_conf),
+		cmocka_unit_test(servers_are_asked_in_clear_or_over_tls),
+		cmocka_unit_test(one_address_may_be_two_servers_with_tls),
+		cmocka_unit_test(certificate_authorities_are_read_with_the_policy),
 		cmocka_unit_test(resolv_conf_is_not_read_without_need),
 	};
 
