@@ -43,6 +43,11 @@ def chroot(argv, directory="/"):
     return ["chroot", TREE, "env", "-C", directory, *argv]
 
 
+def builds_as_another():
+    """The engine has the same kind of builder as one before it in this run, whose image is there."""
+    return bool(ONLY) and not VERSION.startswith("20.") and os.path.exists(BUILT)
+
+
 class Engine:
     """One dockerd."""
 
@@ -82,6 +87,8 @@ class Engine:
         done = subprocess.run(chroot(argv, directory), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout,
                               env={**os.environ, "HOME": "/root", **(environment or {})}, check=False, **options)
         if check and done.returncode != 0:
+            with open(os.path.join(LOGS, f"failed-{VERSION}.log"), "a", encoding="utf-8") as log:
+                log.write(f"{' '.join(argv)}: exit status {done.returncode}:\n{done.stdout}\n")
             raise Failed(f"{' '.join(argv)}: exit status {done.returncode}:\n" + "\n".join(done.stdout.splitlines()[-OUTPUT_LINES:]))
         return done
 
@@ -152,7 +159,7 @@ class Engine:
 
     def take_image(self):
         """The image under test: from the engine that built it, where a builder of this kind has been tried already, or built here."""
-        if ONLY and self.modern and os.path.exists(BUILT):
+        if builds_as_another():
             self.run(["docker", "load"], stdin=open(BUILT, "rb"))  # pylint: disable=consider-using-with
             return
         self.build_image(released=self.modern)
