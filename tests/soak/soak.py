@@ -30,19 +30,21 @@ from model import Model
 from policies import NETWORKS, ZONES, first_policy, pool
 from namespaces import Failed
 
+APPS = 4             # per network
 FAULTS_SHOWN = 20
 AROUND = 2.5         # seconds of events and log lines shown around a fault
 LOG_LINES_SHOWN = 30
 QUIET = 4            # seconds without chaos at the start
-SETTLE_SECONDS = 13  # at the end: until no answer to anything is on its way
 ORDINARY_DEATH = 9
 
 
 class Soak:
     """One run."""
 
-    def __init__(self, seconds, seed, apps_per_network=4, speed=1.0, say=print):
-        self.seconds, self.seed, self.speed, self.say = seconds, seed, speed, say
+    def __init__(self, seconds, seed=None, apps_per_network=APPS, speed=1.0, say=print, until=None):
+        """`until`: a kind of fault; the run ends with the first one."""
+        seed = random.SystemRandom().randrange(1 << 31) if seed is None else seed
+        self.seconds, self.seed, self.speed, self.say, self.until = seconds, seed, speed, say, until
         self.random = random.Random(seed)
         self.model = Model(first_policy(self.random))
         self.apps = {f"{network}{i}": (network, 10 + i) for network in NETWORKS for i in range(apps_per_network)}
@@ -54,7 +56,7 @@ class Soak:
 
     def run(self):
         """Return: True when all went well."""
-        self.say(f"soak: {self.seconds} s, seed {self.seed}, {len(self.apps)} apps in {len(NETWORKS)} networks")
+        self.say(f"soak: {self.seconds:g} s, seed {self.seed}, {len(self.apps)} apps in {len(NETWORKS)} networks")
         raise_file_limit()
         with Lab(policy=self.model.policies[0][2].text(), gateway=False, apps=self.apps, networks=NETWORKS) as self.lab:
             self.prepare()
@@ -89,18 +91,24 @@ class Soak:
         await asyncio.sleep(QUIET)
         work = asyncio.create_task(chaos.run(end))
         # An exception in any client is an error of the soak's own, and ends it.
-        while not work.done():
+        while not work.done() and not self.model.counts[self.until]:
             done = [task for task in self.clients.tasks if task.done()]
             self.clients.tasks.difference_update(done)
             for task in done:
                 task.result()
             await asyncio.wait([work], timeout=0.5)
-        work.result()
-        watcher.cancel()
-        for task in self.clients.tasks:
-            task.cancel()
-        await asyncio.gather(*self.clients.tasks, return_exceptions=True)
+        if work.done():
+            work.result()
+        await self.end_all({work, watcher, *self.clients.tasks})
         self.settle(everything=True)
+
+    @staticmethod
+    async def end_all(tasks):
+        """Asked once is not enough: wait_for() can lose a cancellation when what it waits for comes in the same moment."""
+        while tasks:
+            for task in tasks:
+                task.cancel()
+            _, tasks = await asyncio.wait(tasks, timeout=0.2)
 
     async def watch(self):
         """Decide about flows that look wrong, while the log lines about them are at hand."""
@@ -184,14 +192,13 @@ def raise_file_limit():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("seconds", nargs="?", type=int, default=60)
+    parser.add_argument("seconds", nargs="?", type=float, default=60)
     parser.add_argument("--seed", type=int, default=None)
-    parser.add_argument("--apps", type=int, default=4, help="per network")
+    parser.add_argument("--apps", type=int, default=APPS, help="per network")
     parser.add_argument("--speed", type=float, default=1.0, help="2: clients do twice as much")
     options = parser.parse_args()
-    seed = random.SystemRandom().randrange(1 << 31) if options.seed is None else options.seed
     with ended_by_signals():
-        sys.exit(0 if Soak(options.seconds, seed, options.apps, options.speed).run() else 1)
+        sys.exit(0 if Soak(options.seconds, options.seed, options.apps, options.speed).run() else 1)
 
 
 if __name__ == "__main__":
