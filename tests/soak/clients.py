@@ -130,19 +130,18 @@ class Clients(Network):
     async def idle_flow(self, app, name, address):
         port = self.a_port(app.network, name, "udp")[1]
         with self.opened(app, address, port, socket.SOCK_DGRAM) as sock:
-            last = 0.0  # when something passed; 0: nothing yet
+            before = None  # the exchange before
             for _ in range(self.random.randrange(2, 7)):
                 flow = Flow("idle QUIC", app.short, app.network, name, address, "udp", port, time.monotonic())
-                idle = flow.start - last
-                flow.fresh = idle > UDP_TIMEOUT + EDGE
+                flow.fresh = before is None or flow.start - before.end > UDP_TIMEOUT + EDGE
                 await self.datagram(flow, sock, None if flow.fresh else True)
                 if flow.fresh:
                     self.model.judge(flow)
-                elif idle < UDP_TIMEOUT - EDGE:
-                    self.model.judge_further(flow, last)
+                elif flow.start - before.start < UDP_TIMEOUT - EDGE:
+                    self.model.judge_further(flow, before.start)
                 if flow.outcome != "open":
                     return
-                last = flow.start
+                before = flow
                 await asyncio.sleep(self.random.choice((0.3, 1, 1.5, 4.5, 5, 7, 12)))
 
     # --- probes ---

@@ -102,7 +102,7 @@ class Network:
         records = [(rdata.to_text(), rrset.ttl) for rrset in answer.answer if rrset.rdtype == kind for rdata in rrset]
         self.model.answered(app.network, name, transmission.sent, transmission.received, records)
         outcome = "open" if records else "refused"
-        self.model.judge_answer(self.question(app, name, transmission.sent, outcome, dns.rcode.to_text(answer.rcode())))
+        self.model.judge_answer(self.question(app, name, transmission.sent, outcome, dns.rcode.to_text(answer.rcode())), len(records))
         return records
 
     # --- flows ---

@@ -19,7 +19,6 @@ SECOND_CHANCE = False
 EDGE = 1.0           # seconds at the ends of a lease in which both outcomes are right: clocks, scheduling, a TTL's fractions
 NEEDED = 3.5         # a new flow without an answer counts as dropped when all its packets of so many seconds should have passed (SYN: 0, 1, 3 s)
 ANSWER_LIFE = 10.0   # after so long no answer to a question comes any more
-CACHE_LIFE = 5.0     # the longest TTL of any zone
 HOLD = 2.0           # the longest time that a second chance holds a packet, and a look-up's delay
 STALE_LIFE = 30      # TTL of an answer that serves while no upstream has a better one
 RECENT = 400         # answers per network that probes choose from
@@ -194,14 +193,16 @@ class Model:
             if one.received is not None or one.sent > end:
                 continue
             for at, ttl in self.handouts[name, address]:
-                granted_at_most = min(max(at + ttl, one.sent) + ANSWER_LIFE, one.sent + ANSWER_LIFE)
-                if at <= granted_at_most and granted_at_most + self.longest(network, ttl) + EDGE >= start:
+                granted_at_most = one.sent + ANSWER_LIFE  # also an answer from long ago: it can serve stale
+                if at <= granted_at_most and granted_at_most + self.longest(network, ttl, at, end) + EDGE >= start:
                     return True
         return False
 
-    def longest(self, network, ttl):
-        """The longest lease of any policy that the network has had."""
-        return max(policy.networks[network].lease_seconds(max(ttl, STALE_LIFE)) for _, _, policy in self.policies)
+    def longest(self, network, ttl, start, end):
+        """The longest lease that an answer can have made from start to end, by any policy that the network has had."""
+        if self.upstream_failures.overlaps(start, end, EDGE):
+            ttl = max(ttl, STALE_LIFE)
+        return max(policy.networks[network].lease_seconds(ttl) for _, _, policy in self.policies)
 
     def second_chance(self, flow):
         """Has the name been leased here once, and does its zone still list the address (or did so when it got a second chance before)?"""
@@ -210,7 +211,7 @@ class Model:
             if not self.asked[flow.network, name] or not any((flow.protocol, flow.port) in policy.ports(name) for policy in policies):
                 continue
             for at, ttl in self.handouts[name, flow.address]:
-                if at <= flow.end and at + ttl + HOLD + self.longest(flow.network, ttl) + EDGE >= flow.start:
+                if at <= flow.end and at + ttl + HOLD + self.longest(flow.network, ttl, at, flow.end) + EDGE >= flow.start:
                     return True
         return False
 
@@ -260,16 +261,19 @@ class Model:
         elif flow.outcome != "open":
             self.counts["flows denied rightly"] += 1
 
-    def judge_answer(self, flow):
-        """A question got an answer: with addresses (open) or without (refused)."""
+    def judge_answer(self, flow, shown):
+        """A question got an answer: with addresses (open) or without (refused). shown: how many."""
         self.counts["answers" if flow.outcome == "open" else "answers that deny"] += 1
-        verdicts = {policy.answers(flow.name) for policy in self.possible(flow.network, flow.start, flow.end)}
+        policies = self.possible(flow.network, flow.start, flow.end)
+        verdicts = {policy.answers(flow.name) for policy in policies}
         if len(verdicts) > 1 or self.recreations.overlaps(flow.start, flow.end, 0.2):
             return
         if verdicts == {True} and flow.outcome != "open":
             self.fault("false drop", flow, "the name is allowed, and the answer shows no address")
         elif verdicts == {False} and flow.outcome == "open":
             self.fault("wrong pass", flow, "the name is not allowed, and the answer shows addresses")
+        elif shown > max(policy.lifetime("max_addresses") for policy in policies):
+            self.fault("wrong pass", flow, f"the answer shows {shown} addresses, more than max_addresses")
 
     def judge_silence(self, flow):
         """A question, repeated, got no answer, or only SERVFAIL."""

@@ -55,13 +55,13 @@ class Zone:
 
 ZONES = (
     Zone("steady.example", 0, 40, 3, (5, 2, 4), 5),
-    Zone("fixed.example", 1, 4, 4, (3,), 0),
+    Zone("fixed.example", 1, 4, 4, (3,), 0),  # never moves
     Zone("zero.example", 2, 300, 2, (0,), 0),
     Zone("one.example", 3, 200, 3, (1, 0, 2), 0),
-    Zone("five.example", 4, 400, 4, (5, 4), 0),
+    Zone("five.example", 4, 400, 4, (5, 4), 3),
     Zone("mixed.example", 5, 250, 2, (0, 1, 2, 3, 4, 5), 1.5),
     Zone("slow.example", 6, 90, 3, (5, 3), 8),
-    Zone("shared.example", 4, 400, 3, (2, 5, 0), 3),
+    Zone("shared.example", 4, 400, 4, (2, 5, 0), 3),
     Zone("twin.example", 1, 4, 4, (1,), 0),
     Zone("alias.example", 5, 250, 2, (2,), 0, alias="mixed.example"),
 )

@@ -120,6 +120,7 @@ class Soak:
         self.model.settle(self.lab.names.handouts(self.model.counts["handouts"]), everything)
         for fault in self.model.faults[:FAULTS_SHOWN]:
             if id(fault) not in self.log_at_fault:
+                self.say(f"{fault.kind}: {fault.why}: {fault.flow.text()}")
                 self.log_at_fault[id(fault)] = self.log_around(fault)
 
     # --- what came out ---
