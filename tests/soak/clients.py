@@ -162,7 +162,7 @@ class Clients(Network):
 
     async def edge(self, app, name, address, answer):
         protocol, port = self.a_port(app.network, name)
-        await self.until(answer.sent + answer.least - 0.8)
+        await self.until(answer.sent + answer.least - 0.8 * EDGE)
         await self.flow("before the end", app, name, address, protocol, port)
         await self.until(answer.received + answer.most + EDGE + 0.1)
         await self.flow("after the end", app, name, address, protocol, port)

@@ -16,13 +16,14 @@ import dns.rdatatype
 from app import RESOLVER, family_of
 from lab import GATEWAY_UPLINK4, GATEWAY_UPLINK6
 from model import Flow, Transmission
+from namespaces import SLOW
 
 CONNECT_SECONDS = 9       # SYN at 0, 1, 3, 7
 CONNECT_SECONDS_IDLE = 2  # when the model does not say that it must work
 TALK_SECONDS = 20         # for an answer within a TCP connection: the kernel repeats what gets lost
-UDP_WAITS = (0.7, 1, 1.5, 2, 3)
+UDP_WAITS = (2, 3, 4, 5) if SLOW else (0.7, 1, 1.5, 2, 3)
 UDP_WAITS_IDLE = (0.5, 1)
-QUESTION_WAITS = (2.5, 3.5, 4)
+QUESTION_WAITS = (4, 4, 4) if SLOW else (2.5, 3.5, 4)
 IMPATIENT = (asyncio.TimeoutError, TimeoutError)
 REFUSALS = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EACCES, errno.EPERM, errno.ECONNRESET)
 
