@@ -84,5 +84,6 @@ LABEL org.opencontainers.image.title="Sluice" \
 USER 65532:65532
 ENTRYPOINT ["/usr/bin/sluice"]
 CMD ["run"]
-# --start-interval is not used: engines before 25 refuse it. An interval of 5 s makes `depends_on: condition: service_healthy` wait 5 s.
+# --start-interval is not used here: engines before 25 refuse it. An interval of 5 s makes `depends_on: condition: service_healthy` wait 5 s.
+# Released images have it (.github/workflows/release.yml).
 HEALTHCHECK --interval=5s --timeout=3s --start-period=10s --retries=3 CMD ["/usr/bin/sluice", "health"]

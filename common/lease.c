@@ -32,7 +32,7 @@ struct group;
 /* One lease. Its key in the hash table is `place` and `wire`, which follows it. */
 struct entry {
 	UT_hash_handle hh;
-	uint64_t until;
+	uint64_t until, shown;
 	struct group *group;
 	uint32_t position; /* in the group's heap */
 	uint8_t length;    /* of the name, octets */
@@ -57,6 +57,7 @@ struct group {
 struct place {
 	UT_hash_handle hh;
 	struct group first; /* those behind it are owned; any of them may be empty */
+	uint64_t used;      /* ms: when a flow to it was last seen; 0: never */
 	struct address address;
 	uint16_t network;
 };
@@ -389,6 +390,7 @@ static struct entry *entry_new(struct holding *holding, struct place *place, con
 	if (!entry)
 		return NULL;
 	entry->place = place;
+	entry->shown = lease->shown;
 	entry->until = lease->until;
 	entry->length = lease->name.length;
 	memcpy(entry->wire, lease->name.wire, lease->name.length);
@@ -418,6 +420,11 @@ void lease_table_free(struct lease_table *table)
 
 /* --- room --- */
 
+static bool is_in_use(const struct lease_table *table, const struct place *place)
+{
+	return place->used != 0 && table->now < place->used + LEASE_USE_MS;
+}
+
 /* Walk on from the cursor: @entries leases at most, once round at most, until @enough that ended before @limit are forgotten. */
 static void holding_forget(struct lease_table *table, struct holding *holding, uint64_t limit, size_t entries, size_t enough)
 {
@@ -429,7 +436,7 @@ static void holding_forget(struct lease_table *table, struct holding *holding, u
 		struct entry *entry = holding->cursor ? holding->cursor : holding->entries;
 
 		holding->cursor = entry->hh.next;
-		if (entry->until >= limit)
+		if (entry->until >= limit || is_in_use(table, entry->place))
 			continue;
 		entry_remove(table, holding, entry);
 		enough--;
@@ -481,8 +488,12 @@ int lease_put(struct lease_table *table, const struct lease *lease)
 		return -ENOMEM;
 	place = place_find(holding, &lease->address);
 	entry = place ? entry_find(holding, place, &lease->name) : NULL;
-	if (entry)
-		return entry_change(entry, lease->specs, lease->audited, lease->until > entry->until ? lease->until : entry->until);
+	if (entry) {
+		error = entry_change(entry, lease->specs, lease->audited, lease->until > entry->until ? lease->until : entry->until);
+		if (error == 0 && lease->shown > entry->shown)
+			entry->shown = lease->shown;
+		return error;
+	}
 	error = lease_add(table, holding, lease);
 	holding_settle(table, holding);
 	return error;
@@ -531,6 +542,29 @@ uint64_t lease_until(const struct lease_table *table, uint16_t network, const st
 	return until;
 }
 
+uint64_t lease_specs(const struct lease_table *table, uint16_t network, const struct address *address)
+{
+	const struct place *place = place_of(table, network, address);
+	uint64_t specs = 0;
+
+	for (const struct group *group = place ? &place->first : NULL; group; group = group->next) {
+		if (group->count && !group->audited)
+			specs |= group->specs;
+	}
+	return specs;
+}
+
+bool lease_touch(struct lease_table *table, uint16_t network, const struct address *address, uint64_t now)
+{
+	const struct holding *holding = holding_find(table, network);
+	struct place *place = holding ? place_find(holding, address) : NULL;
+	bool first = place && place->used != now;
+
+	if (place)
+		place->used = now;
+	return first;
+}
+
 static void name_copy(const struct entry *entry, struct domain *out)
 {
 	memset(out, 0, sizeof(*out));
@@ -544,6 +578,7 @@ static void lease_fill(const struct entry *entry, struct lease *out)
 	out->network = entry->place->network;
 	out->audited = entry->group->audited;
 	out->specs = entry->group->specs;
+	out->shown = entry->shown;
 	out->until = entry->until;
 	name_copy(entry, &out->name);
 }
@@ -599,7 +634,42 @@ size_t lease_names(const struct lease_table *table, uint16_t network, const stru
 	return count;
 }
 
-/* --- all of them --- */
+/* --- some or all of them --- */
+
+/* The entries at the top of every group's heap, then those below, up to LEASE_VISIT_MAX. Return: how many. */
+static size_t choose(struct place *place, struct entry *out[static LEASE_VISIT_MAX])
+{
+	size_t count = 0;
+	bool more = true;
+
+	for (uint32_t position = 0; more; position++) {
+		more = false;
+		for (struct group *group = &place->first; group && count < LEASE_VISIT_MAX; group = group->next) {
+			if (position >= group->count)
+				continue;
+			out[count++] = heap_of(group)[position];
+			more = true;
+		}
+	}
+	return count;
+}
+
+void lease_visit(struct lease_table *table, uint16_t network, const struct address *address,
+		 void (*visit)(void *context, struct lease *lease), void *context)
+{
+	const struct holding *holding = holding_find(table, network);
+	struct place *place = holding ? place_find(holding, address) : NULL;
+	struct entry *chosen[LEASE_VISIT_MAX];
+	size_t count = place ? choose(place, chosen) : 0;
+	struct lease lease;
+
+	for (size_t i = 0; i < count; i++) {
+		lease_fill(chosen[i], &lease);
+		visit(context, &lease);
+		/* Without memory it stays as it was. */
+		(void)entry_change(chosen[i], lease.specs, lease.audited, lease.until);
+	}
+}
 
 /* Return: false when the lease is to be removed. */
 static bool entry_visit(struct entry *entry, bool (*visit)(void *context, struct lease *lease), void *context)

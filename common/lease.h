@@ -26,6 +26,8 @@
 #define LEASE_NETWORK_MAX   250000
 #define LEASE_NETWORK_FLOOR 2000
 #define LEASE_MEMORY_MS     (24 * 3600 * 1000UL) /* how long an ended lease is remembered */
+#define LEASE_USE_MS        180000               /* and one of whose address a flow was seen, however long ago it ended */
+#define LEASE_VISIT_MAX     8                    /* leases of one address that are looked at for a packet or a flow */
 
 struct lease {
 	struct address address;
@@ -33,6 +35,7 @@ struct lease {
 	bool audited;       /* known by audit mode only: nothing was granted */
 	struct domain name; /* the name that was asked for, not the end of its CNAME chain */
 	uint64_t specs;     /* port specifications granted, bits of network->specs */
+	uint64_t shown;     /* ms: when an answer last showed the address */
 	uint64_t until;     /* ms */
 };
 
@@ -45,8 +48,8 @@ size_t lease_table_count(const struct lease_table *table);
 /**
  * lease_put() - Add a lease, or extend the one of the same network, address and name
  *
- * `until` is never moved backwards; specs and audited are taken over. When the network may have no more, those of its leases that had
- * ended at the last lease_sweep() make room; a bounded piece of work per call.
+ * `until` and `shown` are never moved backwards; specs and audited are taken over. When the network may have no more, those of its leases
+ * that had ended at the last lease_sweep() make room; a bounded piece of work per call.
  *
  * Return: 0, -ENOSPC when the network may have no more, -ENOMEM; then nothing has changed.
  */
@@ -77,6 +80,30 @@ const struct lease *lease_find(const struct lease_table *table, uint16_t network
 /** lease_names() - Names of an address on a network that are live at @now, for PTR; any @max of them. Return: how many were written. */
 size_t lease_names(const struct lease_table *table, uint16_t network, const struct address *address, uint64_t now, struct domain *out,
 		   size_t max);
+
+/**
+ * lease_specs() - What the leases of an address on a network open, or opened before they ended
+ * Return: bits of network->specs of all its granted leases.
+ */
+uint64_t lease_specs(const struct lease_table *table, uint16_t network, const struct address *address);
+
+/**
+ * lease_touch() - A flow of a network to an address is there
+ *
+ * Its leases are remembered for LEASE_USE_MS from now, so that a flow which outlives its lease keeps its name.
+ *
+ * Return: true when there are leases, and this is the first flow to the address at @now.
+ */
+bool lease_touch(struct lease_table *table, uint16_t network, const struct address *address, uint64_t now);
+
+/**
+ * lease_visit() - Call @visit for leases of an address on a network, live or ended; as lease_each(), but none is removed
+ *
+ * At most LEASE_VISIT_MAX of them, for an address may have a hundred thousand names: of those that open the same, the one that ends last
+ * comes first.
+ */
+void lease_visit(struct lease_table *table, uint16_t network, const struct address *address,
+		 void (*visit)(void *context, struct lease *lease), void *context);
 
 /**
  * lease_each() - Call @visit for every lease; it may change specs, audited and until of the lease it is given

@@ -176,13 +176,6 @@ void policy_inherit_ids(struct policy *policy, const struct policy *old)
 	}
 }
 
-uint32_t policy_lease_seconds(const struct lifetimes *lifetimes, uint32_t ttl)
-{
-	uint64_t seconds = (uint64_t)(ttl > lifetimes->min_ttl ? ttl : lifetimes->min_ttl) + lifetimes->grace;
-
-	return seconds < lifetimes->max_age ? (uint32_t)seconds : lifetimes->max_age;
-}
-
 bool policy_is_auditing(const struct network *network, time_t now)
 {
 	return network->mode == MODE_AUDIT && (network->audit_until == 0 || now < network->audit_until);

@@ -17,6 +17,7 @@
 
 #include "common/address.h"
 #include "common/domain.h"
+#include "common/lifetime.h"
 #include "common/ports.h"
 #include "common/reason.h"
 
@@ -67,14 +68,6 @@ struct upstream_group {
 	struct source source;
 };
 
-/* Seconds. docs/leases.md argues the defaults. A lease lasts min(max(ttl, min_ttl) + grace, max_age). */
-struct lifetimes {
-	uint32_t min_ttl;
-	uint32_t grace;
-	uint32_t max_age;
-	uint32_t max_addresses; /* addresses of one type that an answer may show */
-};
-
 struct name_index;    /* policy_name.c: from a domain to the rules written for it */
 struct address_index; /* policy_address.c: from a prefix to the rules written for it */
 struct policy_text;   /* policy.c */
@@ -89,7 +82,8 @@ struct network {
 	struct ports default_ports;
 	bool default_ports_given;
 	struct lifetimes lifetimes;
-	struct rule *rules; /* owned; own rules and those of `use`, in the order they were read */
+	bool keep_established; /* flows that a reload no longer allows go on */
+	struct rule *rules;    /* owned; own rules and those of `use`, in the order they were read */
 	size_t rule_count;
 	struct prefix *privates; /* owned */
 	size_t private_count;
@@ -229,8 +223,5 @@ bool policy_answer_may_show(const struct policy *policy, const struct network *n
  */
 int policy_address_sets(const struct policy *policy, const struct network *network, struct address_set **out, size_t *count);
 void policy_address_sets_free(struct address_set *sets, size_t count);
-
-/** policy_lease_seconds() - How long a lease lasts that an answer with this TTL gives. */
-uint32_t policy_lease_seconds(const struct lifetimes *lifetimes, uint32_t ttl);
 
 #endif

@@ -13,7 +13,6 @@
 #include <time.h>
 
 #include "gateway/environment.h"
-#include "gateway/flows.h"
 #include "gateway/gateway.h"
 #include "gateway/memory.h"
 
@@ -33,6 +32,7 @@ static bool judge_lease(void *context, struct lease *lease)
 	lease->specs = 0;
 	if (network == NULL)
 		return true;
+	lease->until = lifetime_bounded(&network->lifetimes, lease->shown, lease->until);
 	verdict = policy_judge_name(network, &lease->name, judging->wall);
 	if (!verdict.allowed || !policy_answer_may_show(judging->policy, network, &lease->name, &lease->address))
 		return true;
@@ -120,31 +120,6 @@ static int listen_everywhere(struct gateway *gateway, const struct policy *polic
 			rc = listen_on(gateway, &policy->networks[i], &policy->networks[i].gateway6, error, error_size);
 	}
 	return rc;
-}
-
-static bool any_is_auditing(const struct policy *policy, time_t wall)
-{
-	for (size_t i = 0; i < policy->network_count; i++) {
-		if (policy_is_auditing(&policy->networks[i], wall))
-			return true;
-	}
-	return false;
-}
-
-/* A look through all of conntrack: only when audit mode may have let flows in since the last one. */
-static void end_audited_flows(struct gateway *gateway, const struct policy *policy)
-{
-	time_t wall = time(NULL);
-	ssize_t ended;
-
-	if (gateway->no_audited_flows)
-		return;
-	ended = flows_end_audited(policy, wall, RULESET_MARK_AUDIT);
-	if (ended < 0)
-		log_say(gateway->log, LOG_ERROR, "flows that audit mode let in cannot be ended: %s", strerror((int)-ended));
-	else if (ended > 0)
-		log_say(gateway->log, LOG_INFO, "%zd flows that audit mode had let in were ended", ended);
-	gateway->no_audited_flows = ended >= 0 && !any_is_auditing(policy, wall);
 }
 
 /* Interfaces and kernel; nothing else is touched, so a failure leaves the running policy as it was. */
@@ -264,7 +239,6 @@ static int apply_policy(struct gateway *gateway, struct policy *policy, char *er
 	}
 	gateway->policy = policy;
 	gateway->apply_due = false;
-	gateway->no_audited_flows = gateway->no_audited_flows && !any_is_auditing(policy, time(NULL));
 	if (policy != old) {
 		lease_each(gateway->leases, network_is_there, policy);
 		release_addresses(gateway, old, policy);
@@ -272,7 +246,7 @@ static int apply_policy(struct gateway *gateway, struct policy *policy, char *er
 	}
 	remember_uplink(gateway);
 	log_set_format(gateway->log, policy->log);
-	end_audited_flows(gateway, policy);
+	upkeep_policy_applied(gateway, policy != old);
 	rc = apply_to_interfaces(gateway, policy, error, error_size);
 	if (rc == 0 || old == NULL)
 		return rc;

@@ -313,8 +313,10 @@ struct denial classify_judge(const struct policy *policy, const struct network *
 
 	if (flow->destination.family)
 		j.lease = lease_find(leases, network->id, &flow->destination);
-	if (j.lease)
+	if (j.lease) {
 		denial.name = j.lease->name;
+		denial.shown = j.lease->network == network->id;
+	}
 	judge_flow(&j, parsed, local, &denial);
 	denial.audited = audit_lifts(denial.reason) && policy_is_auditing(network, wall);
 	return denial;

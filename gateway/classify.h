@@ -38,6 +38,7 @@ struct denial {
 	enum reason reason;
 	const struct rule *rule; /* NULL: the default */
 	struct domain name;      /* length 0: no name known */
+	bool shown;              /* an answer showed the destination to this network, now or once */
 };
 
 /**

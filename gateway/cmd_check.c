@@ -147,6 +147,8 @@ static void print_network(const struct network *network)
 		printf("  ports: all, for names without a port\n");
 	printf("  lifetimes: min_ttl %us, grace %us, max_age %us, max_addresses %u\n", lifetimes->min_ttl, lifetimes->grace,
 	       lifetimes->max_age, lifetimes->max_addresses);
+	if (network->keep_established)
+		printf("  keep_established: yes, flows that a reload no longer allows go on\n");
 	print_privates(network->privates, network->private_count);
 	for (size_t i = 0; i < network->rule_count; i++)
 		print_rule(&network->rules[i]);
@@ -231,10 +233,11 @@ static json_t *network_json(const struct network *network)
 
 	for (size_t i = 0; i < network->rule_count; i++)
 		append(&rules, rule_json(&network->rules[i]));
-	return json_pack("{s:s, s:s, s:i, s:o, s:s, s:s?, s:s, s:{s:i, s:i, s:i, s:i}, s:o, s:o}", "name", network->name, "file",
+	return json_pack("{s:s, s:s, s:i, s:o, s:s, s:b, s:s?, s:s, s:{s:i, s:i, s:i, s:i}, s:o, s:o}", "name", network->name, "file",
 			 network->source.file, "line", (int)network->source.line, "subnets", subnets_json(network), "mode",
-			 mode_name(network->mode), "audit_until", network->audit_until ? format_date(network->audit_until, date) : NULL,
-			 "ports", ports_format(&network->default_ports, ports), "lifetimes", "min_ttl", (int)lifetimes->min_ttl, "grace",
+			 mode_name(network->mode), "keep_established", network->keep_established, "audit_until",
+			 network->audit_until ? format_date(network->audit_until, date) : NULL, "ports",
+			 ports_format(&network->default_ports, ports), "lifetimes", "min_ttl", (int)lifetimes->min_ttl, "grace",
 			 (int)lifetimes->grace, "max_age", (int)lifetimes->max_age, "max_addresses", (int)lifetimes->max_addresses,
 			 "private", prefixes_json(network->privates, network->private_count), "rules", rules);
 }

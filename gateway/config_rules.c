@@ -271,6 +271,15 @@ void config_rules_audit_until(struct draft *draft, struct section *section, cons
 	report(draft, config_value_date(value, &section->network.audit_until, &complaint), &complaint);
 }
 
+void config_rules_keep_established(struct draft *draft, struct section *section, const char *value)
+{
+	static const char *const names[] = {"no", "yes"};
+	int keep = one_of(draft, "keep_established", value, names, 2);
+
+	if (keep >= 0)
+		section->network.keep_established = keep;
+}
+
 static bool is_interface_name(const char *text)
 {
 	return strlen(text) < IFNAMSIZ && !strpbrk(text, "/:") && strcmp(text, ".") != 0 && strcmp(text, "..") != 0;

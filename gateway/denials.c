@@ -21,6 +21,7 @@
 #include <string.h>
 
 #include "common/hash.h"
+#include "gateway/dns_path.h"
 #include "gateway/neighbours.h"
 #include "gateway/repeats.h"
 
@@ -84,6 +85,7 @@ struct denials {
 	struct apps *apps;             /* owned */
 	struct neighbours *neighbours; /* owned */
 	struct repeats *repeats;       /* owned */
+	struct dns_path *dns_path;     /* owned */
 	uv_timer_t timer;
 	struct summary *summaries; /* owned, hash */
 	struct rate *rates;        /* owned, hash */
@@ -242,6 +244,39 @@ static bool has_ports(const struct flow *flow)
 	}
 }
 
+/* The address that stands for the source's container in dns_path.c; family 0: it is not known. */
+static struct address find_container(struct denials *denials, const struct network *network, const struct interface *interface,
+				     const struct address *source)
+{
+	return network->subnet4.address.family ? find_asked(denials, network, interface, source) : *source;
+}
+
+/* Nobody in the network was told of the address: is it because the app's questions do not come to us? */
+static void advise(struct denials *denials, const struct network *network, const struct interface *interface, const struct flow *flow,
+		   const struct denial *denial)
+{
+	struct address container;
+
+	if (denial->shown || (denial->reason != REASON_ADDRESS_NOT_ALLOWED && denial->reason != REASON_NAME_NOT_ALLOWED))
+		return;
+	container = find_container(denials, network, interface, &flow->source);
+	dns_path_stranger(denials->dns_path, network, &flow->source, &container);
+}
+
+void denials_asked(struct denials *denials, const struct policy *policy, uint16_t id, const struct address *client)
+{
+	const struct network *network;
+	struct address container;
+
+	if (dns_path_is_known(denials->dns_path, id, client))
+		return;
+	network = policy_network(policy, id);
+	if (!network)
+		return;
+	container = find_container(denials, network, interfaces_of_network(denials->interfaces, id), client);
+	dns_path_asked(denials->dns_path, id, client, &container);
+}
+
 void denials_flow(struct denials *denials, const struct network *network, const struct interface *interface, const struct flow *flow,
 		  const struct denial *denial, const char *action)
 {
@@ -257,6 +292,7 @@ void denials_flow(struct denials *denials, const struct network *network, const 
 	line.reason = denial->reason;
 	set_rule(&line, denial->rule);
 	submit_for(denials, network, interface, &line);
+	advise(denials, network, interface, flow, denial);
 }
 
 static struct rate *new_rate(struct denials *denials, uint16_t network)
@@ -463,10 +499,11 @@ static void free_denials(uv_handle_t *handle)
 
 	neighbours_free(denials->neighbours);
 	repeats_free(denials->repeats);
+	dns_path_free(denials->dns_path);
 	free(denials);
 }
 
-struct denials *denials_new(uv_loop_t *loop, struct log *log, struct interfaces *interfaces)
+struct denials *denials_new(uv_loop_t *loop, struct log *log, struct interfaces *interfaces, bool restarted)
 {
 	const struct apps_options options = {.port = APPS_PORT};
 	struct denials *denials = calloc(1, sizeof(*denials));
@@ -480,7 +517,9 @@ struct denials *denials_new(uv_loop_t *loop, struct log *log, struct interfaces 
 	denials->apps = apps_new(loop, &options);
 	denials->neighbours = neighbours_new(&interfaces->requests);
 	denials->repeats = repeats_new();
-	if (!denials->apps || !denials->neighbours || !denials->repeats || uv_timer_init(loop, &denials->timer) != 0) {
+	denials->dns_path = dns_path_new(log, denials->apps, restarted);
+	if (!denials->apps || !denials->neighbours || !denials->repeats || !denials->dns_path ||
+	    uv_timer_init(loop, &denials->timer) != 0) {
 		apps_close(denials->apps);
 		free_denials((uv_handle_t *)&denials->timer);
 		return NULL;

@@ -22,7 +22,8 @@
 
 struct denials; /* denials.c */
 
-struct denials *denials_new(uv_loop_t *loop, struct log *log, struct interfaces *interfaces);
+/** denials_new() - @restarted: another worker was there before (dns_path.h). Return: NULL when out of memory. */
+struct denials *denials_new(uv_loop_t *loop, struct log *log, struct interfaces *interfaces, bool restarted);
 /**
  * denials_close() - Write all that waits and all summaries, then close
  *
@@ -33,6 +34,9 @@ void denials_close(struct denials *denials);
 /** denials_flow() - A flow was denied (or let in by audit mode). @network's name is copied. */
 void denials_flow(struct denials *denials, const struct network *network, const struct interface *interface, const struct flow *flow,
 		  const struct denial *denial, const char *action);
+
+/** denials_asked() - A question came in, whatever becomes of it: who asks us needs no advice about DNS (dns_path.h). */
+void denials_asked(struct denials *denials, const struct policy *policy, uint16_t id, const struct address *client);
 
 /** denials_question() - A question was denied. */
 void denials_question(struct denials *denials, const struct network *network, const struct interface *interface,

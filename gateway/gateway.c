@@ -263,9 +263,11 @@ static int open_modules(struct gateway *gateway)
 	}
 	gateway->leases = lease_table_new();
 	gateway->counters = counters_new();
-	gateway->denials = denials_new(&gateway->loop, gateway->log, &gateway->interfaces);
+	gateway->denials = denials_new(&gateway->loop, gateway->log, &gateway->interfaces, gateway->start.restarts > 0);
+	gateway->chances = chances_new(gateway);
 	gateway->resolver = resolver_new(&gateway->loop, &nothing, &host);
-	if (gateway->leases == NULL || gateway->counters == NULL || gateway->denials == NULL || gateway->resolver == NULL)
+	if (gateway->leases == NULL || gateway->counters == NULL || gateway->denials == NULL || gateway->chances == NULL ||
+	    gateway->resolver == NULL)
 		return fail(gateway, "start", UV_ENOMEM);
 	rc = counters_restore(gateway->counters, gateway->start.memories[MEMORY_READINGS]);
 	if (rc != 0)
@@ -339,6 +341,9 @@ static int open_handles(struct gateway *gateway)
 	rc = uv_poll_init(&gateway->loop, &gateway->monitor, mnl_socket_get_fd(gateway->interfaces.monitor.socket));
 	if (rc != 0)
 		return fail(gateway, "interface changes cannot be watched", rc);
+	rc = upkeep_open(gateway);
+	if (rc != 0)
+		return fail(gateway, "flows cannot be looked at", rc);
 	gateway->running = true;
 	gateway->monitor.data = gateway;
 	uv_poll_start(&gateway->monitor, UV_READABLE, on_monitor);
@@ -371,6 +376,8 @@ static void close_modules(struct gateway *gateway)
 {
 	control_close(gateway->control);
 	watch_close(gateway->watch);
+	upkeep_close(gateway);
+	chances_close(gateway->chances);
 	if (gateway->queue != NULL)
 		nfqueue_close(gateway->queue);
 	if (gateway->resolver != NULL)

@@ -14,6 +14,7 @@
 #include "common/lease.h"
 #include "common/log.h"
 #include "common/policy.h"
+#include "gateway/chances.h"
 #include "gateway/config.h"
 #include "gateway/control.h"
 #include "gateway/counters.h"
@@ -24,6 +25,7 @@
 #include "gateway/nfqueue.h"
 #include "gateway/ruleset.h"
 #include "gateway/supervisor.h"
+#include "gateway/upkeep.h"
 #include "gateway/watch.h"
 #include "resolver/resolver.h"
 
@@ -33,7 +35,8 @@
 #define GATEWAY_RESCAN_MS         100     /* quiet time after an interface change */
 #define GATEWAY_AUDIT_REMINDER_MS 3600000 /* "DNS exfiltration is open" */
 #define GATEWAY_RETRY_MS          1000
-#define GATEWAY_ERROR_MAX         512 /* bytes of an error line */
+#define GATEWAY_JOURNAL_SAY_MS    60000 /* a journal that cannot be written is told at most so often */
+#define GATEWAY_ERROR_MAX         512   /* bytes of an error line */
 
 struct gateway {
 	const char *path; /* policy file or directory as given; NULL: SLUICE_CONFIG or the default */
@@ -45,6 +48,7 @@ struct gateway {
 	struct ruleset ruleset;
 	struct lease_table *leases; /* owned */
 	struct journal journal;
+	uint64_t journal_said_at; /* ms: when it was last told that it cannot be written */
 	int state[JOURNAL_FILES]; /* owned when state_is_open: the journal's files on the volume */
 	bool state_is_open;
 	bool restored; /* the journal's leases are in the table */
@@ -55,13 +59,14 @@ struct gateway {
 	struct nfqueue *queue;     /* owned */
 	struct control *control;   /* owned */
 	struct watch *watch;       /* owned */
-	uv_poll_t monitor;         /* interfaces.monitor */
+	struct chances *chances;   /* owned */
+	struct upkeep upkeep;
+	uv_poll_t monitor; /* interfaces.monitor */
 	uv_timer_t tick, read_counters, rescan, audit_reminder;
 	uv_signal_t on_terminate, on_interrupt, on_hangup;
 	struct resolver_counters said; /* what the log has been told of them ... */
 	uint64_t said_at;              /* ... and when, ms */
 	uint64_t queue_dropped;        /* packets, at the last reading */
-	bool no_audited_flows;         /* conntrack has no flow that audit mode let in, but for networks in audit mode */
 	bool apply_due;                /* the kernel could not be given the running policy: tried again every GATEWAY_RETRY_MS */
 	uint64_t applied_at;           /* ms: the last try */
 	bool running;                  /* the handles above are open */
@@ -95,6 +100,12 @@ struct resolver_host traffic_host(struct gateway *gateway);
 
 /** traffic_decide() - An nfqueue_decide: why a queued packet is denied, its log line, its verdict. */
 uint32_t traffic_decide(void *context, const struct queued_packet *packet);
+
+/** traffic_settle() - The same for a packet that was held (chances.h), for good. */
+void traffic_settle(struct gateway *gateway, const struct queued_packet *packet, const struct flow *flow);
+
+/** traffic_keep() - Write leases to the journal; what goes wrong is said. */
+void traffic_keep(struct gateway *gateway, const struct lease *leases, size_t count);
 
 /** traffic_compact() - Keep the journal small. */
 void traffic_compact(struct gateway *gateway);

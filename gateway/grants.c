@@ -25,16 +25,22 @@ static void forget_news(struct grants *grants, const struct news *news)
 		lease_remove(grants->leases, news->list[i]->network, &news->list[i]->address, news->list[i]->name);
 }
 
-static int remember(struct grants *grants, const struct grant *grant, uint64_t now, struct news *news)
+struct lease grants_lease(const struct grant *grant, uint64_t now)
 {
-	struct lease lease = {
+	return (struct lease){
 		.address = grant->address,
 		.network = grant->network,
 		.audited = grant->audited,
 		.name = *grant->name,
 		.specs = grant->audited ? 0 : grant->specs,
+		.shown = now,
 		.until = now + (uint64_t)grant->seconds * 1000,
 	};
+}
+
+static int remember(struct grants *grants, const struct grant *grant, uint64_t now, struct news *news)
+{
+	struct lease lease = grants_lease(grant, now);
 	bool known = lease_has(grants->leases, lease.network, &lease.address, &lease.name);
 	int error = lease_put(grants->leases, &lease);
 
@@ -44,24 +50,24 @@ static int remember(struct grants *grants, const struct grant *grant, uint64_t n
 }
 
 /* Return: elements in the batch. */
-static uint64_t put_elements(struct grants *grants, const struct network *network, const struct grant *grant, uint64_t now,
-			     struct nft_batch *batch)
+static uint64_t put_elements(struct grants *grants, const struct network *network, const struct address *address, uint64_t specs,
+			     uint64_t now, struct nft_batch *batch)
 {
-	const struct prefix *subnet = grant->address.family == AF_INET ? &network->subnet4 : &network->subnet6;
+	const struct prefix *subnet = address->family == AF_INET ? &network->subnet4 : &network->subnet6;
 	char set[RULESET_SET_NAME_MAX];
 	uint64_t until, count = 0;
 
 	/* No sets for a family that the network lacks. */
-	if (grant->audited || !subnet->address.family)
+	if (!subnet->address.family)
 		return 0;
 	for (unsigned int spec = 0; spec < network->spec_count; spec++) {
-		if (!(grant->specs >> spec & 1))
+		if (!(specs >> spec & 1))
 			continue;
-		until = lease_until(grants->leases, grant->network, &grant->address, UINT64_C(1) << spec);
+		until = lease_until(grants->leases, network->id, address, UINT64_C(1) << spec);
 		if (until <= now)
 			continue;
-		ruleset_name_set(network, spec, grant->address.family, set);
-		ruleset_put_lease(grants->ruleset, batch, set, &grant->address, until, now);
+		ruleset_name_set(network, spec, address->family, set);
+		ruleset_put_lease(grants->ruleset, batch, set, address, until, now);
 		count++;
 	}
 	return count;
@@ -83,12 +89,28 @@ static int write_elements(struct grants *grants, const struct policy *policy, co
 			nft_batch_free(&batch);
 			return -ENOENT;
 		}
-		elements += put_elements(grants, network, &list[i], now, &batch);
+		if (!list[i].audited)
+			elements += put_elements(grants, network, &list[i].address, list[i].specs, now, &batch);
 	}
 	error = nft_batch_commit(&batch, text, sizeof(text));
 	if (error == 0)
 		grants->written += elements;
 	return error;
+}
+
+int grants_extend(struct grants *grants, const struct policy *policy, const struct lease *leases, size_t count, uint64_t now)
+{
+	struct nft_batch batch;
+	char text[256];
+
+	nft_batch_begin(&batch, &grants->ruleset->netlink, NFT_TABLE);
+	for (size_t i = 0; i < count; i++) {
+		const struct network *network = policy_network(policy, leases[i].network);
+
+		if (network)
+			grants->written += put_elements(grants, network, &leases[i].address, leases[i].specs, now, &batch);
+	}
+	return nft_batch_commit(&batch, text, sizeof(text));
 }
 
 int grants_write(struct grants *grants, const struct policy *policy, const struct grant *list, size_t count, uint64_t now)

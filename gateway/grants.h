@@ -18,6 +18,15 @@ struct grants {
 	int error;                /* -errno of the latest that failed */
 };
 
+/** grants_lease() - The lease that a grant gives. */
+struct lease grants_lease(const struct grant *grant, uint64_t now);
+
+/**
+ * grants_extend() - Put the addresses of leases, whose end in the table has moved, into the sets anew, in one transaction
+ * Return: 0 or -errno.
+ */
+int grants_extend(struct grants *grants, const struct policy *policy, const struct lease *leases, size_t count, uint64_t now);
+
 /**
  * grants_write() - Remember the leases and put their addresses into the sets, in one transaction
  * @now:	ms, the leases' clock

@@ -3,6 +3,10 @@
  * Taking the gateway addresses of the networks. Docker reserves `gateway:` and can give it to no container, so we add it to the interface
  * ourselves; the address that Docker gave stays. A MAC made from the gateway address keeps apps' neighbour entries true when the container
  * is recreated. It is set first: a change of the MAC makes the kernel forget what IPv6 knew on the link.
+ *
+ * Apps that looked for the gateway while it was away wait for an answer to their last ARP request, and lose what they wanted to send when
+ * none comes. So new addresses are announced, and by the kernel, since frames of our own would need NET_RAW: with arp_notify and
+ * ndisc_notify it announces every address of a link whose MAC is set, also to what it was.
  */
 #include "gateway/interfaces.h"
 
@@ -85,8 +89,9 @@ static int change_address(struct interfaces *interfaces, uint16_t type, const st
 	return netlink_request(&interfaces->requests, message, NULL, NULL);
 }
 
+/* @added: set to true when the address was not there before. */
 static int claim_address(struct interfaces *interfaces, struct interface *interface, const struct network *network,
-			 const struct address *gateway, const struct prefix *subnet, char *error, size_t error_size)
+			 const struct address *gateway, const struct prefix *subnet, bool *added, char *error, size_t error_size)
 {
 	char text[ADDRESS_TEXT_MAX];
 	struct prefix address = {.address = *gateway, .length = subnet->length};
@@ -100,7 +105,24 @@ static int claim_address(struct interfaces *interfaces, struct interface *interf
 		return rc;
 	}
 	interface_add_address(interface, &address);
+	*added = true;
 	return 0;
+}
+
+static int claim_network(struct interfaces *interfaces, struct interface *interface, const struct network *network, struct log *log,
+			 char *error, size_t error_size)
+{
+	bool added = false;
+	int rc;
+
+	claim_mac(interfaces, interface, network, log);
+	rc = claim_address(interfaces, interface, network, &network->gateway4, &network->subnet4, &added, error, error_size);
+	if (rc == 0)
+		rc = claim_address(interfaces, interface, network, &network->gateway6, &network->subnet6, &added, error, error_size);
+	/* Without it apps find the way a second later; a MAC that cannot be set has been told. */
+	if (added)
+		(void)set_mac(interfaces, interface, interface->mac);
+	return rc;
 }
 
 int interfaces_claim(struct interfaces *interfaces, const struct policy *policy, struct log *log, char *error, size_t error_size)
@@ -112,10 +134,7 @@ int interfaces_claim(struct interfaces *interfaces, const struct policy *policy,
 		char text[256];
 		if (!network)
 			continue;
-		claim_mac(interfaces, interface, network, log);
-		int rc = claim_address(interfaces, interface, network, &network->gateway4, &network->subnet4, text, sizeof(text));
-		if (!rc)
-			rc = claim_address(interfaces, interface, network, &network->gateway6, &network->subnet6, text, sizeof(text));
+		int rc = claim_network(interfaces, interface, network, log, text, sizeof(text));
 		/* The other networks get theirs all the same. */
 		if (rc && !first) {
 			snprintf(error, error_size, "%s", text);

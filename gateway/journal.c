@@ -10,7 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MAGIC     UINT64_C(0x32656369756c53) /* "Sluice2": another form of the file gets another number */
+#define MAGIC     UINT64_C(0x33656369756c53) /* "Sluice3": another form of the file gets another number */
 #define BOOT_ID   "/proc/sys/kernel/random/boot_id"
 #define BOOT_SIZE 36
 
@@ -31,7 +31,12 @@ struct head {
 	uint8_t domain_length;
 	uint8_t audited;
 	struct address address;
-	uint64_t until; /* ms, CLOCK_BOOTTIME */
+	uint64_t shown, until; /* ms, CLOCK_BOOTTIME */
+};
+
+/* One moment on two clocks, ms: CLOCK_BOOTTIME, and the leases' clock, which begins with the boot as well, or later. */
+struct moment {
+	uint64_t boot, now;
 };
 
 /* Records on their way into a file. */
@@ -77,6 +82,19 @@ static uint64_t boot_ms(void)
 	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
+static uint64_t to_boot(const struct moment *moment, uint64_t time)
+{
+	return moment->boot + time - moment->now;
+}
+
+/* Times before the leases' clock began are its beginning. */
+static uint64_t from_boot(const struct moment *moment, uint64_t time)
+{
+	uint64_t before = moment->boot - moment->now;
+
+	return time > before ? time - before : 0;
+}
+
 static int write_at(int file, const void *bytes, size_t size, off_t offset)
 {
 	ssize_t written;
@@ -104,7 +122,7 @@ static void output_put(struct output *output, const void *bytes, size_t size)
 	output->used += size;
 }
 
-static void output_record(struct output *output, const struct network *network, const struct lease *lease, uint64_t until)
+static void output_record(struct output *output, const struct network *network, const struct lease *lease, const struct moment *moment)
 {
 	struct head head;
 	uint64_t sum;
@@ -115,7 +133,8 @@ static void output_record(struct output *output, const struct network *network, 
 	head.domain_length = lease->name.length;
 	head.audited = lease->audited;
 	head.address = lease->address;
-	head.until = until;
+	head.shown = to_boot(moment, lease->shown);
+	head.until = to_boot(moment, lease->until);
 	head.size = (uint16_t)(sizeof(head) + head.network_length + head.domain_length + sizeof(sum));
 	if (output->used + head.size > sizeof(output->bytes))
 		output_flush(output);
@@ -213,7 +232,7 @@ static size_t parse_record(const uint8_t *bytes, size_t available, struct head *
 struct restoring {
 	const struct policy *policy;
 	struct lease_table *leases;
-	uint64_t boot, now;
+	struct moment moment;
 	ssize_t count;
 };
 
@@ -222,11 +241,12 @@ static void restore_one(struct restoring *restoring, const struct head *head, co
 	const struct network *network = policy_network_by_name(restoring->policy, network_name);
 	struct lease lease = {.address = head->address, .name = *name, .audited = head->audited != 0};
 
-	if (network == NULL || head->until <= restoring->boot)
+	if (network == NULL || head->until + LEASE_MEMORY_MS <= restoring->moment.boot)
 		return;
 	lease.network = network->id;
-	lease.until = restoring->now + (head->until - restoring->boot);
-	if (lease_put(restoring->leases, &lease) == 0)
+	lease.shown = from_boot(&restoring->moment, head->shown);
+	lease.until = from_boot(&restoring->moment, head->until);
+	if (lease_put(restoring->leases, &lease) == 0 && lease.until > restoring->moment.now)
 		restoring->count++;
 }
 
@@ -247,7 +267,7 @@ static size_t restore_all(struct restoring *restoring, const uint8_t *bytes, siz
 
 ssize_t journal_restore(struct journal *journal, const struct policy *policy, struct lease_table *leases, uint64_t now, size_t *damaged)
 {
-	struct restoring restoring = {.policy = policy, .leases = leases, .boot = boot_ms(), .now = now};
+	struct restoring restoring = {.policy = policy, .leases = leases, .moment = {.boot = boot_ms(), .now = now}};
 	size_t size = (size_t)journal->size - sizeof(struct header);
 	uint8_t *bytes;
 
@@ -281,20 +301,19 @@ static struct output *output_new(int file, off_t offset)
 	return output;
 }
 
-int journal_append(struct journal *journal, const struct policy *policy, const struct grant *grants, size_t count)
+int journal_append(struct journal *journal, const struct policy *policy, const struct lease *leases, size_t count, uint64_t now)
 {
 	struct output *output = output_new(journal->files[journal->current], journal->size);
-	uint64_t boot = boot_ms();
+	const struct moment moment = {.boot = boot_ms(), .now = now};
 	int rc;
 
 	if (output == NULL)
 		return -ENOMEM;
 	for (size_t i = 0; i < count; i++) {
-		const struct network *network = policy_network(policy, grants[i].network);
-		struct lease lease = {.address = grants[i].address, .name = *grants[i].name, .audited = grants[i].audited};
+		const struct network *network = policy_network(policy, leases[i].network);
 
 		if (network != NULL)
-			output_record(output, network, &lease, boot + grants[i].seconds * UINT64_C(1000));
+			output_record(output, network, &leases[i], &moment);
 	}
 	output_flush(output);
 	rc = output->rc;
@@ -308,23 +327,24 @@ int journal_append(struct journal *journal, const struct policy *policy, const s
 struct compacting {
 	const struct policy *policy;
 	struct output *output;
-	uint64_t boot, now;
+	struct moment moment;
 };
 
+/* Ended ones as well: they are what is known of an app that caches for ever. */
 static bool compact_one(void *context, struct lease *lease)
 {
 	struct compacting *compacting = context;
 	const struct network *network = policy_network(compacting->policy, lease->network);
 
-	if (network != NULL && lease->until > compacting->now)
-		output_record(compacting->output, network, lease, compacting->boot + (lease->until - compacting->now));
+	if (network != NULL)
+		output_record(compacting->output, network, lease, &compacting->moment);
 	return true;
 }
 
 int journal_compact(struct journal *journal, const struct policy *policy, struct lease_table *leases, uint64_t now)
 {
 	unsigned int other = (journal->current + 1) % JOURNAL_FILES;
-	struct compacting compacting = {.policy = policy, .boot = boot_ms(), .now = now};
+	struct compacting compacting = {.policy = policy, .moment = {.boot = boot_ms(), .now = now}};
 	int rc;
 
 	if (journal->size < 2 * journal->live_size + JOURNAL_SLACK)

@@ -6,9 +6,9 @@
  * Leases that outlive the process: every lease is appended before its answer leaves; a worker that is started again reads them back. On a
  * volume (state.h) they outlive the container as well. They do not outlive the boot: the apps begin anew then, and so does the clock.
  *
- * Two files take turns. Records are appended to the current one; when it has grown to twice what is live, the live leases are written
- * to the other one, whose header then gets the next generation number: a crash at any moment leaves one complete file. Appending is a
- * write(2) without fsync: what was written survives the process; after a power loss the apps start anew as well. (Not mmap: on a full
+ * Two files take turns. Records are appended to the current one; when it has grown to twice what it held, all leases of the table are
+ * written to the other one, whose header then gets the next generation number: a crash at any moment leaves one complete file. Appending is
+ * a write(2) without fsync: what was written survives the process; after a power loss the apps start anew as well. (Not mmap: on a full
  * file system a store would be a SIGBUS, a write is an error.)
  */
 
@@ -19,7 +19,6 @@
 
 #include "common/lease.h"
 #include "common/policy.h"
-#include "resolver/resolver.h"
 
 #define JOURNAL_FILES 2
 #define JOURNAL_SLACK (1024 * 1024) /* bytes of dead records that are always tolerated */
@@ -30,7 +29,6 @@ struct journal {
 	uint64_t generation;
 	off_t size;      /* of the current file */
 	off_t live_size; /* of the current file when it was last written whole */
-	bool broken;     /* the last write failed; said once */
 };
 
 /** journal_knows() - Is the file empty, or a journal of this version? If not, it has to be set aside: it is going to be overwritten. */
@@ -40,18 +38,18 @@ bool journal_knows(int file);
 int journal_open(struct journal *journal, const int files[static JOURNAL_FILES]);
 
 /**
- * journal_restore() - Put the leases that have not ended into the table; those of networks that @policy does not have are left out
+ * journal_restore() - Put the leases into the table that are still remembered; those of networks that @policy does not have are left out
  * @now:	ms, the leases' clock
  * @damaged:	receives how many octets at the end were no whole records; they are gone
- * Return: how many leases, or -errno. A damaged record ends the reading; what came before it counts.
+ * Return: how many that have not ended, or -errno. A damaged record ends the reading; what came before it counts.
  */
 ssize_t journal_restore(struct journal *journal, const struct policy *policy, struct lease_table *leases, uint64_t now, size_t *damaged);
 
-/** journal_append() - Write the leases that these grants gave. Return: 0 or -errno. */
-int journal_append(struct journal *journal, const struct policy *policy, const struct grant *grants, size_t count);
+/** journal_append() - Write leases that are new or were extended; @now: ms, the leases' clock. Return: 0 or -errno. */
+int journal_append(struct journal *journal, const struct policy *policy, const struct lease *leases, size_t count, uint64_t now);
 
 /**
- * journal_compact() - Write the live leases to the other file when the current one has grown enough; else nothing
+ * journal_compact() - Write what is in the table to the other file when the current one has grown enough; else nothing
  * @now:	ms, the leases' clock
  * Return: 0 or -errno; the current file stays then.
  */

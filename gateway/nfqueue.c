@@ -9,6 +9,8 @@
  * so that the resolver gets its share; their verdicts are collected and sent together. Verdicts that cannot be sent stay and are tried
  * again after RETRY_MS.
  *
+ * A packet may be held: its verdict comes later, out of turn. The verdicts' buffer has room for all that are held, whatever else is in it.
+ *
  * Packet ids count up by one, also for packets that did not fit into our socket's buffer: gaps are the packets lost there. The queue itself
  * is longer than what the socket holds, so the socket is what overflows first; that needs no right to read /proc, which shows the queue's
  * own drops to root only.
@@ -39,11 +41,11 @@
 #define MESSAGE_MAX         8192              /* bytes of one packet message: NFQUEUE_COPY_BYTES and attributes */
 #define CONFIG_MAX          512               /* bytes of one configuration message */
 #define VERDICT_MAX         128               /* bytes of one verdict message */
-#define VERDICTS_SIZE       (NFQUEUE_TURN * VERDICT_MAX)
-#define RETRY_MS            50   /* verdicts that could not be sent */
-#define REOPEN_MS_MIN       100  /* a socket that failed ... */
-#define REOPEN_MS_MAX       5000 /* ... with every attempt twice as late */
-#define CONFIGURE_TIMEOUT_S 5    /* the kernel answers at once */
+#define VERDICTS_SIZE       ((NFQUEUE_TURN + NFQUEUE_HELD_MAX) * VERDICT_MAX) /* each that is held has its room */
+#define RETRY_MS            50                                                /* verdicts that could not be sent */
+#define REOPEN_MS_MIN       100                                               /* a socket that failed ... */
+#define REOPEN_MS_MAX       5000                                              /* ... with every attempt twice as late */
+#define CONFIGURE_TIMEOUT_S 5                                                 /* the kernel answers at once */
 #define PROC_FILE           "/proc/net/netfilter/nfnetlink_queue"
 
 struct nfqueue {
@@ -59,6 +61,7 @@ struct nfqueue {
 	uint64_t lost;    /* ids that never came */
 	uint64_t reopen_ms;
 	uint32_t sequence; /* of configuration messages */
+	uint32_t opening;  /* counts them: ids of different sockets are not compared */
 	size_t verdict_size;
 	uint8_t verdicts[VERDICTS_SIZE] __attribute__((aligned(8)));
 };
@@ -110,6 +113,7 @@ static void handle_message(struct nfqueue *queue, const struct nlmsghdr *message
 {
 	struct nlattr *attributes[NFQA_MAX + 1] = {NULL};
 	struct queued_packet packet;
+	uint32_t mark;
 
 	/* NLMSG_ERROR: a verdict for a packet that is gone, because its interface went down. */
 	if (message->nlmsg_type != (NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_PACKET))
@@ -119,12 +123,15 @@ static void handle_message(struct nfqueue *queue, const struct nlmsghdr *message
 	count_gap(queue, packet.id);
 	if (!decide)
 		queue->lost++;
-	add_verdict(queue, packet.id, decide ? decide(queue->context, &packet) : 0);
+	packet.opening = queue->opening;
+	mark = decide ? decide(queue->context, &packet) : 0;
+	if (mark != NFQUEUE_HOLD)
+		add_verdict(queue, packet.id, mark);
 }
 
 static bool has_verdict_room(const struct nfqueue *queue)
 {
-	return queue->verdict_size + VERDICT_MAX <= sizeof(queue->verdicts);
+	return queue->verdict_size + VERDICT_MAX <= NFQUEUE_TURN * VERDICT_MAX;
 }
 
 /* Send one configuration message and read its acknowledgement. Return: 0 or -errno. */
@@ -198,6 +205,7 @@ static int open_socket(struct nfqueue *queue)
 	queue->socket = mnl_socket_open2(NETLINK_NETFILTER, SOCK_CLOEXEC);
 	if (!queue->socket)
 		return -errno;
+	queue->opening++;
 	queue->counting = false;
 	queue->verdict_size = 0;
 	if (mnl_socket_bind(queue->socket, 0, MNL_SOCKET_AUTOPID) < 0)
@@ -297,6 +305,14 @@ static void on_readable(uv_poll_t *poll, int status, int events)
 	}
 	if (queue->socket)
 		send_verdicts(queue);
+}
+
+void nfqueue_verdict(struct nfqueue *queue, const struct queued_packet *packet, uint32_t mark)
+{
+	if (queue->closing || !queue->socket || packet->opening != queue->opening)
+		return;
+	add_verdict(queue, packet->id, mark);
+	send_verdicts(queue);
 }
 
 static int watch_socket(struct nfqueue *queue)

@@ -13,16 +13,22 @@
 
 #define NFQUEUE_COPY_BYTES 160   /* of each packet: IPv6 header, some extension headers, TCP header */
 #define NFQUEUE_LENGTH     16384 /* packets that may wait in the kernel: more than our socket holds, see nfqueue.c */
+#define NFQUEUE_HELD_MAX   256   /* packets whose verdict may come later */
+#define NFQUEUE_HOLD       UINT32_MAX
 
 struct queued_packet {
 	uint32_t id;
+	uint32_t opening;                         /* which opening of the socket the id belongs to */
 	uint8_t hook;                             /* NF_INET_FORWARD or NF_INET_LOCAL_IN */
 	unsigned int in_interface, out_interface; /* ifindex; out is 0 in the input hook */
 	const uint8_t *payload;
 	size_t size; /* bytes copied */
 };
 
-/* Decide about one packet. Return: the mark to accept it with (a later chain rejects marked packets), or 0 to drop it silently. */
+/*
+ * Decide about one packet. Return: the mark to accept it with (a later chain rejects marked packets), 0 to drop it silently, or
+ * NFQUEUE_HOLD: nfqueue_verdict() will be called for it, and for no more than NFQUEUE_HELD_MAX packets at a time.
+ */
 typedef uint32_t (*nfqueue_decide)(void *context, const struct queued_packet *packet);
 
 struct nfqueue; /* nfqueue.c */
@@ -31,6 +37,9 @@ struct nfqueue; /* nfqueue.c */
 int nfqueue_open(uv_loop_t *loop, uint16_t number, nfqueue_decide decide, void *context, struct nfqueue **out);
 /** nfqueue_close() - Unbind; packets that still wait are dropped by the kernel. Memory goes when the loop has run the close callback. */
 void nfqueue_close(struct nfqueue *queue);
+
+/** nfqueue_verdict() - The mark for a packet that was held, as nfqueue_decide returns it. A packet that is gone by now does not matter. */
+void nfqueue_verdict(struct nfqueue *queue, const struct queued_packet *packet, uint32_t mark);
 
 /**
  * nfqueue_dropped() - Packets that the kernel dropped because the queue or its socket was full, since nfqueue_open()

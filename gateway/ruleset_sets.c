@@ -21,6 +21,7 @@
 
 #define ROUND_MS  20    /* added to timeouts: the kernel counts in its own ticks, and no element may end before its lease */
 #define MOMENT_MS 60000 /* life of an element that is only added to be deleted */
+#define LATE_MS   2000  /* an element that ends so much after its lease is written anew; less is the clocks' and the kernel's doing */
 
 static const int families[] = {AF_INET, AF_INET6};
 
@@ -281,9 +282,14 @@ static size_t wanted_elements(const struct ruleset_plan *plan, const struct netw
 	return count;
 }
 
+static bool ends_otherwise(const struct nft_element *old, const struct nft_element *new)
+{
+	return old->left_ms + ROUND_MS < new->timeout_ms || old->left_ms > new->timeout_ms + LATE_MS;
+}
+
 /*
- * Write the difference of a name set: elements that no lease has go, missing and too short ones are written. An element that outlives its
- * lease by our clock is left alone. @work: room for all of both lists.
+ * Write the difference of a name set: elements that no lease has go, missing ones and those that end at another time are written. @work:
+ * room for all of both lists.
  */
 static void write_name_difference(struct ruleset_plan *plan, const char *set, const struct nft_elements *old, const struct nft_element *new,
 				  size_t new_count, struct nft_element *work)
@@ -298,7 +304,7 @@ static void write_name_difference(struct ruleset_plan *plan, const char *set, co
 			gone[gone_count] = old->list[i];
 			gone[gone_count].left_ms = 0;
 			gone[gone_count++].timeout_ms = MOMENT_MS;
-		} else if (order > 0 || old->list[i].left_ms + ROUND_MS < new[j].timeout_ms) {
+		} else if (order > 0 || ends_otherwise(&old->list[i], &new[j])) {
 			fresh[fresh_count++] = new[j];
 		}
 		i += order <= 0;

@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -12,22 +13,42 @@
 #include "gateway/classify.h"
 #include "gateway/gateway.h"
 
-/* A journal that cannot be written costs names and leases only when the worker dies as well: say so once and go on. */
+/* A journal that cannot be written costs names and leases only when the worker dies as well: say so now and then, and go on. */
 static void journal_say(struct gateway *gateway, int rc)
 {
-	if (rc != 0 && !gateway->journal.broken)
-		log_say(gateway->log, LOG_ERROR, "leases cannot be kept for a restart: %s", strerror(-rc));
-	gateway->journal.broken = rc != 0;
+	uint64_t now = gateway_now(gateway);
+
+	if (rc == 0 || (gateway->journal_said_at != 0 && now - gateway->journal_said_at < GATEWAY_JOURNAL_SAY_MS))
+		return;
+	gateway->journal_said_at = now;
+	log_say(gateway->log, LOG_ERROR, "leases cannot be kept for a restart: %s", strerror(-rc));
 }
 
 static int write_grants(void *context, const struct grant *grants, size_t count)
 {
 	struct gateway *gateway = context;
 	int rc = grants_write(&gateway->grants, gateway->policy, grants, count, gateway_now(gateway));
+	struct lease *leases = rc == 0 ? calloc(count + 1, sizeof(*leases)) : NULL;
 
-	if (rc == 0)
-		journal_say(gateway, journal_append(&gateway->journal, gateway->policy, grants, count));
-	return rc;
+	if (rc != 0)
+		return rc;
+	for (size_t i = 0; leases != NULL && i < count; i++)
+		leases[i] = grants_lease(&grants[i], gateway_now(gateway));
+	traffic_keep(gateway, leases, leases != NULL ? count : 0);
+	free(leases);
+	return 0;
+}
+
+void traffic_keep(struct gateway *gateway, const struct lease *leases, size_t count)
+{
+	journal_say(gateway, journal_append(&gateway->journal, gateway->policy, leases, count, gateway_now(gateway)));
+}
+
+static void question_came(void *context, uint16_t network, const struct address *client)
+{
+	struct gateway *gateway = context;
+
+	denials_asked(gateway->denials, gateway->policy, network, client);
 }
 
 static void question_denied(void *context, const struct denied_question *question)
@@ -62,6 +83,7 @@ struct resolver_host traffic_host(struct gateway *gateway)
 	return (struct resolver_host){
 		.context = gateway,
 		.grant = write_grants,
+		.asked = question_came,
 		.denied = question_denied,
 		.families = usable_families,
 		.names = names_of,
@@ -78,27 +100,45 @@ static const char *action_of(const struct flow *flow)
 	return (flow->tcp_flags & TH_RST) != 0 ? "dropped" : "reset";
 }
 
-uint32_t traffic_decide(void *context, const struct queued_packet *packet)
+/* Its lease has ended, and its name may still be asked: the answer may make another. An RST is no flow. */
+static bool may_have_chance(const struct denial *denial, const struct flow *flow)
 {
-	struct gateway *gateway = context;
+	return denial->reason == REASON_LEASE_EXPIRED && (flow->protocol != IPPROTO_TCP || (flow->tcp_flags & TH_RST) == 0);
+}
+
+/* @chance: the packet may be held, once. */
+static uint32_t decide(struct gateway *gateway, const struct queued_packet *packet, const struct flow *flow, bool parsed, bool chance)
+{
 	const struct interface *interface = interfaces_by_index(&gateway->interfaces, packet->in_interface);
 	const struct network *network = interface != NULL ? policy_network(gateway->policy, interface->network) : NULL;
 	bool local = packet->hook == NF_INET_LOCAL_IN;
-	struct flow flow = {0};
 	struct denial denial;
-	bool parsed;
 
 	/* Its interface or network has just gone. */
 	if (network == NULL) {
 		denials_counted(gateway->denials, NULL, NULL, REASON_ISOLATED, 1);
 		return 0;
 	}
-	parsed = classify_packet(packet->payload, packet->size, &flow);
-	denial = classify_judge(gateway->policy, network, gateway->leases, &flow, parsed, local, gateway_now(gateway), time(NULL));
+	denial = classify_judge(gateway->policy, network, gateway->leases, flow, parsed, local, gateway_now(gateway), time(NULL));
 	if (denial.reason == REASON_NONE && packet->out_interface == gateway->interfaces.uplink)
 		return RULESET_MARK_ALLOW;
-	denials_flow(gateway->denials, network, interface, &flow, &denial, denial.audited ? "allowed" : action_of(&flow));
+	if (chance && may_have_chance(&denial, flow) && chances_take(gateway->chances, network, packet, flow))
+		return NFQUEUE_HOLD;
+	denials_flow(gateway->denials, network, interface, flow, &denial, denial.audited ? "allowed" : action_of(flow));
 	return denial.audited ? RULESET_MARK_AUDIT : RULESET_MARK_DENY;
+}
+
+uint32_t traffic_decide(void *context, const struct queued_packet *packet)
+{
+	struct flow flow = {0};
+	bool parsed = classify_packet(packet->payload, packet->size, &flow);
+
+	return decide(context, packet, &flow, parsed, true);
+}
+
+void traffic_settle(struct gateway *gateway, const struct queued_packet *packet, const struct flow *flow)
+{
+	nfqueue_verdict(gateway->queue, packet, decide(gateway, packet, flow, true, false));
 }
 
 void traffic_compact(struct gateway *gateway)

@@ -80,7 +80,7 @@ struct answer_verdict {
  * - A and AAAA records that policy_answer_may_show() refuses are dropped (with RRSIGs of that set); none left: NODATA, denied,
  *   REASON_REBINDING.
  * - At most lifetimes.max_addresses addresses are shown; `shown` lists exactly those that the reply carries.
- * - TTLs are clamped to policy_lease_seconds().
+ * - TTLs are clamped to lifetime_seconds().
  * - HTTPS and SVCB: ipv4hint and ipv6hint (keys 4, 6) are removed; a record that lists them as mandatory, whose target is not
  *   allowed for the network, or whose port no specification of the target covers, is dropped.
  * - NXDOMAIN and NODATA keep the authority SOA (negative caching by the app), unless records were taken out.

@@ -130,7 +130,7 @@ static uint32_t reduced_ttl(const struct judging *judging, uint32_t ttl, bool ne
 {
 	uint32_t age = new ? judging->age : 0;
 	uint32_t left = age == JUDGE_STALE ? JUDGE_STALE_TTL : ttl > age ? ttl - age : 0;
-	uint32_t lease = policy_lease_seconds(&judging->network->lifetimes, left);
+	uint32_t lease = lifetime_seconds(&judging->network->lifetimes, left);
 
 	return left < lease ? left : lease;
 }

@@ -16,6 +16,7 @@
 #include "resolver/query.h"
 
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -44,7 +45,7 @@ static void report_once(struct queries *queries, struct query *query, struct den
 {
 	enum query_logged logged = denied.audited ? LOGGED_AUDIT : LOGGED_DENIAL;
 
-	if (query->logged >= logged)
+	if (query->own || query->logged >= logged)
 		return;
 	query->logged = logged;
 	report(queries, &query->client, &query->question, denied);
@@ -305,6 +306,7 @@ void query_receive(void *context, const struct client *client, const uint8_t *wi
 	enum message_status status = message_parse_question(wire, size, &question);
 
 	queries->counters->questions++;
+	queries->host->asked(queries->host->context, client->network, &client->address);
 	if (status == MESSAGE_DROP) {
 		queries->counters->invalid++;
 		(void)listener_reply(client, NULL, 0);
@@ -323,6 +325,27 @@ void query_receive(void *context, const struct client *client, const uint8_t *wi
 	}
 	if (judge(queries, query))
 		query_look_up(queries, query, &query->question.name);
+}
+
+int query_check(struct queries *queries, uint16_t network, const struct domain *name, uint16_t type, resolver_checked done, void *context)
+{
+	/* Over TCP there is room for every record, so none is left out that should be granted. */
+	const struct client client = {.network = network, .protocol = IPPROTO_TCP};
+	struct question question = {.type = type, .class = CLASS_IN, .name = *name, .recursion_desired = true};
+	struct query *query;
+
+	if (!policy_network(queries->policy, network))
+		return -ENOENT;
+	memcpy(question.name_as_asked, name->wire, name->length);
+	query = query_new(queries, &client, &question);
+	if (!query)
+		return -EBUSY;
+	query->own = true;
+	query->checked = done;
+	query->checked_context = context;
+	if (judge(queries, query))
+		query_look_up(queries, query, &query->question.name);
+	return 0;
 }
 
 /* The look-up that a query waited for has ended. */

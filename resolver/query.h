@@ -54,6 +54,9 @@ struct query {
 	uint64_t started;    /* ms */
 	unsigned int chased; /* look-ups after the first */
 	enum query_logged logged;
+	bool own;                 /* asked by the gateway itself: it has no client, and nothing is logged */
+	resolver_checked checked; /* own: whom to tell of its end, or NULL */
+	void *checked_context;
 	struct answer *chain;    /* owned: what earlier look-ups of a chase gave */
 	struct query_wait *wait; /* FORWARDED: the look-up it waits for */
 	/* ANSWERED: */
@@ -99,6 +102,8 @@ struct queries {
 
 /** query_receive() - A message has come in (listener_receive; @context: struct queries). */
 void query_receive(void *context, const struct client *client, const uint8_t *wire, size_t size);
+/** query_check() - A question of the gateway itself, as resolver_check(). */
+int query_check(struct queries *queries, uint16_t network, const struct domain *name, uint16_t type, resolver_checked done, void *context);
 /** query_looked_up() - A look-up has ended (upstream_done; @context: struct queries). Owns @answer. */
 void query_looked_up(void *context, const struct cache_key *key, struct answer *answer);
 /**

@@ -94,7 +94,7 @@ void query_release(struct queries *queries, struct query *query)
 	if (query->state == QUERY_ANSWERED)
 		DL_DELETE2(queries->ready, query, queue_prev, queue_next);
 	query_wait_leave(queries, query);
-	if (query->state != QUERY_REPLIED) {
+	if (query->state != QUERY_REPLIED && !query->own) {
 		queries->counters->dropped++;
 		(void)listener_reply(&query->client, NULL, 0);
 	}
@@ -106,6 +106,8 @@ void query_release(struct queries *queries, struct query *query)
 	free(query->shown);
 	query->next = queries->free;
 	queries->free = query;
+	if (query->checked)
+		query->checked(query->checked_context);
 }
 
 /* Return: 0, -EBUSY or -ENOMEM. */

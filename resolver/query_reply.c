@@ -130,7 +130,7 @@ static size_t grants_of(struct queries *queries, const struct query *query, size
 			.address = query->shown[i].address,
 			.name = &query->question.name,
 			.specs = query->specs,
-			.seconds = policy_lease_seconds(&network->lifetimes, query->shown[i].ttl),
+			.seconds = lifetime_seconds(&network->lifetimes, query->shown[i].ttl),
 		};
 
 		count = grants_add(queries->grants, count, &grant);

@@ -296,6 +296,12 @@ int resolver_set_policy(struct resolver *resolver, const struct policy *policy)
 	return 0;
 }
 
+int resolver_check(struct resolver *resolver, uint16_t network, const struct domain *name, uint16_t type, resolver_checked done,
+		   void *context)
+{
+	return query_check(&resolver->queries, network, name, type, done, context);
+}
+
 const struct resolver_counters *resolver_counters(const struct resolver *resolver)
 {
 	return &resolver->counters;

@@ -46,6 +46,8 @@ struct resolver_host {
 	uint16_t redirect_port; /* a second one, for questions that were addressed to other servers; 0: none */
 	/* Write all grants into the kernel and wait for its acknowledgement. Return: 0, or -errno: none of the replies may leave. */
 	int (*grant)(void *context, const struct grant *grants, size_t count);
+	/* A message came in, whatever becomes of it. Called for each one, so it has to be quick. */
+	void (*asked)(void *context, uint16_t network, const struct address *client);
 	/* Log a denied question. */
 	void (*denied)(void *context, const struct denied_question *denied);
 	/* Families that apps of the network can use now. */
@@ -96,6 +98,18 @@ int resolver_listen(struct resolver *resolver, uint16_t network, const struct ad
 
 /** resolver_unlisten() - Close the listeners of an address. */
 void resolver_unlisten(struct resolver *resolver, const struct address *address);
+
+/* A check has ended. */
+typedef void (*resolver_checked)(void *context);
+
+/**
+ * resolver_check() - Ask for a name as if an app of the network had: what the answer shows is granted, nothing is logged
+ * @type:	TYPE_A or TYPE_AAAA (message.h)
+ * @done:	called once, and not before this has returned: the grants are written, or there is nothing to grant. May be NULL
+ * Return: 0, -ENOENT: there is no such network, or -EBUSY: too many questions are in progress; then @done is not called.
+ */
+int resolver_check(struct resolver *resolver, uint16_t network, const struct domain *name, uint16_t type, resolver_checked done,
+		   void *context);
 
 const struct resolver_counters *resolver_counters(const struct resolver *resolver);
 

@@ -32,6 +32,22 @@ for n in range(int(sys.argv[3])):
 """
 
 
+# python3 - ADDRESS PORT NAME: try to connect to the address until it works, then to the name; print the time of each
+AGAIN = """
+import socket, sys, time
+def until_open(host):
+    while True:
+        try:
+            socket.create_connection((host, int(sys.argv[2])), 0.3).close()
+            print(time.time(), flush=True)
+            return
+        except OSError:
+            time.sleep(0.05)
+until_open(sys.argv[1])
+until_open(sys.argv[3])
+"""
+
+
 def h3get():
     """The HTTP/3 client: python3 - HOST"""
     with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "h3get.py"), encoding="utf-8") as file:

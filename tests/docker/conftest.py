@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from engine import VERSION, Engine, Project  # pylint: disable=wrong-import-position
+from engine import ONLY, VERSION, Engine, Project  # pylint: disable=wrong-import-position
 from world import World  # pylint: disable=wrong-import-position
 
 LOG_LINES = 60  # of a failed test's containers
@@ -18,13 +18,15 @@ LOG_LINES = 60  # of a failed test's containers
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "modern: is about something that engines before 27 do not have")
+    config.addinivalue_line("markers", "matrix: is about something that engines do differently; run on each of them")
 
 
 def pytest_collection_modifyitems(config, items):
     """Tests that do not apply to this engine are left out, not skipped: a skipped test is one that should have run."""
-    if tuple(int(part) for part in VERSION.split(".")) < (27,):
-        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("modern")])
-        items[:] = [item for item in items if not item.get_closest_marker("modern")]
+    old = tuple(int(part) for part in VERSION.split(".")) < (27,)
+    left_out = [item for item in items if old and item.get_closest_marker("modern") or ONLY and not item.get_closest_marker(ONLY)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -67,7 +69,7 @@ def bare_engine(world):  # pylint: disable=redefined-outer-name,unused-argument
 @pytest.fixture(scope="session")
 def engine(bare_engine):  # pylint: disable=redefined-outer-name
     """An engine with our image."""
-    bare_engine.build_image()
+    bare_engine.take_image()
     return bare_engine
 
 

@@ -11,17 +11,21 @@ import time
 
 from world import CACHE, DNS, PROXY, PROXY_PORT, Failed, command, stop
 
+ONLY = os.environ.get("SLUICE_DOCKER_ONLY", "")  # "matrix": the tests with this mark
 VERSION = os.environ.get("SLUICE_DOCKER_ENGINE", "")
 LOGS = os.environ.get("SLUICE_DOCKER_LOGS", "/run")
+BUILT = os.environ.get("SLUICE_DOCKER_IMAGE", "/run/sluice.tar")  # the image, once an engine of this run has built it
 TREE = os.path.join(CACHE, f"engine-{VERSION}")
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 OUTPUT_LINES = 40  # of a failed command, in the test's report
 WORK = "/run/work"  # seen by the tests and by the engine
 IMAGE = "sluice"
-BASE_IMAGE = "sluice-test/base"
 APP_IMAGE = "sluice-test/app"
 # Images that recipes name. No registry can be reached: one Debian tree with curl, git, ssh, caddy and valkey stands for all of them.
-STAND_INS = ("curlimages/curl:8.11.1", "valkey/valkey:8", "caddy:2", "debian:trixie-slim", "python:3.13-slim")
+STAND_INS = ("curlimages/curl:8.11.1", "valkey/valkey:8", "caddy:2", "python:3.13-slim")
+BUILD_BASE = "debian:trixie-slim"  # the Dockerfile's default
+BUILD_PROXY = f"http://{PROXY}:{PROXY_PORT}"
+RELEASE = os.path.join(ROOT, ".github", "workflows", "release.yml")
 
 
 # The engine's tree becomes the root of a mount namespace. With chroot alone `docker exec` would enter this machine's root: the kernel puts a
@@ -81,6 +85,14 @@ class Engine:
             raise Failed(f"{' '.join(argv)}: exit status {done.returncode}:\n" + "\n".join(done.stdout.splitlines()[-OUTPUT_LINES:]))
         return done
 
+    def popen(self, argv, text):
+        """Start a program with this as its input."""
+        process = subprocess.Popen(chroot(argv), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        process.stdin.write(text)
+        process.stdin.close()
+        process.stdin = None  # communicate() does not write again
+        return process
+
     def docker(self, *arguments, **options):
         return self.run(["docker", *arguments], **options)
 
@@ -101,7 +113,6 @@ class Engine:
     # --- images ---
 
     def load_images(self):
-        self.load_tree("base", BASE_IMAGE)
         self.load_tree("app", APP_IMAGE)
         for name in STAND_INS:
             self.docker("tag", APP_IMAGE, name)
@@ -119,21 +130,53 @@ class Engine:
         if tar.returncode != 0:
             raise Failed("tar failed")
 
-    def build_image(self, *arguments, buildkit=None):
-        """`docker build` of the Dockerfile under test. Return: its output."""
+    def prepare_build(self):
+        """The image that the build starts from, without a registry."""
+        self.load_tree("base", BUILD_BASE)
+
+    def build_image(self, *arguments, tag=IMAGE, released=False, fresh=False):
+        """`docker build` of the Dockerfile under test, or of that of a release; `fresh`: what a build before has compiled is of no use.
+        Return: its output."""
+        self.prepare_build()
         context = os.path.join(WORK, "context")
-        shutil.rmtree(context, ignore_errors=True)
-        os.mkdir(context)
-        for name in ("Dockerfile", ".dockerignore", "LICENSE", "meson.build", "meson.options", "common", "resolver", "gateway", "docs/lint.md", "tests/unit"):
-            copy = shutil.copytree if os.path.isdir(os.path.join(ROOT, name)) else shutil.copy
-            os.makedirs(os.path.dirname(os.path.join(context, name)), exist_ok=True)
-            copy(os.path.join(ROOT, name), os.path.join(context, name), **({"symlinks": True} if copy is shutil.copytree else {"follow_symlinks": False}))
-        environment = {} if buildkit is None else {"DOCKER_BUILDKIT": "1" if buildkit else "0"}
+        copy_project(context, ("Dockerfile", ".dockerignore", "LICENSE", "meson.build", "meson.options", "common", "resolver", "gateway", "docs/lint.md", "tests/unit"))
+        if released:
+            self.run(["sh", "-ec", release_step("Dockerfile")], context)
+        if fresh:
+            with open(os.path.join(context, "LICENSE"), "a", encoding="utf-8") as file:
+                file.write(f"{time.time()}\n")
         try:
-            return self.docker("build", "--build-arg", f"BASE={BASE_IMAGE}", "--build-arg", f"http_proxy=http://{PROXY}:{PROXY_PORT}",
-                               "--tag", IMAGE, *arguments, context, timeout=1800, environment=environment).stdout
+            return self.docker("build", "--build-arg", f"http_proxy={BUILD_PROXY}", "--tag", tag, *arguments, context, timeout=1800).stdout
         finally:
             shutil.rmtree(context)
+
+    def take_image(self):
+        """The image under test: from the engine that built it, where a builder of this kind has been tried already, or built here."""
+        if ONLY and self.modern and os.path.exists(BUILT):
+            self.run(["docker", "load"], stdin=open(BUILT, "rb"))  # pylint: disable=consider-using-with
+            return
+        self.build_image(released=self.modern)
+        with open(BUILT, "wb") as file:
+            subprocess.run(chroot(["docker", "save", IMAGE]), stdout=file, check=True)
+
+
+def copy_project(directory, names):
+    """Some of the project's files and folders."""
+    shutil.rmtree(directory, ignore_errors=True)
+    for name in names:
+        source, target = os.path.join(ROOT, name), os.path.join(directory, name)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        if os.path.isdir(source):
+            shutil.copytree(source, target, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target, follow_symlinks=False)
+
+
+def release_step(word):
+    """The one command of the release workflow that changes this file."""
+    with open(RELEASE, encoding="utf-8") as file:
+        step, = [line.partition("run:")[2].strip() for line in file if "run: sed -i" in line and word in line]
+    return step
 
 
 class Project:

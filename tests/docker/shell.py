@@ -17,7 +17,7 @@ def main():
             engine.start()
             engine.remove_everything()
             engine.load_images()
-            engine.build_image()
+            engine.take_image()
             print(f"docker: chroot {os.environ['SLUICE_DOCKER_CACHE']}/engine-{os.environ['SLUICE_DOCKER_ENGINE']} docker", flush=True)
             return subprocess.call(sys.argv[1:] or ["bash"])
         finally:

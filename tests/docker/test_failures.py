@@ -14,6 +14,7 @@ from world import ELSEWHERE4
 PLAIN = "    cap_drop: [ALL]\n    cap_add: [NET_ADMIN]                # the one capability it needs, in its own network namespace only\n"
 
 
+@pytest.mark.matrix
 def test_app_without_dns_asks_around_the_gateway(project, world, modern):
     """Engines from 28 on ask the host's name servers from the host; older ones from the container, so that the question comes to us all the same."""
     one = project("quickstart")
@@ -25,6 +26,8 @@ def test_app_without_dns_asks_around_the_gateway(project, world, modern):
         assert world.questions("example.org", since) > 0, "the denied name was asked of the host's name server"
         assert status == REFUSED, "it resolves, but its address is not let through"
         assert not [line for line in one.log_lines() if "qname=" in line]
+        advice = one.wait_log("level=warning", "uses addresses that no answer showed")
+        assert "network behind: quickstart-app-1 (10.201.1." in advice and "`dns: 192.0.2.53`" in advice
     elif not modern:
         assert world.questions("example.org", since) == 0
         assert status == NO_SUCH_HOST
@@ -38,6 +41,7 @@ def test_app_without_dns_asks_around_the_gateway(project, world, modern):
     assert fetch(with_dns, "app", "https://example.com/") == OK
 
 
+@pytest.mark.matrix
 def test_no_new_privileges_is_explained_or_harmless(project):
     """It takes the capability of the file away, unless the engine had given the process the capability before. Which engine does is not ours to
     say; in both cases the gateway does not fail without a word."""
@@ -58,6 +62,7 @@ def test_no_new_privileges_without_the_capability_is_explained(engine):
     assert "no-new-privileges" in done.stdout and 'user: "0"' in done.stdout
 
 
+@pytest.mark.matrix
 def test_user_0_with_no_new_privileges_works(project):
     one = project("quickstart")
     one.edit("docker-compose.yml", (PLAIN, PLAIN + '    security_opt: [no-new-privileges]\n    user: "0"\n'))
@@ -98,13 +103,14 @@ def test_apps_that_start_before_the_gateway(project):
     one = project("quickstart")
     one.edit("docker-compose.yml", ("  depends_on: {gateway: {condition: service_healthy}}\n", ""))
     one.compose("up", "-d", "app")
-    assert fetch(one, "app", "https://example.com/") != OK
+    assert one.curl("app", "https://example.com/", "--max-time", "3")[0] != OK
     one.up()
     start = time.monotonic()
     while fetch(one, "app", "https://example.com/") != OK:
         assert time.monotonic() - start < 5, one.logs()
 
 
+@pytest.mark.matrix
 def test_daemon_restart(project, engine):
     """Everything comes back by itself, apps and gateway in any order."""
     one = project("quickstart").up()
@@ -157,6 +163,7 @@ def mac_of(interface):
         return file.read().strip()
 
 
+@pytest.mark.matrix
 def test_raw_frame_to_the_hosts_bridge_leaves_in_the_bridge_form(project, world):
     """This is why the recipes take NET_RAW from the apps. The day it does not leave any more, the README may say so."""
     one = project("quickstart").up()
@@ -166,6 +173,7 @@ def test_raw_frame_to_the_hosts_bridge_leaves_in_the_bridge_form(project, world)
         assert wire.wait(contains=b"raw leak")
 
 
+@pytest.mark.matrix
 def test_raw_frame_to_the_host_is_lost_in_the_macvlan_form(project, world, parents):
     one = project("macvlan", **parents).up()
     with Sniffer(world.inet, "host0") as wire:

@@ -3,8 +3,8 @@
 
     site --- inet --- (this namespace: the engine, its bridges and its firewall rules) === containers
 
-The name servers and plain servers are those of tests/netns; the web site speaks HTTP/1, 2 and 3 under a certificate that the apps' image
-trusts. Nothing here exists outside of the namespaces that `run` made.
+The name servers and plain servers are those of tests/netns; the site speaks HTTP/1, 2 and 3 under a certificate that the apps' image
+trusts, and SSH, and has a git repository. Nothing here exists outside of the namespaces that `run` made.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ sys.path.insert(0, NETNS)
 from app import Host  # pylint: disable=wrong-import-position
 from lab import Names  # pylint: disable=wrong-import-position
 from namespaces import Failed, command, stop  # pylint: disable=wrong-import-position
-from sites import wait_for_port  # pylint: disable=wrong-import-position
+from sites import Ssh, wait_for_port  # pylint: disable=wrong-import-position
 
 PYTHON = "/usr/bin/python3"
 CACHE = os.environ["SLUICE_DOCKER_CACHE"]
@@ -48,6 +48,10 @@ CADDYFILE = """{{
 }}
 https:// {{
 	tls {directory}/cert.pem {directory}/key.pem
+	handle /repository.git/* {{
+		root * {directory}
+		file_server
+	}}
 	respond "{{http.request.host}} over {{http.request.proto}}
 "
 }}
@@ -70,7 +74,9 @@ class World:
             self.site = self.add("site")
             self.connect()
             self.start_servers()
+            self.make_repository()
             self.start_site()
+            self.ssh = Ssh(self)
             self.start_proxy()
         except BaseException:
             self.stack.close()
@@ -127,6 +133,14 @@ class World:
             self.names.add(name, A=SITE4, AAAA=SITE6)
         self.names.add("elsewhere.example", A=ELSEWHERE4)
         self.names.add("time.example", A="45.12.1.23")
+
+    def make_repository(self):
+        """What `git clone` finds, over SSH and (in the form that needs no program on the server) over HTTPS."""
+        work, self.repository = (os.path.join(self.directory, name) for name in ("work", "repository.git"))
+        command(["git", "init", "--quiet", work])
+        command(["git", "-C", work, "-c", "user.name=tests", "-c", "user.email=tests@example.com", "commit", "--quiet", "--allow-empty", "-m", "first"])
+        command(["git", "clone", "--quiet", "--bare", work, self.repository])
+        command(["git", "-C", self.repository, "update-server-info"])
 
     def start_site(self):
         key, request, certificate = (os.path.join(self.directory, name) for name in ("key.pem", "request.pem", "cert.pem"))

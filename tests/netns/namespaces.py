@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 
 CLONE_NEWNET = 0x40000000
 PR_SET_PDEATHSIG = 1
@@ -22,6 +23,14 @@ SLOW = os.environ.get("SLUICE_SLOW", "") not in ("", "0")
 def patience(seconds):
     """How long to poll for something that takes `seconds` at most on an ordinary machine; an emulated one gets more."""
     return seconds * (12 if SLOW else 2)
+
+
+def wait_until(condition, otherwise, seconds=10):
+    """Poll until the condition holds; fails with the text `otherwise`."""
+    end = time.monotonic() + patience(seconds)
+    while not condition():
+        assert time.monotonic() < end, otherwise
+        time.sleep(0.05)
 
 
 def setns(fd):

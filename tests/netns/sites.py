@@ -105,6 +105,11 @@ class Ssh:
             lab.site.start(["/usr/sbin/sshd", "-D", "-e", "-f", f"{self.directory}/config"], stdout=log, stderr=log)
         wait_for_port(lab.site, SITE4, 22)
 
+    def user_key(self):
+        """The key that may log in, as text."""
+        with open(f"{self.directory}/user", encoding="ascii") as file:
+            return file.read()
+
     def run(self, app, host, remote):
         """Run a command over SSH. Return: CompletedProcess."""
         user = pwd.getpwuid(os.getuid()).pw_name

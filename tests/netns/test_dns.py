@@ -13,7 +13,7 @@ import pytest
 
 from app import NoAnswer, data_of, extended_errors, rcode_of, read_tcp_message
 from lab import DNS, GATEWAY_UPLINK4, GATEWAY_UPLINK6, POLICY
-from namespaces import patience
+from namespaces import patience, wait_until
 
 
 @pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
@@ -243,13 +243,6 @@ def test_a_family_that_the_uplink_lacks_is_nodata_until_it_has_it(lab, names, we
         lab.gw.ip(f"addr add {GATEWAY_UPLINK6}/64 dev up0 nodad\nroute replace default via 2a0e:9::1\n")
     wait_until(lambda: web1.resolve(name, "AAAA") == [address6], "AAAA is not answered with IPv6")
     assert web1.tcp_result(address6) == "open"
-
-
-def wait_until(condition, otherwise, seconds=8):
-    end = time.monotonic() + patience(seconds)
-    while not condition():
-        assert time.monotonic() < end, otherwise
-        time.sleep(0.1)
 
 
 # --- judging answers ---

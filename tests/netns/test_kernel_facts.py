@@ -279,28 +279,6 @@ def expires(facts):
     return int(match.group(1) or 0) + int(match.group(2) or 0) / 1000
 
 
-def test_a_packet_is_never_denied_while_an_element_is_replaced_in_one_transaction(facts, rules):
-    rules(f"""set leases {{ type ipv4_addr; flags timeout; elements = {{ {SERVER4} timeout 30s }} }}
-              counter denied {{ }} {MASQUERADE}
-              chain forward2 {{ type filter hook forward priority 0; ct state established accept; iifname "up0" accept
-                               ip daddr @leases accept; counter name denied drop; }}""")
-    stop = threading.Event()
-
-    def replace():
-        while not stop.is_set():
-            facts.gw.nft(f"delete element inet t leases {{ {SERVER4} }}\nadd element inet t leases {{ {SERVER4} timeout 30s }}")
-    thread = threading.Thread(target=replace)
-    thread.start()
-    try:
-        with facts.web1.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            for number in range(2000):
-                sock.sendto(b"x", (SERVER4, 10000 + number))
-    finally:
-        stop.set()
-        thread.join()
-    assert counter_of(facts, "denied") == 0
-
-
 def test_flushing_a_set_denies_what_was_allowed(facts, rules):
     rules(f"""set leases {{ type ipv4_addr; elements = {{ {SERVER4} }} }} {MASQUERADE}
               chain forward2 {{ type filter hook forward priority 0; ct state established accept; ip daddr @leases accept; reject; }}""")

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: MIT
 """What went wrong once or was taken away leaves no trace: refused reloads, lost netlink messages, removed networks, the uplink away."""
 
+import concurrent.futures
 import os
 import signal
 import subprocess
-import time
 
 import pytest
 
 from lab import POLICY, Lab
-from namespaces import patience
+from namespaces import wait_until
 
 WITHOUT_BUILD = POLICY[:POLICY.index("[network build]")] + POLICY[POLICY.index("[network lan]"):]
 NOWHERE_AUDITED = POLICY.replace("[network build]", "[network build]\nmode = audit")
@@ -35,13 +35,6 @@ def leased(lab):
     name, address = lab.names.new("build.example")
     assert lab.build1.resolve(name) == [address]
     return address
-
-
-def wait_until(condition, otherwise, seconds=10):
-    end = time.monotonic() + patience(seconds)
-    while not condition():
-        assert time.monotonic() < end, otherwise
-        time.sleep(0.05)
 
 
 def test_a_worker_that_dies_after_a_network_was_removed_comes_back(lab):
@@ -125,6 +118,26 @@ def test_a_gateway_address_that_is_moved_is_given_back(lab):
     addresses = subprocess.run(["ip", "-n", lab.gw.name, "-4", "address", "show", "dev", "build0"], capture_output=True, text=True, check=True)
     assert "10.201.2.9/24" in addresses.stdout
     assert "10.201.2.1/24" not in addresses.stdout
+
+
+def test_an_app_that_looked_for_the_gateway_while_it_was_away_is_told_when_it_is_back(lab):
+    """Its question waits for an answer to its last ARP request. It would not ask again for half a minute here, so only being told helps."""
+    lab.gateway.set_policy(WITHOUT_BUILD)
+    lab.build1.run(["ip", "neigh", "flush", "all"], check=True)
+    lab.build1.run(["ip", "ntable", "change", "name", "arp_cache", "dev", "eth0", "retrans", "30000"], check=True)
+    name, address = lab.names.new("build.example")
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        try:
+            answer = pool.submit(lab.build1.resolve, name)
+            wait_until(lambda: "INCOMPLETE" in neighbours(lab.build1), "the app does not look for the gateway")
+            lab.gateway.set_policy(POLICY)
+            assert answer.result() == [address]
+        finally:
+            lab.build1.run(["ip", "ntable", "change", "name", "arp_cache", "dev", "eth0", "retrans", "1000"], check=True)
+
+
+def neighbours(app):
+    return app.run(["ip", "neigh", "show", "10.201.2.1"], check=True).stdout
 
 
 def test_an_interface_that_leaves_and_comes_back_is_served_again(lab):

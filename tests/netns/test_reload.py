@@ -9,18 +9,11 @@ import pytest
 
 from app import rcode_of, talk
 from lab import POLICY
-from namespaces import patience
+from namespaces import wait_until
 
 MORE = POLICY.replace("deny   = **.bad", "allow  = **.more.example:443\ndeny   = **.bad")
 LESS = POLICY.replace("**.https.example:443 ", "")
 BAD = POLICY.replace("**.https.example:443", "**.https.example:443 foo..bar:443")
-
-
-def wait_until(condition, otherwise, seconds=10):
-    end = time.monotonic() + patience(seconds)
-    while not condition():
-        assert time.monotonic() < end, otherwise
-        time.sleep(0.05)
 
 
 def test_reload_takes_over_a_new_rule(names, web1, policy):

@@ -52,7 +52,11 @@ def test_a_lease_ends_also_while_no_gateway_runs(lab):
     lab.gateway.set_policy(POLICY.replace("[network web]", "[network web]\nmin_ttl = 0\ngrace = 1s\nmax_age = 1s"))
     name, address = lab.names.new("https.example", ttl=0)
     assert lab.web1.resolve(name) == [address]
-    recreate(lab, meanwhile=lambda: lab.gw.run(["sleep", str(patience(1.5))]))
+
+    def meanwhile():
+        lab.names.add(name, A=lab.names.address(), ttl=0)
+        lab.gw.run(["sleep", str(patience(1.5))])
+    recreate(lab, meanwhile)
     assert lab.web1.tcp_result(address) == "refused"
 
 

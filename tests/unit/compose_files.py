@@ -3,9 +3,11 @@
 """compose_files.py SLUICE DATA: what `sluice init` and `sluice lint` print, read as YAML. Exit status 77: PyYAML is not there.
 
 A file of `sluice init` must pass `sluice check` and `sluice lint`. Of each finding of `sluice lint` on the projects under DATA, the lines to
-write must make it go away."""
+write must make it go away. The recipes in compose/ must pass `sluice lint` and hold what CONTRIBUTING.md asks of a recipe."""
 
 import copy
+import glob
+import ipaddress
 import json
 import os
 import re
@@ -18,6 +20,8 @@ except ImportError:
     sys.exit(77)
 
 NAMES = ["api.vendor.example:443", "*.cdn.example", "**.bücher.example:8000-8100/tcp", "192.0.2.0/24:5432/tcp"]
+
+DOCKER_POOLS = [ipaddress.ip_network(text) for text in ("172.16.0.0/12", "192.168.0.0/16")]
 
 # Findings whose lines are to be written instead of others.
 INSTEAD_OF = {"app-network-mode": "network_mode", "gateway-inline-config": "configs"}
@@ -102,6 +106,52 @@ def check_fixes(sluice, folder, name):
     return fixes
 
 
+def subnets(text, project, where):
+    """The subnets that a recipe gives to its networks. Each can be set by a variable."""
+    found = [ipaddress.ip_network(config["subnet"]) for network in project.get("networks", {}).values()
+             for config in network.get("ipam", {}).get("config", [])]
+    assert len(found) == len(re.findall(r'subnet: "\$\{[A-Z0-9_]+:-[^}]+\}"', text)), f"{where}: a subnet that no variable sets"
+    for subnet in found:
+        assert not any(subnet.version == pool.version and subnet.overlaps(pool) for pool in DOCKER_POOLS), f"{where}: {subnet} is in Docker's pools"
+    return found
+
+
+def check_services(project, where):
+    for name, service in project["services"].items():
+        assert service["restart"] == "unless-stopped", f"{where}: {name}: restart"
+        assert {"max-size", "max-file"} <= service["logging"]["options"].keys(), f"{where}: {name}: log rotation"
+    gateway = project["services"].get("gateway")
+    assert not gateway or "ipv4_address" in gateway["networks"]["uplink"], f"{where}: the uplink's address is not fixed"
+
+
+def check_recipe(sluice, path):
+    """Return: the recipe's subnets."""
+    where, folder = path.partition("/compose/")[2], os.path.dirname(path)
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    project = yaml.safe_load(interpolate(text))
+    check_services(project, where)
+    words = [sluice, "lint"]
+    if os.path.isdir(folder + "/policy"):
+        words += ["-c", folder + "/policy"]
+    if "gateway" not in project["services"]:
+        words += [word for network in project["networks"] for word in ("--network", network)]
+    status, out, errors = run(words, json.dumps(project))
+    assert status == 0, f"{where}: {out}{errors}"
+    return subnets(text, project, where)
+
+
+def check_recipes(sluice, folder):
+    """Return: how many there are. They can all be up at once."""
+    seen = []
+    paths = sorted(glob.glob(folder + "/**/docker-compose.yml", recursive=True))
+    for path in paths:
+        for subnet in check_recipe(sluice, path):
+            assert not any(subnet.version == other.version and subnet.overlaps(other) for other in seen), f"{path}: {subnet} is another recipe's"
+            seen.append(subnet)
+    return len(paths)
+
+
 def main():
     sluice, data = sys.argv[1:]
     folder = os.path.join(data, "lint")
@@ -109,7 +159,9 @@ def main():
         check_init(sluice, network)
     fixes = sum(check_fixes(sluice, folder, name[:-5]) for name in sorted(os.listdir(folder)) if name.endswith(".json"))
     assert fixes > 40, fixes
-    print(f"{fixes} fixes")
+    recipes = check_recipes(sluice, os.path.abspath(os.path.join(data, "..", "..", "..", "compose")))
+    assert recipes >= 9, recipes
+    print(f"{fixes} fixes, {recipes} recipes")
 
 
 if __name__ == "__main__":

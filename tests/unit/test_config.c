@@ -158,6 +158,7 @@ static void keys_and_values_are_checked(void **state)
 		{NET "grace = -1\n", "p.conf:3: '-1' is not a duration"},
 		{NET "max_age = 0\n", "p.conf:3: 'max_age = 0' would end every lease"},
 		{NET "max_addresses = 0\n", "p.conf:3: '0' is not a number from 1 to 4096"},
+		{NET "keep_established = true\n", "p.conf:3: 'true' is no value of 'keep_established'"},
 		{NET "max_addresses = 5000\n", "p.conf:3: '5000' is not a number from 1 to 4096"},
 		{NET "audit_until = 2099-01-01\n", "p.conf:3: 'audit_until' without 'mode = audit'"},
 		{NET "mode = audit\naudit_until = 2099-02-30\n", "p.conf:4: '2099-02-30' is not a date"},
@@ -358,7 +359,8 @@ static void a_whole_policy_is_read(void **state)
 					   "mode = audit\n"
 					   "audit_until = 2099-12-31T23:59:30Z\n"
 					   "private = 10.7.0.0/16\n"
-					   "min_ttl = 90\ngrace = 5m\nmax_age = 2h\nmax_addresses = 8\n");
+					   "min_ttl = 90\ngrace = 5m\nmax_age = 2h\nmax_addresses = 8\n"
+					   "keep_established = yes\n");
 	const struct network *web = policy_network_by_name(policy, "web");
 	char text[ADDRESS_TEXT_MAX];
 
@@ -382,6 +384,7 @@ static void a_whole_policy_is_read(void **state)
 	assert_int_equal(web->lifetimes.grace, 300);
 	assert_int_equal(web->lifetimes.max_age, 7200);
 	assert_int_equal(web->lifetimes.max_addresses, 8);
+	assert_true(web->keep_established);
 	assert_int_equal(web->private_count, 1);
 	assert_int_equal(web->rule_count, 7);
 	expect_ports(find_rule(web, "forge.example:22+443"), "22+443");

@@ -44,7 +44,7 @@ static int set_up(void **state)
 	if (pipe(fixture->ends) != 0 || fcntl(fixture->ends[0], F_SETFL, O_NONBLOCK) != 0 || interfaces_open(&fixture->interfaces) != 0)
 		return -1;
 	fixture->log = log_new(fixture->ends[1], LOG_TEXT);
-	fixture->denials = denials_new(&fixture->loop, fixture->log, &fixture->interfaces);
+	fixture->denials = denials_new(&fixture->loop, fixture->log, &fixture->interfaces, false);
 	return fixture->denials ? 0 : -1;
 }
 
@@ -174,6 +174,7 @@ static void test_flows(void **state)
 
 		flow.source = app;
 		flow.destination = server;
+		denial.shown = true; /* no advice about DNS */
 		if (cases[i].name)
 			assert_null(domain_parse(cases[i].name, &denial.name));
 		denials_flow(fixture->denials, &web, NULL, &flow, &denial, cases[i].action);
@@ -184,6 +185,47 @@ static void test_flows(void **state)
 		text += strlen(cases[i].line);
 	}
 	assert_string_equal(text, "");
+}
+
+/* dns_path.c has the rest. */
+static void test_advice_about_dns(void **state)
+{
+	static const struct {
+		enum reason reason;
+		bool shown, advised;
+	} cases[] = {
+		{REASON_ADDRESS_NOT_ALLOWED, false, true}, {REASON_NAME_NOT_ALLOWED, false, true}, {REASON_NAME_NOT_ALLOWED, true, false},
+		{REASON_DENIED_BY_RULE, false, false},     {REASON_SPECIAL_ADDRESS, false, false}, {REASON_ISOLATED, false, false},
+		{REASON_PORT_NOT_ALLOWED, true, false},    {REASON_LEASE_EXPIRED, true, false},    {REASON_MALFORMED, false, false},
+	};
+	struct fixture *fixture = *state;
+	struct network network = web;
+	const struct policy policy = {.networks = &network, .network_count = 1};
+	struct address asker = {.family = AF_INET, .bytes = {10, 201, 1, 100}};
+	unsigned int advised = 0;
+	const char *text;
+
+	denials_asked(fixture->denials, &policy, web.id, &asker);
+	denials_asked(fixture->denials, &policy, 99, &asker); /* its network is gone */
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct flow flow = {.source = app, .destination = server, .protocol = IPPROTO_TCP, .destination_port = 443};
+		struct denial denial = {.reason = cases[i].reason, .shown = cases[i].shown};
+
+		flow.source.bytes[3] = (uint8_t)(i + 1);
+		denials_flow(fixture->denials, &web, NULL, &flow, &denial, "reset");
+		flow.source = asker;
+		denials_flow(fixture->denials, &web, NULL, &flow, &denial, "reset");
+		advised += cases[i].advised;
+	}
+	text = finish(fixture);
+	assert_int_equal(count_lines(text, "event=denied"), 2 * sizeof(cases) / sizeof(cases[0]));
+	assert_int_equal(count_lines(text, "event=message"), advised);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		char wanted[64];
+
+		snprintf(wanted, sizeof(wanted), "network web: 10.201.1.%zu uses addresses", i + 1);
+		assert_int_equal(count_lines(text, wanted), cases[i].advised);
+	}
 }
 
 static void test_a_flow_without_addresses(void **state)
@@ -304,6 +346,7 @@ int main(void)
 #define DENIALS_TEST(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
 		DENIALS_TEST(test_flows),
+		DENIALS_TEST(test_advice_about_dns),
 		DENIALS_TEST(test_a_flow_without_addresses),
 		DENIALS_TEST(test_questions),
 		DENIALS_TEST(test_counted_packets),

@@ -70,12 +70,11 @@ static void write_sum(int file, uint8_t *header, size_t size)
 
 static void append(struct fixture *fixture, uint16_t network, const char *address, const char *name, uint32_t seconds)
 {
-	struct domain domain;
-	struct grant grant = {.network = network, .name = &domain, .seconds = seconds, .specs = 1};
+	struct lease lease = {.network = network, .specs = 1, .shown = 1000, .until = 1000 + seconds * 1000};
 
-	assert_true(address_parse(address, &grant.address));
-	assert_null(domain_parse(name, &domain));
-	assert_int_equal(journal_append(&fixture->journal, fixture->policy, &grant, 1), 0);
+	assert_true(address_parse(address, &lease.address));
+	assert_null(domain_parse(name, &lease.name));
+	assert_int_equal(journal_append(&fixture->journal, fixture->policy, &lease, 1, 1000), 0);
 }
 
 /* What a worker that is started again finds. */
@@ -133,6 +132,9 @@ static void time_goes_on_while_nobody_runs(void **state)
 	assert_true(address_parse("198.18.0.1", &key));
 	until = lease_find(leases, 7, &key)->until;
 	assert_in_range(until, 1000 + 50000, 1000 + 60000);
+	assert_in_range(lease_find(leases, 7, &key)->shown, 0, 1000);
+	/* What an app may have cached for ever is still known by name. */
+	assert_lease(leases, 7, "198.18.0.2", "ended.example");
 	lease_table_free(leases);
 }
 
@@ -230,7 +232,7 @@ static void leases_of_another_boot_are_not_known(void **state)
 	append(fixture, 7, "198.18.0.1", "a.example", 60);
 	assert_true(journal_knows(fixture->files[0]));
 	assert_int_equal(pread(fixture->files[0], header, sizeof(header), 0), sizeof(header));
-	assert_memory_equal(header, "Sluice2", 8);
+	assert_memory_equal(header, "Sluice3", 8);
 	/* the header of the same file under another boot, with a sum that is right */
 	memset(header + 16, '0', 36);
 	write_sum(fixture->files[0], header, sizeof(header));

@@ -346,6 +346,67 @@ static void test_many_names_of_one_address(void **state)
 	assert_in_range(lease_table_count(table), 0, 20);
 }
 
+static void count_visit(void *context, struct lease *lease)
+{
+	(void)lease;
+	++*(unsigned int *)context;
+}
+
+static void test_leases_in_use_are_not_forgotten(void **state)
+{
+	struct lease_table *table = *state;
+	struct address used = addr("192.0.2.1"), unused = addr("192.0.2.2");
+	put(table, 1, "192.0.2.1", "a.example", 1, 1000);
+	put(table, 1, "192.0.2.2", "b.example", 1, 1000);
+	assert_true(lease_touch(table, 1, &used, LEASE_MEMORY_MS));
+	assert_false(lease_touch(table, 1, &used, LEASE_MEMORY_MS)); /* the second flow of the same look */
+	assert_false(lease_touch(table, 2, &used, LEASE_MEMORY_MS));
+	lease_sweep(table, LEASE_MEMORY_MS + 2000);
+	assert_int_equal(lease_specs(table, 1, &used), 1);
+	assert_int_equal(lease_specs(table, 1, &unused), 0);
+	assert_int_equal(lease_table_count(table), 1);
+	lease_sweep(table, LEASE_MEMORY_MS + LEASE_USE_MS);
+	assert_int_equal(lease_table_count(table), 0);
+}
+
+static void test_specs_are_those_of_ended_leases_too(void **state)
+{
+	struct lease_table *table = *state;
+	struct address a = addr("192.0.2.1");
+	struct lease audited = {.address = a, .network = 1, .name = name("c.example"), .audited = true, .until = 9000};
+	put(table, 1, "192.0.2.1", "a.example", 1, 1);
+	put(table, 1, "192.0.2.1", "b.example", 4, 9000);
+	assert_int_equal(lease_put(table, &audited), 0);
+	assert_int_equal(lease_specs(table, 1, &a), 5);
+	assert_int_equal(lease_specs(table, 2, &a), 0);
+}
+
+static void extend_visit(void *context, struct lease *lease)
+{
+	(void)context;
+	lease->until += 50000;
+}
+
+static void test_visit_takes_the_longest_of_every_kind_and_few_in_all(void **state)
+{
+	struct lease_table *table = *state;
+	struct address a = addr("192.0.2.1");
+	unsigned int count = 0;
+	char text[32];
+	for (unsigned int i = 0; i < 100; i++) {
+		snprintf(text, sizeof(text), "n%u.example", i);
+		put(table, 1, "192.0.2.1", text, 1, 1000 + i);
+	}
+	put(table, 1, "192.0.2.1", "other.example", 2, 10);
+	lease_visit(table, 1, &a, count_visit, &count);
+	assert_int_equal(count, LEASE_VISIT_MAX);
+	lease_visit(table, 1, &a, extend_visit, NULL);
+	assert_int_equal(lease_until(table, 1, &a, 1), 51099);
+	assert_int_equal(lease_until(table, 1, &a, 2), 50010);
+	lease_visit(table, 2, &a, count_visit, &count);
+	assert_int_equal(count, LEASE_VISIT_MAX);
+}
+
 int main(void)
 {
 #define TABLE_TEST(test) cmocka_unit_test_setup_teardown(test, new_table, free_table)
@@ -363,6 +424,9 @@ int main(void)
 		TABLE_TEST(test_remove_takes_one_lease),
 		TABLE_TEST(test_each_changes_audited),
 		TABLE_TEST(test_many_names_of_one_address),
+		TABLE_TEST(test_leases_in_use_are_not_forgotten),
+		TABLE_TEST(test_specs_are_those_of_ended_leases_too),
+		TABLE_TEST(test_visit_takes_the_longest_of_every_kind_and_few_in_all),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -942,19 +942,6 @@ static void keeps_equal_texts_once(void **state)
 	policy_free(NULL);
 }
 
-static void leases_last_within_their_limits(void **state)
-{
-	static const struct lifetimes lifetimes = {.min_ttl = 60, .grace = 30, .max_age = 3600};
-	static const struct lifetimes wide = {.min_ttl = 0, .grace = UINT32_MAX, .max_age = UINT32_MAX};
-
-	(void)state;
-	assert_int_equal(policy_lease_seconds(&lifetimes, 0), 90);
-	assert_int_equal(policy_lease_seconds(&lifetimes, 300), 330);
-	assert_int_equal(policy_lease_seconds(&lifetimes, 3600), 3600);
-	assert_int_equal(policy_lease_seconds(&lifetimes, UINT32_MAX), 3600);
-	assert_int_equal(policy_lease_seconds(&wide, UINT32_MAX), UINT32_MAX);
-}
-
 static void every_reason_has_a_name_of_its_own(void **state)
 {
 	(void)state;
@@ -988,7 +975,6 @@ int main(void)
 		cmocka_unit_test(ids_survive_and_are_not_reused),
 		cmocka_unit_test(ids_start_again_when_all_were_given_out),
 		cmocka_unit_test(keeps_equal_texts_once),
-		cmocka_unit_test(leases_last_within_their_limits),
 		cmocka_unit_test(every_reason_has_a_name_of_its_own),
 	};
 

@@ -98,7 +98,9 @@ struct world {
 	uint8_t pending[70000];
 	size_t pending_size;
 	/* What the host was told. */
-	unsigned int grant_calls, granted, denied;
+	unsigned int grant_calls, granted, asked, denied;
+	uint16_t last_asked_network;
+	struct address last_asker;
 	int grant_error;
 	unsigned int grant_fails_for; /* network id + 1 */
 	bool reply_before_grant, network6;
@@ -337,6 +339,15 @@ static int host_grant(void *context, const struct grant *grants, size_t count)
 	return 0;
 }
 
+static void host_asked(void *context, uint16_t network, const struct address *client)
+{
+	struct world *world = context;
+
+	world->asked++;
+	world->last_asked_network = network;
+	world->last_asker = *client;
+}
+
 static void host_denied(void *context, const struct denied_question *denied)
 {
 	struct world *world = context;
@@ -432,8 +443,12 @@ static void on_guard(uv_timer_t *timer)
 static int setup(void **state)
 {
 	struct world *world = calloc(1, sizeof(*world));
-	struct resolver_host host = {
-		.context = world, .grant = host_grant, .denied = host_denied, .families = host_families, .names = host_names};
+	struct resolver_host host = {.context = world,
+				     .grant = host_grant,
+				     .asked = host_asked,
+				     .denied = host_denied,
+				     .families = host_families,
+				     .names = host_names};
 	struct address web = loopback("127.0.0.1"), jobs = loopback("127.0.0.2");
 	uint16_t any = 0;
 	int probe;
@@ -667,6 +682,9 @@ static void test_denied_name_never_reaches_an_upstream(void **state)
 	assert_int_equal(world->last_denied.protocol, IPPROTO_UDP);
 	assert_string_equal(world->last_denied.action, "nxdomain");
 	assert_int_equal(world->grant_calls, 0);
+	assert_int_equal(world->asked, 1);
+	assert_int_equal(world->last_asked_network, world->policy->networks[0].id);
+	assert_true(address_equal(&world->last_asker, &world->last_denied.client));
 }
 
 static void test_missing_family_is_nodata(void **state)
@@ -1043,6 +1061,7 @@ static void test_refused_messages_get_a_code(void **state)
 	wire[size - 5] = 1; /* the OPT's version */
 	ask_wire(world, "127.0.0.1", wire, size);
 	run_until(world, resolver_counters(world->resolver)->badvers == 1);
+	assert_int_equal(world->asked, 4); /* who sends such things comes to us all the same */
 	assert_int_equal(world->denied, 2);
 	assert_int_equal(world->servers[0].asked, 0);
 }
@@ -1365,6 +1384,97 @@ static void test_close_with_lookups_in_flight(void **state)
 	/* teardown closes, and the sanitizers look */
 }
 
+/* --- checks --- */
+
+static void count_check(void *context)
+{
+	++*(unsigned int *)context;
+}
+
+static int check(struct world *world, const char *text, unsigned int *done)
+{
+	struct domain name;
+
+	assert_null(domain_parse(text, &name));
+	return resolver_check(world->resolver, world->policy->networks[0].id, &name, TYPE_A, count_check, done);
+}
+
+static void test_check_grants_without_a_client(void **state)
+{
+	struct world *world = *state;
+	unsigned int done = 0;
+
+	world->servers[0].mode = MANY;
+	assert_int_equal(check(world, "a.allowed.example", &done), 0);
+	assert_int_equal(done, 0);
+	run_until(world, done == 1);
+	assert_int_equal(world->granted, 40);
+	assert_int_equal(world->grants[0].network, world->policy->networks[0].id);
+	/* It is an ordinary answer: the next one is in the cache. */
+	assert_int_equal(check(world, "a.allowed.example", &done), 0);
+	assert_int_equal(done, 1);
+	run_until(world, done == 2);
+	assert_int_equal(world->granted, 80);
+	assert_int_equal(world->servers[0].asked, 1);
+}
+
+static void test_check_of_a_denied_name_ends_without_a_word(void **state)
+{
+	struct world *world = *state;
+	unsigned int done = 0;
+
+	assert_int_equal(check(world, "other.example", &done), 0);
+	run_until(world, done == 1);
+	assert_int_equal(world->servers[0].asked, 0);
+	assert_int_equal(world->denied, 0);
+	assert_int_equal(world->granted, 0);
+	assert_int_equal(resolver_check(world->resolver, 99, &world->names[0], TYPE_A, count_check, &done), -ENOENT);
+}
+
+static void test_check_joins_the_look_up_of_an_app(void **state)
+{
+	struct world *world = *state;
+	unsigned int done = 0;
+
+	world->servers[0].mode = HOLD;
+	ask(world, "a.allowed.example", 1);
+	run_until(world, world->servers[0].held_size);
+	assert_int_equal(check(world, "a.allowed.example", &done), 0);
+	release(&world->servers[0]);
+	run_until(world, done == 1 && world->reply_count == 1);
+	assert_int_equal(world->servers[0].asked, 1);
+}
+
+static void test_check_ends_when_no_server_answers(void **state)
+{
+	struct world *world = *state;
+	unsigned int done = 0;
+
+	world->servers[0].mode = world->servers[1].mode = SILENT;
+	assert_int_equal(check(world, "a.allowed.example", &done), 0);
+	run_until(world, done == 1);
+	assert_int_equal(world->granted, 0);
+}
+
+static unsigned int checks_ended; /* outlives the test: closing ends them */
+
+static void test_close_ends_checks(void **state)
+{
+	struct world *world = *state;
+
+	checks_ended = 0;
+	world->servers[0].mode = SILENT;
+	assert_int_equal(check(world, "a.allowed.example", &checks_ended), 0);
+	run_until(world, world->servers[0].asked == 1);
+	/* teardown closes */
+}
+
+static void test_closing_has_ended_the_check(void **state)
+{
+	(void)state;
+	assert_int_equal(checks_ended, 1);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -1409,6 +1519,12 @@ int main(void)
 		TEST(test_oversized_tcp_question_ends_the_connection),
 		TEST(test_tcp_connections_of_one_source_are_limited),
 		TEST(test_close_with_lookups_in_flight),
+		TEST(test_check_grants_without_a_client),
+		TEST(test_check_of_a_denied_name_ends_without_a_word),
+		TEST(test_check_joins_the_look_up_of_an_app),
+		TEST(test_check_ends_when_no_server_answers),
+		TEST(test_close_ends_checks),
+		cmocka_unit_test(test_closing_has_ended_the_check),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

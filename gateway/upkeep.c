@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Theory of operation: conntrack's own list is the truth about which addresses are in use; a look at it (flows.c) is spread over turns of
+ * the loop. The first flow to an address of a network that a look finds speaks for all of them.
+ *
+ * Leases are extended in the table at once and in the kernel when UPKEEP_EXTEND_MAX have come together or the look is over. Should the
+ * kernel not take them, the next look finds the same flows.
+ */
+#include "gateway/upkeep.h"
+
+#include <inttypes.h>
+#include <string.h>
+#include <time.h>
+
+#include "common/lifetime.h"
+#include "gateway/gateway.h"
+
+/* The flow that a look is at. */
+struct sight {
+	struct gateway *gateway;
+	const struct network *network;
+};
+
+static void look(struct gateway *gateway);
+
+static const struct network *network_of(const struct policy *policy, const struct address *source)
+{
+	for (size_t i = 0; i < policy->network_count; i++) {
+		const struct network *network = &policy->networks[i];
+
+		if (prefix_contains(&network->subnet4, source) || prefix_contains(&network->subnet6, source))
+			return network;
+	}
+	return NULL;
+}
+
+static void write_extended(struct gateway *gateway)
+{
+	struct upkeep *upkeep = &gateway->upkeep;
+	int rc;
+
+	if (upkeep->extended_count == 0)
+		return;
+	rc = grants_extend(&gateway->grants, gateway->policy, upkeep->extended, upkeep->extended_count, gateway_now(gateway));
+	if (rc != 0)
+		log_say(gateway->log, LOG_ERROR, "leases in use cannot be extended: %s; it is tried again in %" PRIu64 " s", strerror(-rc),
+			(upkeep->period + 999) / 1000);
+	else
+		traffic_keep(gateway, upkeep->extended, upkeep->extended_count);
+	upkeep->extended_count = 0;
+}
+
+/* As an app would ask: an answer that still shows the address is the best reason for its lease. */
+static void recheck(struct gateway *gateway, const struct lease *lease)
+{
+	uint16_t type = lease->address.family == AF_INET ? TYPE_A : TYPE_AAAA;
+
+	if (gateway->upkeep.rechecks >= UPKEEP_RECHECK_MAX)
+		return;
+	/* Too many questions in progress: the next look asks. */
+	if (resolver_check(gateway->resolver, lease->network, &lease->name, type, NULL, NULL) == 0)
+		gateway->upkeep.rechecks++;
+}
+
+static void keep_lease(void *context, struct lease *lease)
+{
+	const struct sight *sight = context;
+	struct upkeep *upkeep = &sight->gateway->upkeep;
+	const struct lifetimes *lifetimes = &sight->network->lifetimes;
+	uint64_t until = lifetime_used(lifetimes, lease->shown, lease->until, upkeep->now, upkeep->period);
+
+	if (lease->specs == 0 || lease->until <= upkeep->now)
+		return;
+	if (lifetime_is_to_recheck(lifetimes, lease->shown, upkeep->now))
+		recheck(sight->gateway, lease);
+	if (until == lease->until)
+		return;
+	lease->until = until;
+	upkeep->extended[upkeep->extended_count++] = *lease;
+}
+
+static void keep_leases(struct gateway *gateway, const struct network *network, const struct address *address)
+{
+	struct sight sight = {.gateway = gateway, .network = network};
+
+	if (!lease_touch(gateway->leases, network->id, address, gateway->upkeep.now))
+		return;
+	if (gateway->upkeep.extended_count + LEASE_VISIT_MAX > UPKEEP_EXTEND_MAX)
+		write_extended(gateway);
+	lease_visit(gateway->leases, network->id, address, keep_lease, &sight);
+}
+
+/* Do leases, live or ended, cover the flow's port? A flow outlives its lease; what ends it is a policy that does not allow the name. */
+static bool is_of_allowed_name(const struct gateway *gateway, const struct network *network, const struct flow *flow)
+{
+	uint64_t specs = lease_specs(gateway->leases, network->id, &flow->destination);
+
+	for (size_t i = 0; i < network->spec_count; i++) {
+		if ((specs >> i & 1) && ports_contains(&network->specs[i], flow->protocol, flow->destination_port))
+			return true;
+	}
+	return false;
+}
+
+static bool is_to_end(const struct gateway *gateway, const struct network *network, const struct tracked_flow *flow)
+{
+	time_t wall = time(NULL);
+	struct denial denial;
+
+	if (flow->mark == RULESET_MARK_AUDIT)
+		return !policy_is_auditing(network, wall);
+	if (!gateway->upkeep.ending || flow->translated || network->keep_established)
+		return false;
+	if (is_of_allowed_name(gateway, network, &flow->flow))
+		return false;
+	denial = classify_judge(gateway->policy, network, gateway->leases, &flow->flow, true, false, gateway->upkeep.now, wall);
+	return denial.reason != REASON_NONE && !denial.audited;
+}
+
+static bool visit(void *context, const struct tracked_flow *flow)
+{
+	struct gateway *gateway = context;
+	const struct network *network = network_of(gateway->policy, &flow->flow.source);
+
+	/* Flows of the gateway itself, and inbound ones; those of a network that is gone cannot send any more. */
+	if (network == NULL)
+		return false;
+	keep_leases(gateway, network, &flow->flow.destination);
+	return is_to_end(gateway, network, flow);
+}
+
+static void on_seen(void *context, int error, size_t ended)
+{
+	struct gateway *gateway = context;
+
+	write_extended(gateway);
+	if (error != 0)
+		log_say(gateway->log, LOG_ERROR, "not all flows could be looked at or ended: %s", strerror(-error));
+	if (ended > 0)
+		log_say(gateway->log, LOG_INFO, "%zu flows that the policy does not allow any more were ended", ended);
+	gateway->upkeep.end_wanted |= error != 0 && gateway->upkeep.ending;
+	if (gateway->upkeep.end_wanted && error == 0)
+		look(gateway);
+}
+
+static void look(struct gateway *gateway)
+{
+	struct upkeep *upkeep = &gateway->upkeep;
+	int rc = flows_look(upkeep->flows, visit, on_seen, gateway);
+
+	if (rc == -EALREADY)
+		return; /* on_seen() begins another one when there is need */
+	if (rc != 0) {
+		log_say(gateway->log, LOG_ERROR, "flows cannot be looked at: %s; it is tried again in %" PRIu64 " s", strerror(-rc),
+			(upkeep->period + 999) / 1000);
+		return;
+	}
+	upkeep->now = gateway_now(gateway);
+	upkeep->ending = upkeep->end_wanted;
+	upkeep->end_wanted = false;
+	upkeep->rechecks = 0;
+}
+
+static void on_time(uv_timer_t *timer)
+{
+	look(timer->data);
+}
+
+static void set_period(struct gateway *gateway)
+{
+	uint64_t period = LIFETIME_PERIOD_MAX_MS;
+
+	for (size_t i = 0; i < gateway->policy->network_count; i++) {
+		uint64_t wanted = lifetime_period(&gateway->policy->networks[i].lifetimes);
+
+		if (wanted < period)
+			period = wanted;
+	}
+	gateway->upkeep.period = period;
+	uv_timer_start(&gateway->upkeep.timer, on_time, period, period);
+}
+
+void upkeep_policy_applied(struct gateway *gateway, bool other)
+{
+	if (gateway->upkeep.flows == NULL)
+		return; /* not open yet */
+	set_period(gateway);
+	gateway->upkeep.end_wanted |= other;
+	look(gateway);
+}
+
+int upkeep_open(struct gateway *gateway)
+{
+	struct upkeep *upkeep = &gateway->upkeep;
+	int rc = uv_timer_init(&gateway->loop, &upkeep->timer);
+
+	if (rc != 0)
+		return rc;
+	upkeep->timer.data = gateway;
+	upkeep->flows = flows_new(&gateway->loop);
+	if (upkeep->flows == NULL) {
+		uv_close((uv_handle_t *)&upkeep->timer, NULL);
+		return UV_ENOMEM;
+	}
+	/* Nothing but what audit mode let in is ended: a worker whose journal is lost cannot tell which names flows belong to. */
+	upkeep_policy_applied(gateway, false);
+	return 0;
+}
+
+void upkeep_close(struct gateway *gateway)
+{
+	struct upkeep *upkeep = &gateway->upkeep;
+
+	if (upkeep->flows == NULL)
+		return;
+	flows_close(upkeep->flows);
+	upkeep->flows = NULL;
+	uv_close((uv_handle_t *)&upkeep->timer, NULL);
+}
