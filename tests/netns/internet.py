@@ -84,7 +84,7 @@ class Internet:
     def __init__(self):
         self.sets = {}       # (name, type) -> RecordSet
         self.rotations = {}  # (name, type) -> Rotation
-        self.handouts = []   # what rotations have answered: (time, name, addresses, TTL)
+        self.handouts = []   # what rotations have answered: (time, name that was asked for, addresses, TTL)
         self.names = set()   # every name that exists, so that others are NXDOMAIN
         self.behaviours = {}  # name -> dict
         self.servers = {}    # address -> mode: up, drop, servfail, refused
@@ -112,13 +112,13 @@ class Internet:
                 break
             owner = owner[owner[0] + 1:]
 
-    def find(self, owner, kind):
+    def find(self, owner, kind, asked):
         found = self.sets.get((owner, kind))
         if found is not None:
             return [record(owner, kind, found.ttl, rdata) for rdata in found.rdata]
         rotation = self.rotations.get((owner, kind))
         if rotation is not None:
-            return self.hand_out(owner, kind, rotation)
+            return self.hand_out(owner, kind, asked, rotation)
         fresh = self.fresh(owner)
         if fresh is None or kind not in (A, AAAA):
             return []
@@ -126,10 +126,10 @@ class Internet:
             return [record(owner, A, 60, (FRESH4 + fresh).to_bytes(4, "big"))]
         return [record(owner, AAAA, 60, (FRESH6 + fresh).to_bytes(16, "big"))]
 
-    def hand_out(self, owner, kind, rotation):
+    def hand_out(self, owner, kind, asked, rotation):
         now = time.monotonic()
         ttl, addresses = rotation.next(now)
-        self.handouts.append((now, dns.name.from_wire(owner, 0)[0].to_text(omit_final_dot=True), [str(address) for address in addresses], ttl))
+        self.handouts.append((now, dns.name.from_wire(asked, 0)[0].to_text(omit_final_dot=True), [str(address) for address in addresses], ttl))
         return [record(owner, kind, ttl, address.packed) for address in addresses]
 
     @staticmethod
@@ -144,9 +144,9 @@ class Internet:
 
     def resolve(self, owner, kind, chase):
         """As a recursive resolver does: follow CNAMEs through our tables. Return: rcode, answer, authority."""
-        answer = []
+        answer, asked = [], owner
         for _ in range(12):
-            records = self.find(owner, kind)
+            records = self.find(owner, kind, asked)
             alias = self.sets.get((owner, CNAME))
             if records or alias is None or kind == CNAME:
                 answer += records

@@ -166,7 +166,7 @@ class Names:
         self.call(op="rotate", name=name, type=kind, how=how)
 
     def handouts(self, since=0):
-        """[(time, name, addresses, ttl)]: what rotations have answered, from number `since` on."""
+        """[(time, name that was asked for, addresses, ttl)]: what rotations have answered, from number `since` on."""
         return [tuple(row) for row in self.call(op="handouts", since=since)["handouts"]]
 
     def server(self, address, mode):

@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import socket
 import time
+from dataclasses import replace
 
 from flows import Network
 from model import EDGE, Flow
@@ -16,6 +17,7 @@ CACHES = {"glibc/musl": 0, "Go": 0, "Node": 2, "JVM": 30, "JVM for ever": FOR_EV
 RESTART = 8          # flows that went wrong one after the other until a program that caches for ever is started anew
 UDP_TIMEOUT = 3      # seconds: conntrack's, as the soak sets it in the gateway
 EDGE_PROBES_MAX = 6  # per app
+EDGE_PROBE_SECONDS = 30  # that such a probe waits for the end of a lease which others keep alive
 CHANGED_PROBES = 12  # per network, after a reload
 
 
@@ -110,13 +112,17 @@ class Clients(Network):
         if not sock:
             return
         since, end = time.monotonic(), time.monotonic() + self.random.uniform(10, 60)
+        use = self.model.connected(flow)
         with contextlib.closing(sock):
             while time.monotonic() < end:
                 await self.pause(2)
-                flow = Flow(flow.client, flow.app, flow.network, name, address, "tcp", flow.port, time.monotonic())
+                flow = replace(flow, start=time.monotonic(), outcome="", detail="")
                 if not await self.exchange(flow, sock, since):
-                    return
+                    break
                 since = flow.start
+                if self.random.random() < 0.3:  # one more connection to the same address
+                    await self.tcp("second connection", app, name, address, flow.port)
+            self.model.disconnected(flow, use)
 
     async def quic(self, app):
         """UDP flows that are idle for longer than conntrack remembers them, and go on with the same socket."""
@@ -132,13 +138,17 @@ class Clients(Network):
         with self.opened(app, address, port, socket.SOCK_DGRAM) as sock:
             before = None  # the exchange before
             for _ in range(self.random.randrange(2, 7)):
-                flow = Flow("idle QUIC", app.short, app.network, name, address, "udp", port, time.monotonic())
+                flow = Flow("idle QUIC", app.short, app.network, name, address, "udp", port, time.monotonic(),
+                            audited=bool(before and before.audited))
                 flow.fresh = before is None or flow.start - before.end > UDP_TIMEOUT + EDGE
                 await self.datagram(flow, sock, None if flow.fresh else True)
                 if flow.fresh:
                     self.model.judge(flow)
-                elif flow.start - before.start < UDP_TIMEOUT - EDGE:
-                    self.model.judge_further(flow, before.start)
+                else:
+                    if flow.start - before.start < UDP_TIMEOUT - EDGE:
+                        self.model.judge_further(flow, before.start)
+                    if flow.outcome == "open":
+                        self.model.passed(flow, flow.start, flow.end)
                 if flow.outcome != "open":
                     return
                 before = flow
@@ -164,7 +174,9 @@ class Clients(Network):
         protocol, port = self.a_port(app.network, name)
         await self.until(answer.sent + answer.least - 0.8 * EDGE)
         await self.flow("before the end", app, name, address, protocol, port)
-        await self.until(answer.received + answer.most + EDGE + 0.1)
+        give_up = time.monotonic() + EDGE_PROBE_SECONDS
+        while (end := self.model.ends_at(app.network, address, name)) > time.monotonic() < give_up:
+            await self.until(min(end, give_up) + 0.05)
         await self.flow("after the end", app, name, address, protocol, port)
 
     @staticmethod

@@ -15,7 +15,7 @@ import dns.rdatatype
 
 from app import RESOLVER, family_of
 from lab import GATEWAY_UPLINK4, GATEWAY_UPLINK6
-from model import Flow, Transmission
+from model import Flow
 from namespaces import SLOW
 
 CONNECT_SECONDS = 9       # SYN at 0, 1, 3, 7
@@ -56,34 +56,33 @@ class Network:
         model = self.model
         begun = time.monotonic()
         model.counts["questions"] += 1
+        model.asks(app.network, name)
         with self.opened(app, RESOLVER, 53, socket.SOCK_DGRAM) as sock:
             sent = {}
             for wait in QUESTION_WAITS:
                 ident = next(self.idents) & 0xffff
                 query = dns.message.make_query(name, kind, use_edns=0)
                 query.id = ident
-                transmission = Transmission(time.monotonic())
-                model.asked[app.network, name].append(transmission)
-                sent[ident] = transmission
+                sent[ident] = time.monotonic()
                 with contextlib.suppress(OSError):
                     await self.loop.sock_sendall(sock, query.to_wire())
-                answer = await self.answer(sock, sent, time.monotonic() + wait)
+                answer, received = await self.answer(sock, sent, time.monotonic() + wait)
                 if answer is None or answer.rcode() == dns.rcode.SERVFAIL:
                     model.counts["servfail" if answer else "questions without answer"] += 1
                     if answer:
                         await asyncio.sleep(0.5)
                     continue
-                return self.take_answer(app, name, kind, sent[answer.id], answer)
+                return self.take_answer(app, name, kind, answer, sent[answer.id], received)
         model.judge_silence(self.question(app, name, begun, "timeout"))
         return None
 
     async def answer(self, sock, sent, deadline):
-        """The answer to one of the transmissions."""
+        """An answer to one of the packets sent, and when it came; or None, None."""
         while (left := deadline - time.monotonic()) > 0:
             try:
                 wire = await asyncio.wait_for(self.loop.sock_recv(sock, 65535), left)
             except IMPATIENT:
-                return None
+                break
             except OSError:
                 await asyncio.sleep(0.2)  # an ICMP error: the gateway has no listener at this moment
                 continue
@@ -93,17 +92,16 @@ class Network:
             except dns.exception.DNSException:
                 continue
             if answer.id in sent and answer.question:
-                sent[answer.id].received = received
-                return answer
-        return None
+                return answer, received
+        return None, None
 
-    def take_answer(self, app, name, kind, transmission, answer):
+    def take_answer(self, app, name, kind, answer, sent, received):
         """Tell the model what an answer shows. Return: [(address, TTL)]"""
         kind = dns.rdatatype.from_text(kind)
         records = [(rdata.to_text(), rrset.ttl) for rrset in answer.answer if rrset.rdtype == kind for rdata in rrset]
-        self.model.answered(app.network, name, transmission.sent, transmission.received, records)
+        self.model.answered(app.network, name, sent, received, records)
         outcome = "open" if records else "refused"
-        self.model.judge_answer(self.question(app, name, transmission.sent, outcome, dns.rcode.to_text(answer.rcode())), len(records))
+        self.model.judge_answer(self.question(app, name, sent, outcome, dns.rcode.to_text(answer.rcode())), len(records))
         return records
 
     # --- flows ---
@@ -206,6 +204,8 @@ class Network:
         flow.start, flow.fresh = time.monotonic(), False
         await self.echo(flow, sock)
         self.model.judge_further(flow, since)
+        if flow.outcome == "open":
+            self.model.passed(flow, flow.start, flow.end)
         return flow.outcome == "open"
 
     async def udp(self, client, app, name, address, port=443):

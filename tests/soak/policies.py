@@ -4,6 +4,7 @@
 What a policy allows is said here from the manual page alone; nothing of the gateway's code is used.
 """
 
+import functools
 import ipaddress
 from dataclasses import dataclass, field
 
@@ -34,7 +35,8 @@ LIFETIMES = {
     "lan": {"min_ttl": (30,), "grace": (3600,)},
 }
 NETWORKS = {name: number for number, name in enumerate(LIFETIMES, 1)}
-AUDITED = ("lan",)  # these are in audit mode at times
+AUDITED = ("lan",)         # these are in audit mode at times
+KEEPING = ("few", "long")  # these keep established flows at times
 CHANGE = 0.3        # of a network's zones change with a reload
 
 
@@ -48,6 +50,9 @@ class Zone:
     ttls: tuple
     period: float
     alias: str = ""
+
+    def moves(self):
+        return self.show < self.count
 
     def hosts(self):
         return [f"{label}.{self.name}" for label in ("a", "b")]
@@ -95,17 +100,19 @@ def ports_of(rules, name):
     return set().union(*(SPECIFICATIONS[specification] for some in rules.values() for pattern, specification in some if matches(pattern, name)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NetworkPolicy:
-    """One [network] section. Rules are (pattern, specification), by zone."""
+    """One [network] section. Rules are (pattern, specification), by zone. A network that a reload does not change keeps the same object."""
     allow: dict = field(default_factory=dict)
     deny: dict = field(default_factory=dict)
     opened: tuple = ()  # prefixes that address rules allow
     closed: tuple = ()  # and deny
     lifetimes: tuple = ()
     audit: bool = False
+    keep: bool = False    # keep_established
     shared: bool = False  # the rules are written as [rules], which the network uses
 
+    @functools.cache
     def ports(self, name):
         """What a name may be reached on: the ports of all allow rules, less those of all deny rules."""
         return ports_of(self.allow, name) - ports_of(self.deny, name)
@@ -131,7 +138,7 @@ class NetworkPolicy:
         return dict(self.lifetimes).get(key, DEFAULTS[key])
 
     def lease_seconds(self, ttl):
-        """docs/leases.md, first row of the table."""
+        """What an answer gives."""
         return min(max(ttl, self.lifetime("min_ttl")) + self.lifetime("grace"), self.lifetime("max_age"))
 
 
@@ -147,7 +154,7 @@ def network_text(name, number, policy):
     rules += [f"deny = {prefix_rule(prefix)}" for prefix in policy.closed]
     head = [f"[rules of-{name}]", *rules, ""] if policy.shared else []
     subnets = [f"subnet = 10.201.{number}.0/24"] + ([f"subnet = fdc9:{number}::/64"] if name != "lan" else [])
-    mode = ["mode = audit"] if policy.audit else []
+    mode = (["mode = audit"] if policy.audit else []) + (["keep_established = yes"] if policy.keep else [])
     body = [f"use = of-{name}"] if policy.shared else rules
     return "\n".join([*head, f"[network {name}]", *subnets, *keys, *mode, *body, ""])
 
@@ -172,11 +179,11 @@ class Policy:
         lines = []
         for name, policy in self.networks.items():
             old = before.networks[name]
-            if policy != old:
+            if policy is not old:
                 hosts = [f"{host}: {short(old.ports(host))} -> {short(policy.ports(host))}" for host in HOSTS
                          if policy.ports(host) != old.ports(host)]
-                lines.append(f"{name}: {', '.join(hosts) or 'the same names'}; audit {policy.audit}, opened {len(policy.opened)}, "
-                             f"closed {len(policy.closed)}, {dict(policy.lifetimes)}")
+                lines.append(f"{name}: {', '.join(hosts) or 'the same names'}; audit {policy.audit}, keep {policy.keep}, "
+                             f"opened {len(policy.opened)}, closed {len(policy.closed)}, {dict(policy.lifetimes)}")
         return lines
 
 
@@ -221,7 +228,8 @@ def random_network(random, name, before=None):
             allow[zone.name], deny[zone.name] = random_rules(random, zone)
     lifetimes = tuple((key, random.choice(values)) for key, values in LIFETIMES[name].items())
     return NetworkPolicy(allow, deny, random_prefixes(random, 0.3), random_prefixes(random, 0.2), lifetimes,
-                         audit=name in AUDITED and random.random() < 0.3, shared=random.random() < 0.5)
+                         audit=name in AUDITED and random.random() < 0.3, keep=name in KEEPING and random.random() < 0.5,
+                         shared=random.random() < 0.5)
 
 
 def first_policy(random):

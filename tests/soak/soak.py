@@ -34,6 +34,8 @@ APPS, SPEED = (1, 0.3) if SLOW else (4, 1.0)  # apps per network; 2: clients do 
 FAULTS_SHOWN = 20
 AROUND = 2.5         # seconds of events and log lines shown around a fault
 LOG_LINES_SHOWN = 30
+# conntrack's, of flows that have ended: they keep leases, too.
+TIMEOUTS = ("udp_timeout", "udp_timeout_stream", *(f"tcp_timeout_{state}" for state in ("fin_wait", "close_wait", "last_ack", "time_wait", "close")))
 QUIET = 4            # seconds without chaos at the start
 ORDINARY_DEATH = 9
 
@@ -50,6 +52,7 @@ class Soak:
         self.apps = {f"{network}{i}": (network, 10 + i) for network in NETWORKS for i in range(apps_per_network)}
         self.problems = []     # other than flows: the gateway did not come back, a worker crashed
         self.log_at_fault = {}  # fault -> gateway log around it
+        self.elements = {}     # suspect -> lines of the gateway's table
         self.lab = None
 
     # --- the world ---
@@ -79,10 +82,11 @@ class Soak:
                 for kind, family in (("A", 4), ("AAAA", 6)):
                     lab.names.rotate(host, kind, first=str(pool(zone.pool, family)), count=zone.count, show=zone.show, ttls=zone.ttls,
                                      period=zone.period)
-        lab.gw.sysctl(net__netfilter__nf_conntrack_udp_timeout=UDP_TIMEOUT, net__netfilter__nf_conntrack_udp_timeout_stream=UDP_TIMEOUT)
+        lab.gw.sysctl(**{f"net__netfilter__nf_conntrack_{key}": UDP_TIMEOUT for key in TIMEOUTS})
         lab.gateway.start(lab.policy)
 
     async def soak(self):
+        self.model.on_suspect = self.look_at_table
         self.clients = Clients(self.model, list(self.lab.apps.values()), random.Random(self.seed + 1), self.speed)
         chaos = Chaos(self.lab, self.model, self.clients, random.Random(self.seed + 2))
         end = time.monotonic() + self.seconds
@@ -117,11 +121,20 @@ class Soak:
             self.settle()
 
     def settle(self, everything=False):
-        self.model.settle(self.lab.names.handouts(self.model.counts["handouts"]), everything)
+        self.model.handed_out(self.lab.names.handouts(self.model.counts["handouts"]))
+        self.model.settle(everything)
         for fault in self.model.faults[:FAULTS_SHOWN]:
             if id(fault) not in self.log_at_fault:
                 self.say(f"{fault.kind}: {fault.why}: {fault.flow.text()}")
                 self.log_at_fault[id(fault)] = self.log_around(fault)
+
+    def look_at_table(self, flow):
+        listed = self.lab.gw.run(["nft", "list", "table", "inet", "sluice"]).stdout
+        table_set, lines = "", []
+        for line in listed.splitlines():
+            table_set = line.strip() if line.startswith("\tset ") else table_set
+            lines += [f"{table_set} {one}" for one in re.findall(re.escape(flow.address) + r" [^,}]*", line)]
+        self.elements[id(flow)] = lines
 
     # --- what came out ---
 
@@ -151,8 +164,9 @@ class Soak:
         counts = self.model.counts
         by_client = sorted((key.removeprefix("flows by "), number) for key, number in counts.items() if key.startswith("flows by "))
         keys = ("questions", "answers", "answers that deny", "servfail", "unanswered", "flows opened", "flows refused", "flows unanswered",
-                "flows that had to pass", "flows that had to be refused", "flows that could go either way", "further exchanges", "forbidden flows that went on", "flows during a recreation", "reloads",
-                "refused reloads", "kills", "recreations", "upstream failures", "explained by a lost answer", "second chances taken")
+                "flows that had to pass", "flows that had to be refused", "flows that could go either way", "second chances taken", "further exchanges",
+                "established flows ended", "flows during a recreation", "reloads",
+                "refused reloads", "kills", "recreations", "upstream failures")
         lines = [f"  {key:30} {counts[key]}" for key in keys]
         lines.append("  flows by client: " + ", ".join(f"{client} {number}" for client, number in by_client))
         lines.append(f"  false drops {counts['false drop']}, wrong passes {counts['wrong pass']}, seed {self.seed}")
@@ -166,18 +180,14 @@ class Soak:
 
     def fault_text(self, fault):
         flow = fault.flow
-        lines = [f"{fault.kind}: {fault.why}", f"  {flow.text()}", f"  policies then: {self.policies_text(flow)}", "  the address on this network:"]
-        lines += [f"    {at:.3f} {text}" for at, text in self.model.history[flow.network, flow.address]]
+        lines = [f"{fault.kind}: {fault.why}", f"  {flow.text()}", "  the address on this network:"]
+        lines += [f"    {line}" for line in fault.known]
+        lines += [f"    the kernel's elements at that moment: {line}" for line in self.elements.get(id(flow), [])]
         lines.append("  meanwhile:")
         lines += [f"    {at:.3f} {text}" for at, text in self.model.events if flow.start - 4 * AROUND < at < flow.end + AROUND]
         lines.append("  the gateway's log:")
         lines += [f"    {line}" for line in self.log_at_fault.get(id(fault), [])]
         return "\n".join(lines)
-
-    def policies_text(self, flow):
-        names = list(self.model.shown[flow.network, flow.address]) or [flow.name]
-        return "; ".join(f"{name} {sorted(policy.ports(name)) if '.example' in name else ''}"
-                         for policy in self.model.possible(flow.network, flow.start, flow.end) for name in names)
 
 
 def seconds_of(text):
