@@ -45,12 +45,18 @@ RUN set -e; \
 # Old engines give a tmpfs the mode of the directory below it, whatever its options say, and root's ownership: hence mode 1777 for /run/sluice.
 # A new volume takes owner and mode of the directory that it covers, /var/lib/sluice; it is open to `user: "0"` without capabilities as well.
 #
+# For DNS over TLS, libssl looks for certificates of authorities at its own place. The variable that names another one, SSL_CERT_FILE, would
+# not do: it is not looked at in a program that has a file capability.
+#
 # The capability is permitted, not effective: the program raises it where it needs it, and commands that do not
 # (`sluice check`, `sluice idle`) also start in containers that were given no capability at all.
 RUN set -e; umask 022; \
     install -D -s /build/gateway/sluice /image/usr/bin/sluice; \
     ldd /build/gateway/sluice | grep -o '/[^ ]*' | xargs cp -L --parents --target-directory=/image; \
     install -D -m 644 /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ca-certificates.crt; \
+    ssl=$(openssl version -d | cut -d'"' -f2); \
+    install -d "/image$ssl"; \
+    ln -s /etc/ssl/certs/ca-certificates.crt "/image$ssl/cert.pem"; \
     printf 'root:x:0:0:root:/:/sbin/nologin\nsluice:x:65532:65532:Sluice:/:/sbin/nologin\n' >/image/etc/passwd; \
     printf 'root:x:0:\nsluice:x:65532:\n' >/image/etc/group; \
     install -d /image/etc/sluice; \

@@ -71,6 +71,7 @@ void policy_free(struct policy *policy)
 		network_unfinish(&policy->networks[i]);
 		free(policy->networks[i].rules);
 		free(policy->networks[i].privates);
+		free(policy->networks[i].publishes);
 	}
 	for (size_t i = 0; i < policy->upstream_count; i++)
 		upstream_group_free(&policy->upstreams[i]);
@@ -176,9 +177,38 @@ void policy_inherit_ids(struct policy *policy, const struct policy *old)
 	}
 }
 
+const char *policy_publish_format(const struct publish *publish, char out[static POLICY_PUBLISH_TEXT_MAX])
+{
+	const char *protocol = publish->tcp && publish->udp ? "" : publish->tcp ? "/tcp" : "/udp";
+
+	if (publish->ports.first == publish->ports.last)
+		snprintf(out, POLICY_PUBLISH_TEXT_MAX, "%u%s", publish->ports.first, protocol);
+	else
+		snprintf(out, POLICY_PUBLISH_TEXT_MAX, "%u-%u%s", publish->ports.first, publish->ports.last, protocol);
+	return out;
+}
+
 bool policy_is_auditing(const struct network *network, time_t now)
 {
 	return network->mode == MODE_AUDIT && (network->audit_until == 0 || now < network->audit_until);
+}
+
+bool policy_server_equal(const struct upstream_server *a, const struct upstream_server *b)
+{
+	if (a->port != b->port || !address_equal(&a->address, &b->address) || !a->tls_name != !b->tls_name)
+		return false;
+	return !a->tls_name || strcmp(a->tls_name, b->tls_name) == 0;
+}
+
+const char *policy_server_format(const struct upstream_server *server, char out[static POLICY_SERVER_MAX])
+{
+	char address[ADDRESS_TEXT_MAX];
+	bool ipv6 = server->address.family == AF_INET6;
+
+	snprintf(out, POLICY_SERVER_MAX, "%s%s%s%s:%u%s%s", server->tls_name ? "tls://" : "", ipv6 ? "[" : "",
+		 address_format(&server->address, address), ipv6 ? "]" : "", server->port, server->tls_name ? "#" : "",
+		 server->tls_name ? server->tls_name : "");
+	return out;
 }
 
 /* More labels win; among patterns with the same base, the one that matches fewer names. */

@@ -21,11 +21,14 @@
 #include "common/ports.h"
 #include "common/reason.h"
 
-#define POLICY_NAME_MAX     32  /* characters in the name of a network, rules or upstream section */
-#define POLICY_NETWORKS_MAX 512 /* networks behind one gateway */
-#define POLICY_SPECS_MAX    64  /* distinct port specifications of one network's name rules: bits of a uint64_t */
-#define POLICY_SERVERS_MAX  8   /* servers of one upstream section */
-#define POLICY_NETWORK_NONE UINT16_MAX
+#define POLICY_NAME_MAX         32  /* characters in the name of a network, rules or upstream section */
+#define POLICY_NETWORKS_MAX     512 /* networks behind one gateway */
+#define POLICY_SPECS_MAX        64  /* distinct port specifications of one network's name rules: bits of a uint64_t */
+#define POLICY_SERVERS_MAX      8   /* servers of one upstream section */
+#define POLICY_SERVER_MAX       320 /* octets of a server as text: address, port, a host name of 253 characters */
+#define POLICY_PUBLISH_MAX      256 /* `publish` entries of all networks together */
+#define POLICY_PUBLISH_TEXT_MAX 16  /* "65534-65535/tcp" and its NUL */
+#define POLICY_NETWORK_NONE     UINT16_MAX
 
 enum rule_action { RULE_ALLOW, RULE_DENY };
 enum rule_kind { RULE_NAME, RULE_ADDRESS };
@@ -50,9 +53,21 @@ struct rule {
 	const char *section; /* owned by the policy: "rules github" when it came through `use`, else NULL */
 };
 
+/* One entry of `publish`: ports of the uplink's own addresses that lead to a container of the network. */
+struct publish {
+	struct port_range ports;
+	bool tcp, udp;
+	uint16_t target_port;  /* in the container, of ports.first; a range keeps its ports */
+	const char *name;      /* owned by the policy: what Docker's resolver is asked for, as written; NULL: the address is given */
+	struct domain domain;  /* the name */
+	struct address target; /* the address; family 0: there is a name */
+	struct source source;
+};
+
 struct upstream_server {
 	struct address address;
 	uint16_t port;
+	const char *tls_name; /* owned by the policy: DNS over TLS, with a certificate for this host name; NULL: plain DNS */
 };
 
 /* One [upstream NAME] section; the one without a name is the default and always the last of the array. */
@@ -61,8 +76,10 @@ struct upstream_group {
 	struct pattern *matches;        /* owned; none for the default */
 	size_t match_count;
 	struct upstream_server servers[POLICY_SERVERS_MAX];
-	size_t server_count;
+	size_t server_count;     /* all with TLS, or none */
 	bool automatic;          /* `server = auto`: servers come from resolv.conf, filled by gateway/config.c */
+	const char *ca_file;     /* owned by the policy: `ca`, as written; NULL: the system's certificate authorities */
+	const char *ca;          /* owned by the policy: what was in it, PEM */
 	struct prefix *privates; /* owned: ranges that names of this group may point into */
 	size_t private_count;
 	struct source source;
@@ -87,6 +104,8 @@ struct network {
 	size_t rule_count;
 	struct prefix *privates; /* owned */
 	size_t private_count;
+	struct publish *publishes; /* owned */
+	size_t publish_count;
 	struct source source;
 	/* Made by policy_finish(): */
 	struct ports specs[POLICY_SPECS_MAX]; /* distinct port specifications that names can end up with */
@@ -185,6 +204,12 @@ const struct network *policy_network_by_name(const struct policy *policy, const 
 /** policy_upstream_for() - The upstream group with the longest match for a name, else the default. Never NULL. */
 const struct upstream_group *policy_upstream_for(const struct policy *policy, const struct domain *name);
 
+/** policy_server_equal() - The same address and port, and the same way of asking. */
+bool policy_server_equal(const struct upstream_server *a, const struct upstream_server *b);
+
+/** policy_server_format() - "192.0.2.53:53", "tls://[2001:db8::9]:853#dns.example". Return: @out. */
+const char *policy_server_format(const struct upstream_server *server, char out[static POLICY_SERVER_MAX]);
+
 /**
  * policy_judge_name() - May this network ask for this name, and on which ports may it reach it?
  * @now:	wall clock, for audit_until
@@ -223,5 +248,8 @@ bool policy_answer_may_show(const struct policy *policy, const struct network *n
  */
 int policy_address_sets(const struct policy *policy, const struct network *network, struct address_set **out, size_t *count);
 void policy_address_sets_free(struct address_set *sets, size_t count);
+
+/** policy_publish_format() - The ports and protocols of an entry: "443", "8000-8010/tcp". Return: @out. */
+const char *policy_publish_format(const struct publish *publish, char out[static POLICY_PUBLISH_TEXT_MAX]);
 
 #endif

@@ -123,29 +123,50 @@ static int listen_everywhere(struct gateway *gateway, const struct policy *polic
 }
 
 /* Interfaces and kernel; nothing else is touched, so a failure leaves the running policy as it was. */
-static int apply_to_kernel(struct gateway *gateway, struct policy *policy, char *error, size_t error_size)
+static int apply_to_kernel(struct gateway *gateway, struct policy *policy, struct openings *openings, char *error, size_t error_size)
 {
 	int rc = interfaces_scan(&gateway->interfaces, policy, gateway->log, error, error_size);
 
 	if (rc != 0)
 		return rc;
 	rc = set_own_prefixes(gateway, policy);
+	if (rc == 0)
+		rc = targets_openings(gateway->targets, policy, &gateway->interfaces, openings);
 	if (rc != 0) {
 		snprintf(error, error_size, "out of memory");
 		return rc;
 	}
 	restore_leases(gateway, policy);
 	judge_leases(gateway, policy);
-	return ruleset_apply(&gateway->ruleset, policy, &gateway->interfaces, gateway->leases, gateway_now(gateway), error, error_size);
+	rc = ruleset_apply(&gateway->ruleset, policy, &gateway->interfaces, openings, gateway->leases, gateway_now(gateway), error,
+			   error_size);
+	if (rc != 0)
+		openings_free(openings);
+	return rc;
+}
+
+/* What the kernel has got. The list becomes ours. Return: true when another one than before. */
+static bool take_openings(struct gateway *gateway, struct openings *openings)
+{
+	bool other = !openings_equal(&gateway->openings, openings);
+
+	openings_free(&gateway->openings);
+	gateway->openings = *openings;
+	return other;
 }
 
 /* The kernel may have the new rules already: it gets the running policy's again. */
 static void go_back(struct gateway *gateway)
 {
+	struct openings openings = {0};
 	char error[GATEWAY_ERROR_MAX];
 
-	if (gateway->policy == NULL || apply_to_kernel(gateway, gateway->policy, error, sizeof(error)) == 0)
+	if (gateway->policy == NULL)
 		return;
+	if (apply_to_kernel(gateway, gateway->policy, &openings, error, sizeof(error)) == 0) {
+		(void)take_openings(gateway, &openings); /* as before: flows were not looked at meanwhile */
+		return;
+	}
 	log_say(gateway->log, LOG_ERROR, "the running policy cannot be put back: %s; it is tried again every second", error);
 	gateway->apply_due = true;
 	gateway->applied_at = gateway_now(gateway);
@@ -208,29 +229,46 @@ static void remember_uplink(struct gateway *gateway)
 }
 
 /* Everything that can fail before the new policy is the running one. */
-static int switch_policy(struct gateway *gateway, struct policy *policy, char *error, size_t error_size)
+static int switch_policy(struct gateway *gateway, struct policy *policy, struct openings *openings, char *error, size_t error_size)
 {
-	int rc = apply_to_kernel(gateway, policy, error, error_size);
+	int rc = apply_to_kernel(gateway, policy, openings, error, error_size);
 
 	if (rc != 0)
 		return rc;
 	rc = resolver_set_policy(gateway->resolver, policy);
-	if (rc != 0)
+	if (rc != 0) {
 		snprintf(error, error_size, "the forwarder cannot take over the policy: %s", strerror(-rc));
+		openings_free(openings);
+	}
 	return rc;
+}
+
+/* What nothing that passes depends on; the policy is in force. */
+static void follow_policy(struct gateway *gateway)
+{
+	int rc = targets_set_policy(gateway->targets, gateway->policy);
+
+	if (rc != 0)
+		log_say(gateway->log, LOG_ERROR, "some published containers cannot be followed: %s", strerror(-rc));
+	rc = inbound_set_policy(gateway->inbound, gateway->policy);
+	if (rc != 0)
+		log_say(gateway->log, LOG_ERROR, "inbound flows are counted, but not told one by one: conntrack events cannot be had: %s",
+			strerror(-rc));
 }
 
 /* Takes ownership of @policy; it may be the running one. */
 static int apply_policy(struct gateway *gateway, struct policy *policy, char *error, size_t error_size)
 {
 	struct policy *old = gateway->policy;
+	struct openings openings = {0};
+	bool opened;
 	int rc;
 
 	/* What is ready was judged by the old policy: its grants mean the old policy's port specifications. */
 	resolver_flush(gateway->resolver);
 	if (policy != old)
 		policy_inherit_ids(policy, old);
-	rc = switch_policy(gateway, policy, error, error_size);
+	rc = switch_policy(gateway, policy, &openings, error, error_size);
 	if (rc != 0) {
 		go_back(gateway);
 		if (policy != old)
@@ -239,14 +277,16 @@ static int apply_policy(struct gateway *gateway, struct policy *policy, char *er
 	}
 	gateway->policy = policy;
 	gateway->apply_due = false;
+	opened = take_openings(gateway, &openings);
 	if (policy != old) {
 		lease_each(gateway->leases, network_is_there, policy);
 		release_addresses(gateway, old, policy);
+		follow_policy(gateway);
 		policy_free(old);
 	}
 	remember_uplink(gateway);
 	log_set_format(gateway->log, policy->log);
-	upkeep_policy_applied(gateway, policy != old);
+	upkeep_policy_applied(gateway, policy != old, opened);
 	rc = apply_to_interfaces(gateway, policy, error, error_size);
 	if (rc == 0 || old == NULL)
 		return rc;
@@ -293,9 +333,8 @@ int apply_text(struct gateway *gateway, struct config_messages *messages, char *
 	return rc;
 }
 
-int apply_last_good(struct gateway *gateway, char *error, size_t error_size)
+int apply_last_good(struct gateway *gateway, struct config_messages *messages, char *error, size_t error_size)
 {
-	struct config_messages messages = {0};
 	struct config_text text = {0};
 	int rc = memory_get_policy(gateway->start.memories[MEMORY_POLICY], &text);
 
@@ -303,8 +342,7 @@ int apply_last_good(struct gateway *gateway, char *error, size_t error_size)
 		snprintf(error, error_size, "no earlier policy is kept: %s", strerror(-rc));
 		return rc;
 	}
-	rc = apply_parsed(gateway, &text, &messages, error, error_size);
-	config_messages_free(&messages);
+	rc = apply_parsed(gateway, &text, messages, error, error_size);
 	config_text_free(&text);
 	return rc;
 }

@@ -4,34 +4,25 @@
  *
  * Theory of operation
  *
- * One entry per address holds the name and when it is stale. While its question is under way the entry is also in the list `asking`, oldest
- * first, with all who wait for it; one timer ends the oldest. The socket is connected to 127.0.0.11, so only Docker's resolver can answer;
- * id and question are compared as well. Where there is no Docker the kernel refuses, or nobody answers: then nobody is asked for a while.
- * libuv stops watching a socket that has an error, so it is closed, and the next question opens another one.
+ * One entry per address holds the name and when it is stale, and, while its question is under way (docker.c), all who wait for it. Where
+ * there is no Docker the kernel refuses, or nobody answers: then nobody is asked for a while.
  *
  * An entry whose name has become stale stays until it is asked about again, because such a question takes no token.
  */
 #include "gateway/apps.h"
 
-#include <arpa/inet.h>
-#include <errno.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <utlist.h>
 
 #include "common/hash.h"
 #include "gateway/bucket.h"
-#include "resolver/message.h"
+#include "gateway/docker.h"
 
-#define DOCKER_RESOLVER 0x7f00000bU /* 127.0.0.11 */
-#define QUERY_MAX       300
-#define SILENCE_MAX     2 /* questions in a row without an answer */
+#define SILENCE_MAX 2 /* questions in a row without an answer */
 
 struct waiter {
 	struct waiter *next;
@@ -39,22 +30,14 @@ struct waiter {
 	void *context;
 };
 
-/* What exists only while a question is under way. */
-struct asking {
-	size_t query_size;
-	uint16_t id;
-	uint64_t deadline;      /* ms of the loop */
-	struct waiter *waiters; /* owned; newest first */
-	uint8_t query[QUERY_MAX];
-};
-
 struct app {
-	UT_hash_handle hh;       /* in order of asking: the first is the oldest */
-	struct app *prev, *next; /* in apps->asking */
+	UT_hash_handle hh; /* in order of asking: the first is the oldest */
+	struct apps *apps;
 	struct address address;
-	uint64_t stale;        /* ms of the loop */
-	bool known;            /* it had a name when Docker was last asked about it */
-	struct asking *asking; /* owned; NULL: the name is known */
+	uint64_t stale;         /* ms of the loop */
+	bool known;             /* it had a name when Docker was last asked about it */
+	bool asking;            /* its question is under way */
+	struct waiter *waiters; /* owned; newest first */
 	char name[APPS_NAME_MAX + 1];
 };
 
@@ -68,18 +51,13 @@ struct quota {
 struct apps {
 	uv_loop_t *loop;
 	struct apps_options options;
-	uv_timer_t timer;
-	uv_poll_t *poll; /* owned by the loop, freed in its close callback; NULL while there is no socket */
-	int fd;
-	struct app *cache;    /* owned, hash */
-	struct app *asking;   /* those of the cache whose question is under way, oldest first */
-	struct quota *quotas; /* owned, hash */
+	struct docker *docker; /* owned */
+	struct app *cache;     /* owned, hash */
+	struct quota *quotas;  /* owned, hash */
 	unsigned int asking_count, silence;
 	uint64_t pause_until;
 	bool closing;
 };
-
-static void on_deadline(uv_timer_t *timer);
 
 struct apps *apps_new(uv_loop_t *loop, const struct apps_options *options)
 {
@@ -89,34 +67,13 @@ struct apps *apps_new(uv_loop_t *loop, const struct apps_options *options)
 		return NULL;
 	apps->loop = loop;
 	apps->options = *options;
-	if (!apps->options.port)
-		apps->options.port = APPS_PORT;
 	if (!apps->options.refused_ms)
 		apps->options.refused_ms = APPS_REFUSED_MS;
-	apps->fd = -1;
-	if (uv_timer_init(loop, &apps->timer) != 0) {
-		free(apps);
-		return NULL;
-	}
-	apps->timer.data = apps;
-	return apps;
-}
-
-static void free_handle(uv_handle_t *handle)
-{
-	free(handle);
-}
-
-static void close_socket(struct apps *apps)
-{
-	if (apps->poll) {
-		uv_poll_stop(apps->poll);
-		uv_close((uv_handle_t *)apps->poll, free_handle);
-		apps->poll = NULL;
-	}
-	if (apps->fd >= 0)
-		close(apps->fd);
-	apps->fd = -1;
+	apps->docker = docker_new(loop, options->port ? options->port : DOCKER_PORT);
+	if (apps->docker)
+		return apps;
+	free(apps);
+	return NULL;
 }
 
 static void forget(struct apps *apps, struct app *app)
@@ -129,18 +86,6 @@ static void forget_quota(struct apps *apps, struct quota *quota)
 {
 	HASH_DEL(apps->quotas, quota);
 	free(quota);
-}
-
-static void set_timer(struct apps *apps)
-{
-	uint64_t now = uv_now(apps->loop), deadline;
-
-	if (!apps->asking) {
-		uv_timer_stop(&apps->timer);
-		return;
-	}
-	deadline = apps->asking->asking->deadline;
-	uv_timer_start(&apps->timer, on_deadline, deadline > now ? deadline - now : 0, 0);
 }
 
 /* The newest comes first in the list. Return: the list turned round. */
@@ -157,18 +102,16 @@ static struct waiter *in_order(struct waiter *newest)
 }
 
 /* The question has ended, app->name is what came of it. Those who waited are told. */
-static void end_asking(struct apps *apps, struct app *app, uint64_t keep_ms)
+static void end_asking(struct app *app, uint64_t keep_ms)
 {
-	struct asking *asking = app->asking;
-	struct waiter *waiter = in_order(asking->waiters);
+	struct waiter *waiter = in_order(app->waiters);
 	char name[sizeof(app->name)];
 
-	DL_DELETE(apps->asking, app);
-	apps->asking_count--;
-	app->asking = NULL;
-	app->stale = uv_now(apps->loop) + keep_ms;
+	app->apps->asking_count--;
+	app->asking = false;
+	app->waiters = NULL;
+	app->stale = uv_now(app->apps->loop) + keep_ms;
 	memcpy(name, app->name, sizeof(name)); /* a waiter may ask for others, and so push this one out of the cache */
-	free(asking);
 	for (struct waiter *next; waiter; waiter = next) {
 		next = waiter->next;
 		waiter->done(waiter->context, name);
@@ -176,10 +119,10 @@ static void end_asking(struct apps *apps, struct app *app, uint64_t keep_ms)
 	}
 }
 
-static void end_without_name(struct apps *apps, struct app *app)
+static void end_without_name(struct app *app)
 {
 	app->name[0] = '\0';
-	end_asking(apps, app, APPS_CACHE_NONE_MS);
+	end_asking(app, APPS_CACHE_NONE_MS);
 }
 
 /* A question got no answer. */
@@ -191,17 +134,11 @@ static void note_silence(struct apps *apps)
 	}
 }
 
-static void on_deadline(uv_timer_t *timer)
+/* Nobody listens at 127.0.0.11. */
+static void note_refusal(struct apps *apps)
 {
-	struct apps *apps = timer->data;
-	uint64_t now = uv_now(apps->loop);
-
-	while (apps->asking && apps->asking->asking->deadline <= now) {
-		note_silence(apps);
-		apps->asking->known = false;
-		end_without_name(apps, apps->asking);
-	}
-	set_timer(apps);
+	apps->silence = 0;
+	apps->pause_until = uv_now(apps->loop) + apps->options.refused_ms;
 }
 
 /* The first label of the answer's PTR record. Return: false when there is none. */
@@ -223,103 +160,26 @@ static bool read_name(const struct answer *answer, char out[static APPS_NAME_MAX
 	return false;
 }
 
-static struct app *asked_with(struct apps *apps, uint16_t id)
+static void on_answer(void *context, enum docker_outcome outcome, const struct answer *answer)
 {
-	struct app *app;
+	struct app *app = context;
 
-	DL_FOREACH (apps->asking, app) {
-		if (app->asking->id == id)
-			return app;
+	switch (outcome) {
+	case DOCKER_ANSWERED:
+		app->apps->silence = 0;
+		app->known = read_name(answer, app->name);
+		if (app->known) {
+			end_asking(app, APPS_CACHE_MS);
+			return;
+		}
+		break;
+	case DOCKER_SILENT:
+		note_silence(app->apps);
+		app->known = false;
+		break;
+	case DOCKER_FAILED: note_refusal(app->apps); break;
 	}
-	return NULL;
-}
-
-static void take_answer(struct apps *apps, const uint8_t *wire, size_t size)
-{
-	struct app *app = size >= 12 ? asked_with(apps, message_peek_id(wire)) : NULL;
-	struct answer *answer = app ? message_parse_answer(wire, size, app->asking->query, app->asking->query_size) : NULL;
-
-	if (!answer)
-		return;
-	apps->silence = 0;
-	app->known = read_name(answer, app->name);
-	answer_free(answer);
-	if (app->known)
-		end_asking(apps, app, APPS_CACHE_MS);
-	else
-		end_without_name(apps, app);
-}
-
-static void end_all(struct apps *apps)
-{
-	while (apps->asking)
-		end_without_name(apps, apps->asking);
-}
-
-/* Nobody listens at 127.0.0.11: no question under way will be answered. */
-static void socket_failed(struct apps *apps)
-{
-	apps->silence = 0;
-	apps->pause_until = uv_now(apps->loop) + apps->options.refused_ms;
-	close_socket(apps);
-	end_all(apps);
-}
-
-/* Return: false when there is nothing left to read. */
-static bool receive(struct apps *apps)
-{
-	uint8_t wire[MESSAGE_UDP_SIZE];
-	ssize_t size = recv(apps->fd, wire, sizeof(wire), MSG_DONTWAIT);
-
-	if (size >= 0) {
-		take_answer(apps, wire, (size_t)size);
-		return true;
-	}
-	if (errno == EINTR)
-		return true;
-	if (errno != EAGAIN && errno != EWOULDBLOCK)
-		socket_failed(apps);
-	return false;
-}
-
-static void on_readable(uv_poll_t *poll, int status, int events)
-{
-	struct apps *apps = poll->data;
-
-	(void)events;
-	if (poll != apps->poll)
-		return;
-	/* The error is ECONNREFUSED; libuv tells of it as EBADF and does not watch the socket any more. */
-	if (status < 0)
-		socket_failed(apps);
-	for (int i = 0; i < APPS_ASKING_MAX && poll == apps->poll; i++) {
-		if (!receive(apps))
-			break;
-	}
-	set_timer(apps);
-}
-
-static bool open_socket(struct apps *apps)
-{
-	struct sockaddr_in docker = {
-		.sin_family = AF_INET, .sin_port = htons(apps->options.port), .sin_addr.s_addr = htonl(DOCKER_RESOLVER)};
-
-	if (apps->fd >= 0)
-		return true;
-	apps->fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	apps->poll = calloc(1, sizeof(*apps->poll));
-	if (apps->fd < 0 || !apps->poll || connect(apps->fd, (const struct sockaddr *)&docker, sizeof(docker)) != 0 ||
-	    uv_poll_init(apps->loop, apps->poll, apps->fd) != 0) {
-		free(apps->poll);
-		apps->poll = NULL;
-		close_socket(apps);
-		return false;
-	}
-	apps->poll->data = apps;
-	if (uv_poll_start(apps->poll, UV_READABLE, on_readable) == 0)
-		return true;
-	close_socket(apps);
-	return false;
+	end_without_name(app);
 }
 
 /* 5.1.201.10.in-addr.arpa */
@@ -330,31 +190,6 @@ static bool pointer_name(const struct address *address, struct domain *out)
 	snprintf(text, sizeof(text), "%u.%u.%u.%u.in-addr.arpa", address->bytes[3], address->bytes[2], address->bytes[1],
 		 address->bytes[0]);
 	return domain_parse(text, out) == NULL;
-}
-
-/* A question to be sent. Return: what is kept until it has ended, or NULL. */
-static struct asking *new_asking(struct apps *apps, const struct address *address)
-{
-	struct asking *asking = calloc(1, sizeof(*asking));
-	struct domain name;
-
-	if (!asking)
-		return NULL;
-	if (pointer_name(address, &name) && getrandom(&asking->id, sizeof(asking->id), 0) == sizeof(asking->id) &&
-	    !asked_with(apps, asking->id)) {
-		asking->query_size =
-			message_build_query(asking->id, &name, TYPE_PTR, false, false, NULL, asking->query, sizeof(asking->query));
-		asking->deadline = uv_now(apps->loop) + APPS_TIMEOUT_MS;
-		if (asking->query_size > 0)
-			return asking;
-	}
-	free(asking);
-	return NULL;
-}
-
-static bool send_question(struct apps *apps, const struct asking *asking)
-{
-	return open_socket(apps) && send(apps->fd, asking->query, asking->query_size, MSG_NOSIGNAL) == (ssize_t)asking->query_size;
 }
 
 /* Room for one more network: quotas that say nothing are given up. */
@@ -410,6 +245,7 @@ static struct app *new_app(struct apps *apps, const struct address *address)
 	app = calloc(1, sizeof(*app));
 	if (!app)
 		return NULL;
+	app->apps = apps;
 	app->address = *address;
 	HASH_ADD(hh, apps->cache, address, sizeof(app->address), app);
 	if (!app->hh.tbl) {
@@ -428,23 +264,20 @@ static bool may_ask(const struct apps *apps)
 static struct app *begin_asking(struct apps *apps, const struct prefix *subnet, const struct address *address, bool known)
 {
 	struct app *app = known || take_token(apps, subnet) ? new_app(apps, address) : NULL;
-	struct asking *asking;
+	struct domain name;
 
 	if (!app)
 		return NULL;
 	app->known = known;
-	asking = new_asking(apps, address);
-	if (!asking)
+	if (!pointer_name(address, &name))
 		return NULL;
-	if (!send_question(apps, asking)) {
-		free(asking);
-		socket_failed(apps); /* it was the refusal of a question before this one; those who are told may forget the entry */
+	app->asking = true; /* if nobody listens, those who are told of it must not push it out of the cache */
+	if (!docker_ask(apps->docker, &name, TYPE_PTR, APPS_TIMEOUT_MS, on_answer, app)) {
+		app->asking = false;
+		note_refusal(apps);
 		return NULL;
 	}
-	app->asking = asking;
-	DL_APPEND(apps->asking, app);
 	apps->asking_count++;
-	set_timer(apps);
 	return app;
 }
 
@@ -473,7 +306,7 @@ static bool add_waiter(struct app *app, apps_done done, void *context)
 		return false;
 	waiter->done = done;
 	waiter->context = context;
-	LL_PREPEND(app->asking->waiters, waiter);
+	LL_PREPEND(app->waiters, waiter);
 	return true;
 }
 
@@ -487,11 +320,6 @@ void apps_lookup(struct apps *apps, const struct prefix *subnet, const struct ad
 		done(context, app && !app->asking ? app->name : "");
 }
 
-static void free_apps(uv_handle_t *handle)
-{
-	free(handle->data);
-}
-
 void apps_close(struct apps *apps)
 {
 	struct app *app, *next;
@@ -500,13 +328,12 @@ void apps_close(struct apps *apps)
 	if (!apps || apps->closing)
 		return;
 	apps->closing = true;
-	end_all(apps);
-	close_socket(apps);
+	docker_close(apps->docker); /* all who wait are told */
 	HASH_ITER (hh, apps->cache, app, next) {
 		forget(apps, app);
 	}
 	HASH_ITER (hh, apps->quotas, quota, next_quota) {
 		forget_quota(apps, quota);
 	}
-	uv_close((uv_handle_t *)&apps->timer, free_apps);
+	free(apps);
 }

@@ -16,7 +16,6 @@
 
 #include "common/address.h"
 
-#define APPS_PORT          53
 #define APPS_CACHE_MAX     4096  /* addresses */
 #define APPS_CACHE_MS      60000 /* a name is asked again after this */
 #define APPS_CACHE_NONE_MS 5000  /* and so is an address without a name */

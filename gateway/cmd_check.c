@@ -44,15 +44,6 @@ static const char *format_date(time_t when, char out[static DATE_MAX])
 	return out;
 }
 
-static const char *format_server(const struct upstream_server *server, char *out, size_t size)
-{
-	char address[ADDRESS_TEXT_MAX];
-
-	address_format(&server->address, address);
-	snprintf(out, size, strchr(address, ':') ? "[%s]:%u" : "%s:%u", address, server->port);
-	return out;
-}
-
 /* Text */
 
 static void print_privates(const struct prefix *privates, size_t count)
@@ -69,14 +60,16 @@ static void print_privates(const struct prefix *privates, size_t count)
 
 static void print_upstream(const struct upstream_group *group)
 {
-	char server[ADDRESS_TEXT_MAX + 16], pattern[DOMAIN_TEXT_MAX];
+	char server[POLICY_SERVER_MAX], pattern[DOMAIN_TEXT_MAX];
 
 	printf("upstream %s\n  server:", group->name[0] ? group->name : "(default)");
 	if (group->automatic)
-		printf(" auto (from resolv.conf, at start)");
+		printf(" auto (from resolv.conf, and followed)");
 	for (size_t i = 0; i < group->server_count; i++)
-		printf(" %s", format_server(&group->servers[i], server, sizeof(server)));
+		printf(" %s", policy_server_format(&group->servers[i], server));
 	printf("\n");
+	if (group->ca_file)
+		printf("  ca: %s\n", group->ca_file);
 	if (group->match_count)
 		printf("  match:");
 	for (size_t i = 0; i < group->match_count; i++)
@@ -97,6 +90,18 @@ static void print_rule(const struct rule *rule)
 		printf("ports %s%s", ports_format(&rule->ports, ports), rule->ports_given ? "" : " (from 'ports =')");
 	printf("  %s:%u%s%s%s\n", rule->source.file, rule->source.line, rule->section ? " [" : "", rule->section ? rule->section : "",
 	       rule->section ? "]" : "");
+}
+
+static void print_publish(const struct publish *publish)
+{
+	char ports[POLICY_PUBLISH_TEXT_MAX], address[ADDRESS_TEXT_MAX];
+	bool brackets = publish->target.family == AF_INET6;
+
+	printf("  publish %s -> %s%s%s:%u", policy_publish_format(publish, ports), brackets ? "[" : "",
+	       publish->name ? publish->name : address_format(&publish->target, address), brackets ? "]" : "", publish->target_port);
+	if (publish->ports.first != publish->ports.last)
+		printf("-%u", publish->ports.last);
+	printf("  %s:%u\n", publish->source.file, publish->source.line);
 }
 
 static void print_subnet(const struct prefix *subnet, const struct address *gateway)
@@ -152,6 +157,8 @@ static void print_network(const struct network *network)
 	print_privates(network->privates, network->private_count);
 	for (size_t i = 0; i < network->rule_count; i++)
 		print_rule(&network->rules[i]);
+	for (size_t i = 0; i < network->publish_count; i++)
+		print_publish(&network->publishes[i]);
 	if (!network->rule_count)
 		printf("  no rules: %s\n", network->mode == MODE_AUDIT ? "only audit mode lets anything through" : "nothing is allowed");
 	if (open)
@@ -191,14 +198,14 @@ static json_t *prefixes_json(const struct prefix *prefixes, size_t count)
 static json_t *upstream_json(const struct upstream_group *group)
 {
 	json_t *servers = json_array(), *matches = json_array();
-	char server[ADDRESS_TEXT_MAX + 16], pattern[DOMAIN_TEXT_MAX];
+	char server[POLICY_SERVER_MAX], pattern[DOMAIN_TEXT_MAX];
 
 	for (size_t i = 0; i < group->server_count; i++)
-		append(&servers, json_string(format_server(&group->servers[i], server, sizeof(server))));
+		append(&servers, json_string(policy_server_format(&group->servers[i], server)));
 	for (size_t i = 0; i < group->match_count; i++)
 		append(&matches, json_string(pattern_format(&group->matches[i], pattern)));
-	return json_pack("{s:s, s:b, s:o, s:o, s:o}", "name", group->name, "auto", group->automatic, "servers", servers, "match", matches,
-			 "private", prefixes_json(group->privates, group->private_count));
+	return json_pack("{s:s, s:b, s:o, s:s?, s:o, s:o}", "name", group->name, "auto", group->automatic, "servers", servers, "ca",
+			 group->ca_file, "match", matches, "private", prefixes_json(group->privates, group->private_count));
 }
 
 static json_t *rule_json(const struct rule *rule)
@@ -208,6 +215,15 @@ static json_t *rule_json(const struct rule *rule)
 	return json_pack("{s:s, s:s, s:s, s:b, s:s, s:i, s:s?}", "action", action_name(rule->action), "rule", rule->text, "ports",
 			 ports_format(&rule->ports, ports), "ports_given", rule->ports_given, "file", rule->source.file, "line",
 			 (int)rule->source.line, "section", rule->section);
+}
+
+static json_t *publish_json(const struct publish *publish)
+{
+	char ports[POLICY_PUBLISH_TEXT_MAX], address[ADDRESS_TEXT_MAX];
+
+	return json_pack("{s:s, s:s, s:b, s:i, s:s, s:i}", "ports", policy_publish_format(publish, ports), "target",
+			 publish->name ? publish->name : address_format(&publish->target, address), "by_name", publish->name != NULL,
+			 "target_port", publish->target_port, "file", publish->source.file, "line", (int)publish->source.line);
 }
 
 static json_t *subnets_json(const struct network *network)
@@ -228,18 +244,20 @@ static json_t *subnets_json(const struct network *network)
 static json_t *network_json(const struct network *network)
 {
 	const struct lifetimes *lifetimes = &network->lifetimes;
-	json_t *rules = json_array();
+	json_t *rules = json_array(), *publishes = json_array();
 	char ports[PORTS_TEXT_MAX], date[DATE_MAX];
 
 	for (size_t i = 0; i < network->rule_count; i++)
 		append(&rules, rule_json(&network->rules[i]));
-	return json_pack("{s:s, s:s, s:i, s:o, s:s, s:b, s:s?, s:s, s:{s:i, s:i, s:i, s:i}, s:o, s:o}", "name", network->name, "file",
+	for (size_t i = 0; i < network->publish_count; i++)
+		append(&publishes, publish_json(&network->publishes[i]));
+	return json_pack("{s:s, s:s, s:i, s:o, s:s, s:b, s:s?, s:s, s:{s:i, s:i, s:i, s:i}, s:o, s:o, s:o}", "name", network->name, "file",
 			 network->source.file, "line", (int)network->source.line, "subnets", subnets_json(network), "mode",
 			 mode_name(network->mode), "keep_established", network->keep_established, "audit_until",
 			 network->audit_until ? format_date(network->audit_until, date) : NULL, "ports",
 			 ports_format(&network->default_ports, ports), "lifetimes", "min_ttl", (int)lifetimes->min_ttl, "grace",
 			 (int)lifetimes->grace, "max_age", (int)lifetimes->max_age, "max_addresses", (int)lifetimes->max_addresses,
-			 "private", prefixes_json(network->privates, network->private_count), "rules", rules);
+			 "private", prefixes_json(network->privates, network->private_count), "rules", rules, "publish", publishes);
 }
 
 static json_t *policy_json(const struct policy *policy)

@@ -239,6 +239,7 @@ static int examine(const char *path, bool json)
 	if (policy) {
 		doctor_interfaces(&doctor);
 		doctor_upstream(&doctor);
+		doctor_upstream_tls(&doctor);
 	}
 	policy_free(policy);
 	return finish(&doctor) ? COMMAND_OK : COMMAND_NO;

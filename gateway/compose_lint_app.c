@@ -11,7 +11,9 @@
 
 #define SERVICE_MODE     "service:"
 #define CONTAINER_MODE   "container:"
-#define SHARED_STEPS_MAX 16 /* services of which each uses the network of the next */
+#define PUBLISH_PORT_MAX 32  /* octets of "8000-8010/tcp" */
+#define PUBLISH_MAX      256 /* octets of the entries that a text proposes */
+#define SHARED_STEPS_MAX 16  /* services of which each uses the network of the next */
 
 #define SAY(lint, severity, code, service, ...) lint_say(lint, severity, code, LINT_SERVICE, (service)->name, __VA_ARGS__)
 
@@ -137,14 +139,64 @@ static void check_networks(struct lint *lint, const struct compose_service *app)
 	}
 }
 
+/* The container's end of a short form, "[[ADDRESS:]PORT:]PORT[/PROTOCOL]". Return: false when it has none. */
+static bool read_short_port(const char *text, char out[static PUBLISH_PORT_MAX])
+{
+	const char *colon = strrchr(text, ':'), *port = colon ? colon + 1 : text;
+	size_t digits = strspn(port, "0123456789-"), length = strlen(port);
+
+	if (!digits || length >= PUBLISH_PORT_MAX - sizeof("/tcp") ||
+	    (port[digits] && strcasecmp(port + digits, "/tcp") != 0 && strcasecmp(port + digits, "/udp") != 0))
+		return false;
+	snprintf(out, PUBLISH_PORT_MAX, "%.*s%s", (int)digits, port, strcasecmp(port + digits, "/udp") == 0 ? "/udp" : "/tcp");
+	return true;
+}
+
+static bool read_port(const json_t *entry, char out[static PUBLISH_PORT_MAX])
+{
+	const json_t *target = json_object_get(entry, "target");
+	const char *protocol = json_string_value(json_object_get(entry, "protocol"));
+	char text[PUBLISH_PORT_MAX];
+
+	if (json_is_string(entry))
+		return read_short_port(json_string_value(entry), out);
+	if (json_is_integer(entry))
+		target = entry;
+	if (!json_is_integer(target) || (protocol && strlen(protocol) > 4))
+		return false;
+	snprintf(text, sizeof(text), "%lld%s%s", (long long)json_integer_value(target), protocol ? "/" : "", protocol ? protocol : "");
+	return read_short_port(text, out);
+}
+
+/* "80/tcp -> app, 443/udp -> app". Return: @out; what does not fit or cannot be read is left out. */
+static const char *format_publish(const struct compose_service *app, char *out, size_t size)
+{
+	const json_t *ports = json_object_get(app->json, "ports");
+	char port[PUBLISH_PORT_MAX];
+	size_t used = 0;
+
+	out[0] = '\0';
+	for (size_t i = 0; i < json_array_size(ports); i++) {
+		if (!read_port(json_array_get(ports, i), port) || used + strlen(port) + strlen(app->name) + sizeof(", ->  ") > size)
+			continue;
+		used += (size_t)snprintf(out + used, size - used, "%s%s -> %s", used ? ", " : "", port, app->name);
+	}
+	if (!used)
+		snprintf(out, size, "PORT -> %s", app->name);
+	return out;
+}
+
 static void check_ports(struct lint *lint, const struct compose_service *app)
 {
+	char entries[PUBLISH_MAX];
+
 	if (compose_is_empty(json_object_get(app->json, "ports")))
 		return;
 	SAY(lint, LINT_ERROR, LINT_APP_PORTS, app,
-	    "`ports:` does not work behind the gateway: answers would leave through it. Take the lines out; publish on the gateway: "
-	    "`ports:` on its "
-	    "service, and `publish =` in the policy's [network] section");
+	    "`ports:` does not work behind the gateway: answers would leave through it. Move the lines to the gateway's service, and write "
+	    "into "
+	    "the policy's [network] section: publish = %s",
+	    format_publish(app, entries, sizeof(entries)));
 }
 
 /* Privileges */

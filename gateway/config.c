@@ -24,6 +24,7 @@
 #include "gateway/config_draft.h"
 #include "gateway/config_finish.h"
 #include "gateway/config_lines.h"
+#include "gateway/config_publish.h"
 #include "gateway/config_rules.h"
 
 #define HEADING_MAX (CONFIG_KIND_MAX + 1 + POLICY_NAME_MAX + 1) /* "kind name"; inih cuts at 49 */
@@ -49,6 +50,7 @@ static const struct key keys[] = {
 	{"uplink", IN(GATEWAY), KEY_SCALAR, config_rules_uplink},
 	{"log", IN(GATEWAY), KEY_SCALAR, config_rules_log},
 	{"server", IN(UPSTREAM), KEY_LIST, config_rules_server},
+	{"ca", IN(UPSTREAM), KEY_SCALAR, config_rules_ca},
 	{"match", IN(UPSTREAM), KEY_LIST, config_rules_match},
 	{"private", IN(UPSTREAM) | IN(NETWORK), KEY_RULES, config_rules_private},
 	{"subnet", IN(NETWORK), KEY_LIST, config_rules_subnet},
@@ -56,6 +58,7 @@ static const struct key keys[] = {
 	{"use", IN(NETWORK), KEY_RULES, config_rules_use},
 	{"allow", IN(RULES) | IN(NETWORK), KEY_RULES, config_rules_allow},
 	{"deny", IN(RULES) | IN(NETWORK), KEY_RULES, config_rules_deny},
+	{"publish", IN(NETWORK), KEY_RULES, config_publish_word},
 	{"ports", IN(NETWORK), KEY_SET, config_rules_ports},
 	{"mode", IN(NETWORK), KEY_SCALAR, config_rules_mode},
 	{"audit_until", IN(NETWORK), KEY_SCALAR, config_rules_audit_until},

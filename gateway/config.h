@@ -68,6 +68,9 @@ struct policy *config_parse(const struct config_text *text, struct config_messag
 /** config_load() - config_read() and config_parse(). */
 struct policy *config_load(const char *path, struct config_messages *messages);
 
+/** config_is_automatic() - Does any upstream group say `server = auto`? */
+bool config_is_automatic(const struct policy *policy);
+
 /**
  * config_resolve_auto() - Fill the servers of upstream groups that say `server = auto`
  * @path:	normally CONFIG_RESOLV_CONF

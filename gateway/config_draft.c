@@ -42,6 +42,7 @@ static void free_section(struct section *section)
 	free(section->match_sources);
 	free(section->network.rules);
 	free(section->network.privates);
+	free(section->network.publishes);
 	free(section->group.matches);
 	free(section->group.privates);
 	free(section);

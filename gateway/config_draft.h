@@ -35,11 +35,20 @@ enum place {
 	PLACE_MATCH,
 	PLACE_AUTO,
 	PLACE_SERVER,
+	PLACE_CA,
 	PLACE_COUNT
 };
 
 struct use {
 	const char *name; /* owned by the policy */
+	struct source source;
+};
+
+/* A `publish` entry of which not all words have been read. */
+struct publish_words {
+	const char *ports; /* owned by the policy; NULL: none */
+	bool arrow;
+	bool broken; /* what is left of the line is passed over */
 	struct source source;
 };
 
@@ -54,8 +63,9 @@ struct section {
 	struct use *uses; /* owned */
 	size_t use_count;
 	struct source *match_sources; /* owned; parallel to group.matches */
-	struct network network;       /* SECTION_NETWORK; of SECTION_RULES only the rules */
-	struct upstream_group group;  /* SECTION_UPSTREAM */
+	struct publish_words words;
+	struct network network;      /* SECTION_NETWORK; of SECTION_RULES only the rules */
+	struct upstream_group group; /* SECTION_UPSTREAM */
 };
 
 struct draft {
@@ -66,6 +76,7 @@ struct draft {
 	struct section **sections; /* owned */
 	size_t section_count;
 	size_t rule_count;
+	size_t publish_count;
 	bool no_memory;
 	/* While reading: */
 	struct section *section; /* NULL: above the first one, or in a bad one */

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "gateway/config_publish.h"
 #include "gateway/config_rules.h"
 
 #define TITLE_MAX (POLICY_NAME_MAX + CONFIG_HINT_MAX)
@@ -182,6 +183,7 @@ static void settle_network(struct draft *draft, struct section *section)
 	settle_audit(draft, section);
 	for (size_t i = 0; i < section->use_count; i++)
 		follow_use(draft, section, &section->uses[i]);
+	config_publish_settle(draft, section);
 	apply_default_ports(network);
 	warn_repeated_rules(draft, network);
 }
@@ -225,6 +227,9 @@ static void settle_upstream(struct draft *draft, struct section *section)
 			config_draft_say(draft, CONFIG_ERROR, section->source, "[upstream %s] has no 'server'", section->name);
 		group->automatic = true;
 	}
+	if (section->places[PLACE_CA].line && (!group->server_count || !group->servers[0].tls_name))
+		config_draft_say(draft, CONFIG_ERROR, section->places[PLACE_CA],
+				 "'ca' without a tls:// server: questions would be sent in clear; write server = tls://ADDRESS#NAME");
 	if (named && !section->places[PLACE_MATCH].line)
 		config_draft_say(draft, CONFIG_ERROR, section->source, "[upstream %s] has no 'match': no name would ever be asked there",
 				 section->name);
@@ -300,6 +305,7 @@ static void move_network(struct policy *policy, struct section *section)
 	network->id = (uint16_t)policy->network_count++;
 	section->network.rules = NULL;
 	section->network.privates = NULL;
+	section->network.publishes = NULL;
 }
 
 static void move_upstream(struct policy *policy, struct section *section)
@@ -416,6 +422,7 @@ void config_finish(struct draft *draft)
 			settle_upstream(draft, draft->sections[i]);
 	}
 	check_networks(draft);
+	config_publish_compare(draft);
 	check_matches(draft);
 	warn_unused(draft);
 	if (!draft->messages->errors && !draft->no_memory)

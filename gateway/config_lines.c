@@ -106,7 +106,8 @@ static bool cut_comment(struct config_lines *lines, char *line)
 	}
 	if (semicolon)
 		*semicolon = 0;
-	if (strchr(start, '#')) {
+	/* Inside a word it may be one of its characters: tls://192.0.2.9#dns.example */
+	if (strstr(start, " #") || strstr(start, "\t#")) {
 		SAY(lines, "'#' starts a comment only at the start of a line; behind a value write ' ;'");
 		return false;
 	}

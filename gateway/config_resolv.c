@@ -116,7 +116,7 @@ static int read_resolv_conf(const char *path, struct found *found)
 	return status;
 }
 
-static bool wants_auto(const struct policy *policy)
+bool config_is_automatic(const struct policy *policy)
 {
 	for (size_t i = 0; i < policy->upstream_count; i++) {
 		if (policy->upstreams[i].automatic)
@@ -143,7 +143,7 @@ int config_resolve_auto(struct policy *policy, const char *path, struct config_m
 	struct found found = {0};
 	int status;
 
-	if (!wants_auto(policy))
+	if (!config_is_automatic(policy))
 		return 0;
 	status = read_resolv_conf(path, &found);
 	if (status) {

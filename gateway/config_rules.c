@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "gateway/config_ca.h"
 #include "gateway/config_values.h"
 
 #define SHOWN "80" /* characters of a bad value that a message repeats, as a printf precision */
@@ -157,15 +158,28 @@ static void add_server(struct draft *draft, struct section *section, const char 
 	struct upstream_group *group = &section->group;
 	struct config_complaint complaint = {0};
 	struct upstream_server server;
+	char tls_name[CONFIG_TLS_NAME_MAX];
 
 	section->places[PLACE_SERVER] = draft->here;
-	if (!report(draft, config_value_server(value, &server, &complaint), &complaint))
+	if (!report(draft, config_value_server(value, &server, tls_name, &complaint), &complaint))
 		return;
+	if (*tls_name) {
+		server.tls_name = config_draft_keep(draft, tls_name);
+		if (!server.tls_name)
+			return;
+	}
 	for (size_t i = 0; i < group->server_count; i++) {
-		if (address_equal(&group->servers[i].address, &server.address) && group->servers[i].port == server.port) {
+		if (policy_server_equal(&group->servers[i], &server)) {
 			SAY_WARNING(draft, "the server '%." SHOWN "s' is given twice", value);
 			return;
 		}
+	}
+	if (group->server_count && !group->servers[0].tls_name != !server.tls_name) {
+		SAY_ERROR(draft,
+			  "'%." SHOWN "s': one section has either tls:// servers or plain ones: with both, whoever blocks the port of "
+			  "the first would get the questions in clear",
+			  value);
+		return;
 	}
 	if (group->server_count == POLICY_SERVERS_MAX) {
 		SAY_ERROR(draft, "more than %d servers", POLICY_SERVERS_MAX);
@@ -190,6 +204,26 @@ void config_rules_server(struct draft *draft, struct section *section, const cha
 	}
 	if (section->group.automatic && section->places[PLACE_SERVER].line)
 		SAY_ERROR(draft, "'server' is either 'auto' or a list of addresses, not both");
+}
+
+void config_rules_ca(struct draft *draft, struct section *section, const char *value)
+{
+	char error[CONFIG_COMPLAINT_MAX];
+	char *text;
+
+	section->places[PLACE_CA] = draft->here;
+	if (*value != '/') {
+		SAY_ERROR(draft, "'%." SHOWN "s': write the whole path of the file, which begins with '/'", value);
+		return;
+	}
+	text = config_ca_read(value, error, sizeof(error));
+	if (!text) {
+		SAY_ERROR(draft, "%.300s: %s", value, error);
+		return;
+	}
+	section->group.ca_file = config_draft_keep(draft, value);
+	section->group.ca = config_draft_keep(draft, text);
+	free(text);
 }
 
 /* The first of a family in this section; else false, after saying where that was. */

@@ -16,6 +16,7 @@ void config_rules_deny(struct draft *draft, struct section *section, const char 
 void config_rules_use(struct draft *draft, struct section *section, const char *value);
 void config_rules_ports(struct draft *draft, struct section *section, const char *value);
 void config_rules_private(struct draft *draft, struct section *section, const char *value);
+void config_rules_ca(struct draft *draft, struct section *section, const char *value);
 void config_rules_match(struct draft *draft, struct section *section, const char *value);
 void config_rules_server(struct draft *draft, struct section *section, const char *value);
 void config_rules_subnet(struct draft *draft, struct section *section, const char *value);

@@ -11,8 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DIGITS "0123456789"
-#define SHOWN  "80" /* characters of a bad value that a complaint repeats, as a printf precision */
+#define DIGITS     "0123456789"
+#define TLS_SCHEME "tls://"
+#define SHOWN      "80" /* characters of a bad value that a complaint repeats, as a printf precision */
 
 static bool __attribute__((format(printf, 2, 3))) refuse(struct config_complaint *complaint, const char *format, ...)
 {
@@ -138,12 +139,11 @@ static bool parse_server_port(const char *text, uint16_t *out)
 	return true;
 }
 
-/* @text is changed. */
+/* @text is changed. out->port is the default. */
 static bool split_server(char *text, struct upstream_server *out)
 {
 	char *inside = text, *behind = NULL, *colon = strchr(text, ':');
 
-	out->port = CONFIG_SERVER_PORT;
 	if (split_brackets(text, &inside, &behind)) {
 		if (*behind && *behind++ != ':')
 			return false;
@@ -174,14 +174,75 @@ static bool refuse_server_address(const char *text, const struct address *addres
 	return true;
 }
 
-bool config_value_server(const char *text, struct upstream_server *out, struct config_complaint *complaint)
+/* The name that the certificate must be for (RFC 8310: the authentication domain name). */
+static bool take_tls_name(const char *text, const char *name, char out[static CONFIG_TLS_NAME_MAX], struct config_complaint *complaint)
 {
+	char formatted[DOMAIN_TEXT_MAX];
+	struct address address;
+	struct domain domain;
+	const char *error;
+
+	if (!name || !*name)
+		return refuse(complaint,
+			      "'%." SHOWN "s' lacks the name that the server's certificate is for: write it behind the address, as in "
+			      "tls://192.0.2.9#dns.example",
+			      text);
+	if (address_parse(name, &address))
+		return refuse(complaint, "'%." SHOWN "s': behind '#' stands a host name, the one in the server's certificate, no address",
+			      text);
+	error = domain_parse(name, &domain);
+	if (error)
+		return refuse(complaint, "'%." SHOWN "s': behind '#' stands a host name: %s", text, error);
+	/* Host names need no escapes, so they fit. */
+	snprintf(out, CONFIG_TLS_NAME_MAX, "%.*s", CONFIG_TLS_NAME_MAX - 1, domain_format(&domain, formatted));
+	return true;
+}
+
+static bool is_tls(const char *text)
+{
+	return strncmp(text, TLS_SCHEME, strlen(TLS_SCHEME)) == 0;
+}
+
+static bool refuse_server(const char *text, struct config_complaint *complaint)
+{
+	if (is_tls(text))
+		return refuse(complaint,
+			      "'%." SHOWN "s' is not a server: write tls://192.0.2.9#dns.example or tls://[2001:db8::9]:853#dns.example",
+			      text);
+	if (strstr(text, "://"))
+		return refuse(complaint,
+			      "'%." SHOWN "s' is not a server: there are plain ones, 192.0.2.53, and tls://192.0.2.9#dns.example", text);
+	if (strchr(text, '#'))
+		return refuse(complaint,
+			      "'%." SHOWN "s' is not a server: a name behind '#' is for DNS over TLS, as in tls://192.0.2.9#dns.example",
+			      text);
+	return refuse(complaint,
+		      "'%." SHOWN "s' is not a server: write auto, 192.0.2.53, 192.0.2.53:5353, [2001:db8::53]:5353 or "
+		      "tls://192.0.2.9#dns.example",
+		      text);
+}
+
+bool config_value_server(const char *text, struct upstream_server *out, char tls_name[static CONFIG_TLS_NAME_MAX],
+			 struct config_complaint *complaint)
+{
+	const char *place = is_tls(text) ? text + strlen(TLS_SCHEME) : text, *name = is_tls(text) ? strchr(text, '#') : NULL;
+	size_t length = name ? (size_t)(name - place) : strlen(place);
 	char copy[ADDRESS_TEXT_MAX + 8];
 
-	memset(out, 0, sizeof(*out));
-	if (strlen(text) >= sizeof(copy) || !split_server(strcpy(copy, text), out))
-		return refuse(complaint, "'%." SHOWN "s' is not a server: write auto, 192.0.2.53, 192.0.2.53:5353 or [2001:db8::53]:5353",
-			      text);
+	*tls_name = 0;
+	*out = (struct upstream_server){.port = is_tls(text) ? CONFIG_TLS_PORT : CONFIG_SERVER_PORT};
+	if (length >= sizeof(copy))
+		return refuse_server(text, complaint);
+	memcpy(copy, place, length);
+	copy[length] = 0;
+	if (!split_server(copy, out))
+		return refuse_server(text, complaint);
+	if (is_tls(text) && !take_tls_name(text, name ? name + 1 : NULL, tls_name, complaint))
+		return false;
+	if (!is_tls(text) && out->port == CONFIG_TLS_PORT)
+		snprintf(complaint->warning, sizeof(complaint->warning),
+			 "'%." SHOWN "s' is asked in clear, on the port of DNS over TLS: did you mean tls://%." SHOWN "s#NAME?", text,
+			 text);
 	return refuse_server_address(text, &out->address, complaint);
 }
 

@@ -14,6 +14,8 @@
 #define CONFIG_COMPLAINT_MAX 384                  /* octets, with NUL */
 #define CONFIG_SECONDS_MAX   (366U * 24U * 3600U) /* longest duration */
 #define CONFIG_SERVER_PORT   53
+#define CONFIG_TLS_PORT      853 /* RFC 7858 section 3.1 */
+#define CONFIG_TLS_NAME_MAX  254 /* octets of a host name, with NUL */
 
 /* What is wrong with a value. The texts are complete: they quote the value and say what to write. */
 struct config_complaint {
@@ -33,8 +35,14 @@ bool config_value_date(const char *text, time_t *out, struct config_complaint *c
 /** config_value_prefix() - "ADDRESS/LENGTH" or an address, without host bits. */
 bool config_value_prefix(const char *text, struct prefix *out, struct config_complaint *complaint);
 
-/** config_value_server() - "ADDRESS", "V4:PORT" or "[V6]:PORT" of an upstream server; Docker's own resolver is refused. */
-bool config_value_server(const char *text, struct upstream_server *out, struct config_complaint *complaint);
+/**
+ * config_value_server() - "ADDRESS", "V4:PORT" or "[V6]:PORT" of an upstream server, or "tls://" before and "#NAME" behind that
+ * @tls_name:	receives the name, in lower case and as A-labels; "" for plain DNS. @out does not point there.
+ *
+ * Docker's own resolver is refused.
+ */
+bool config_value_server(const char *text, struct upstream_server *out, char tls_name[static CONFIG_TLS_NAME_MAX],
+			 struct config_complaint *complaint);
 
 /** config_value_pattern() - A name pattern without ports. */
 bool config_value_pattern(const char *text, struct pattern *out, struct config_complaint *complaint);

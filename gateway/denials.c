@@ -505,7 +505,7 @@ static void free_denials(uv_handle_t *handle)
 
 struct denials *denials_new(uv_loop_t *loop, struct log *log, struct interfaces *interfaces, bool restarted)
 {
-	const struct apps_options options = {.port = APPS_PORT};
+	const struct apps_options options = {0};
 	struct denials *denials = calloc(1, sizeof(*denials));
 
 	if (!denials)

@@ -36,7 +36,8 @@ void doctor_say(struct doctor *doctor, enum doctor_status status, const char *ch
 void doctor_kernel(struct doctor *doctor);
 void doctor_interfaces(struct doctor *doctor);
 
-/* doctor_upstream.c: one question to each DNS server of the policy. */
+/* doctor_upstream.c, doctor_upstream_tls.c: one question to each DNS server of the policy. */
 void doctor_upstream(struct doctor *doctor);
+void doctor_upstream_tls(struct doctor *doctor);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Do the DNS servers of the policy answer?
+ * Do the DNS servers of the policy answer? Those with TLS are for doctor_upstream_tls.c.
  *
  * Theory of operation: each server is asked for the name servers of the root over UDP, from a socket of its own; then all are waited for
  * together. Any answer that belongs to the question will do: a server for one zone only may refuse the root. Where the gateway's table is
@@ -75,8 +75,11 @@ static void start_all(struct round *round, const struct policy *policy)
 		const struct upstream_group *group = &policy->upstreams[i];
 
 		for (size_t j = 0; j < group->server_count && round->count < SERVERS_MAX; j++) {
-			struct probe *probe = &round->probes[round->count++];
+			struct probe *probe = &round->probes[round->count];
 
+			if (group->servers[j].tls_name)
+				continue;
+			round->count++;
 			*probe = (struct probe){.group = group, .server = &group->servers[j], .fd = -1};
 			probe->error = send_query(probe);
 		}

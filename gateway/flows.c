@@ -98,20 +98,19 @@ static struct address address_of(const struct nf_conntrack *entry, enum nf_connt
 	return bytes != NULL ? address_from_bytes(family, bytes) : none;
 }
 
-/* Return: false when it is no flow of TCP or UDP. */
-static bool read_flow(const struct nf_conntrack *entry, struct tracked_flow *out)
+bool flows_read(const struct nf_conntrack *entry, struct tracked_flow *out)
 {
-	struct address replies_from = address_of(entry, ATTR_REPL_IPV4_SRC, ATTR_REPL_IPV6_SRC);
-
 	*out = (struct tracked_flow){
 		.flow.source = address_of(entry, ATTR_ORIG_IPV4_SRC, ATTR_ORIG_IPV6_SRC),
 		.flow.destination = address_of(entry, ATTR_ORIG_IPV4_DST, ATTR_ORIG_IPV6_DST),
 		.flow.protocol = nfct_get_attr_u8(entry, ATTR_L4PROTO),
 		.flow.source_port = ntohs(nfct_get_attr_u16(entry, ATTR_PORT_SRC)),
 		.flow.destination_port = ntohs(nfct_get_attr_u16(entry, ATTR_PORT_DST)),
+		.target = address_of(entry, ATTR_REPL_IPV4_SRC, ATTR_REPL_IPV6_SRC),
+		.target_port = ntohs(nfct_get_attr_u16(entry, ATTR_REPL_PORT_SRC)),
 		.mark = nfct_attr_is_set(entry, ATTR_MARK) ? nfct_get_attr_u32(entry, ATTR_MARK) : 0,
 	};
-	out->translated = !address_equal(&out->flow.destination, &replies_from);
+	out->translated = !address_equal(&out->flow.destination, &out->target);
 	return out->flow.source.family != 0 && (out->flow.protocol == IPPROTO_TCP || out->flow.protocol == IPPROTO_UDP);
 }
 
@@ -141,7 +140,7 @@ static int on_entry(const struct nlmsghdr *message, void *context)
 		flows->error = -ENOMEM;
 		return MNL_CB_OK;
 	}
-	if (nfct_nlmsg_parse(message, entry) == 0 && read_flow(entry, &flow) && flows->visit(flows->context, &flow)) {
+	if (nfct_nlmsg_parse(message, entry) == 0 && flows_read(entry, &flow) && flows->visit(flows->context, &flow)) {
 		if (keep_to_end(flows, entry))
 			return MNL_CB_OK;
 		flows->error = -ENOMEM;

@@ -3,7 +3,7 @@
 #define SLUICE_GATEWAY_FLOWS_H
 
 /*
- * Flows as conntrack knows them: looking at all of them, and ending some. The only user of libnetfilter_conntrack.
+ * Flows as conntrack knows them: looking at all of them, and ending some. With flows_watch.h the only user of libnetfilter_conntrack.
  */
 
 #include <stdbool.h>
@@ -16,6 +16,8 @@
 /* One flow of TCP or UDP, in the direction of its first packet. */
 struct tracked_flow {
 	struct flow flow;
+	struct address target; /* where it was brought: who replies */
+	uint16_t target_port;
 	uint32_t mark;
 	bool translated; /* its destination was changed on the way: a question brought to the forwarder, say */
 };
@@ -41,5 +43,9 @@ typedef void (*flows_done)(void *context, int error, size_t ended);
  * Return: 0: @done will be called, or -errno: it will not be. -EALREADY: a look is under way.
  */
 int flows_look(struct flows *flows, flows_visit visit, flows_done done, void *context);
+
+/** flows_read() - Between flows*.c: an entry as conntrack tells it. Return: false when it is no flow of TCP or UDP. */
+struct nf_conntrack;
+bool flows_read(const struct nf_conntrack *entry, struct tracked_flow *out);
 
 #endif

@@ -69,6 +69,47 @@ static void reload_quietly(void *context)
 	config_messages_free(&messages);
 }
 
+/* "192.0.2.53:53 192.0.2.54:53": of the first group that takes them from resolv.conf. */
+static const char *format_automatic(const struct policy *policy, char out[static POLICY_SERVERS_MAX * POLICY_SERVER_MAX])
+{
+	char server[POLICY_SERVER_MAX];
+	size_t used = 0;
+
+	out[0] = '\0';
+	for (size_t i = 0; i < policy->upstream_count && used == 0; i++) {
+		const struct upstream_group *group = &policy->upstreams[i];
+
+		for (size_t j = 0; group->automatic && j < group->server_count; j++)
+			used += (size_t)sprintf(out + used, "%s%s", j > 0 ? " " : "", policy_server_format(&group->servers[j], server));
+	}
+	return out;
+}
+
+/* `server = auto` is followed. The policy stays the running one, whatever is on disk by now. */
+static void follow_resolv_conf(void *context)
+{
+	char before[POLICY_SERVERS_MAX * POLICY_SERVER_MAX], after[POLICY_SERVERS_MAX * POLICY_SERVER_MAX];
+	struct gateway *gateway = context;
+	struct config_messages messages = {0};
+	char error[GATEWAY_ERROR_MAX];
+	int rc;
+
+	if (!config_is_automatic(gateway->policy))
+		return;
+	format_automatic(gateway->policy, before);
+	rc = apply_last_good(gateway, &messages, error, sizeof(error));
+	for (size_t i = 0; i < messages.count; i++) {
+		if (messages.list[i].severity == CONFIG_ERROR)
+			log_say(gateway->log, LOG_ERROR, "%s", messages.list[i].text);
+	}
+	config_messages_free(&messages);
+	format_automatic(gateway->policy, after);
+	if (rc != 0)
+		log_say(gateway->log, LOG_ERROR, "resolv.conf has changed, but: %s; the servers of before stay: %s", error, after);
+	else if (strcmp(before, after) != 0)
+		log_say(gateway->log, LOG_INFO, "resolv.conf has changed: the upstream servers are now %s", after);
+}
+
 static json_t *answer_reload(struct gateway *gateway)
 {
 	struct config_messages messages = {0};
@@ -137,6 +178,15 @@ static void apply_again_or_say(struct gateway *gateway)
 	int rc = apply_again(gateway, error, sizeof(error));
 
 	say_applied(gateway, due, rc, error);
+}
+
+/* A published container has another address. */
+static void on_targets(void *context)
+{
+	struct gateway *gateway = context;
+
+	if (gateway->policy != NULL && !gateway->stopping)
+		apply_again_or_say(gateway);
 }
 
 /* audit_until has come: the rules are made for enforce from now on. */
@@ -248,6 +298,7 @@ static int open_journal(struct gateway *gateway)
 static int open_modules(struct gateway *gateway)
 {
 	static const struct policy nothing = {.upstreams = NULL};
+	static const struct targets_options docker = {0};
 	struct resolver_host host = traffic_host(gateway);
 	char error[GATEWAY_ERROR_MAX];
 	int rc = interfaces_open(&gateway->interfaces);
@@ -266,8 +317,10 @@ static int open_modules(struct gateway *gateway)
 	gateway->denials = denials_new(&gateway->loop, gateway->log, &gateway->interfaces, gateway->start.restarts > 0);
 	gateway->chances = chances_new(gateway);
 	gateway->resolver = resolver_new(&gateway->loop, &nothing, &host);
-	if (gateway->leases == NULL || gateway->counters == NULL || gateway->denials == NULL || gateway->chances == NULL ||
-	    gateway->resolver == NULL)
+	gateway->targets = targets_new(&gateway->loop, gateway->log, gateway->start.memories[MEMORY_TARGETS], &docker, on_targets, gateway);
+	gateway->inbound = inbound_new(&gateway->loop, gateway->log, &gateway->openings, gateway->start.memories[MEMORY_INBOUND]);
+	if (gateway->leases == NULL || gateway->counters == NULL || gateway->denials == NULL || gateway->resolver == NULL ||
+	    gateway->chances == NULL || gateway->targets == NULL || gateway->inbound == NULL)
 		return fail(gateway, "start", UV_ENOMEM);
 	rc = counters_restore(gateway->counters, gateway->start.memories[MEMORY_READINGS]);
 	if (rc != 0)
@@ -295,7 +348,8 @@ static int apply_first(struct gateway *gateway)
 	log_say(gateway->log, LOG_ERROR, "%s", error);
 	if (gateway->start.restarts == 0)
 		return rc;
-	rc = apply_last_good(gateway, error, sizeof(error));
+	rc = apply_last_good(gateway, &messages, error, sizeof(error));
+	config_messages_free(&messages);
 	if (rc == 0)
 		log_say(gateway->log, LOG_WARNING, "the last good policy is running");
 	else
@@ -354,7 +408,8 @@ static int open_handles(struct gateway *gateway)
 	start_signal(gateway, &gateway->on_terminate, SIGTERM);
 	start_signal(gateway, &gateway->on_interrupt, SIGINT);
 	start_signal(gateway, &gateway->on_hangup, SIGHUP);
-	return watch_new(&gateway->loop, watched_path(gateway->path), reload_quietly, gateway, &gateway->watch);
+	rc = watch_new(&gateway->loop, watched_path(gateway->path), reload_quietly, gateway, &gateway->watch);
+	return rc == 0 ? watch_new(&gateway->loop, CONFIG_RESOLV_CONF, follow_resolv_conf, gateway, &gateway->resolv) : rc;
 }
 
 static void close_handles(struct gateway *gateway)
@@ -376,6 +431,7 @@ static void close_modules(struct gateway *gateway)
 {
 	control_close(gateway->control);
 	watch_close(gateway->watch);
+	watch_close(gateway->resolv);
 	upkeep_close(gateway);
 	chances_close(gateway->chances);
 	if (gateway->queue != NULL)
@@ -384,6 +440,8 @@ static void close_modules(struct gateway *gateway)
 		resolver_close(gateway->resolver);
 	if (gateway->denials != NULL)
 		denials_close(gateway->denials);
+	targets_close(gateway->targets);
+	inbound_close(gateway->inbound);
 	close_handles(gateway);
 	uv_run(&gateway->loop, UV_RUN_DEFAULT); /* the close callbacks */
 	uv_loop_close(&gateway->loop);
@@ -393,6 +451,7 @@ static void close_modules(struct gateway *gateway)
 	lease_table_free(gateway->leases);
 	for (int i = 0; i < JOURNAL_FILES && gateway->state_is_open; i++)
 		close(gateway->state[i]);
+	openings_free(&gateway->openings);
 	policy_free(gateway->policy);
 	log_flush(gateway->log);
 	log_free(gateway->log);

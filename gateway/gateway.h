@@ -20,11 +20,13 @@
 #include "gateway/counters.h"
 #include "gateway/denials.h"
 #include "gateway/grants.h"
+#include "gateway/inbound.h"
 #include "gateway/interfaces.h"
 #include "gateway/journal.h"
 #include "gateway/nfqueue.h"
 #include "gateway/ruleset.h"
 #include "gateway/supervisor.h"
+#include "gateway/targets.h"
 #include "gateway/upkeep.h"
 #include "gateway/watch.h"
 #include "resolver/resolver.h"
@@ -57,8 +59,12 @@ struct gateway {
 	struct denials *denials;   /* owned */
 	struct counters *counters; /* owned */
 	struct nfqueue *queue;     /* owned */
+	struct targets *targets;   /* owned */
+	struct inbound *inbound;   /* owned */
+	struct openings openings;  /* owned: of the running policy, as the kernel has them */
 	struct control *control;   /* owned */
-	struct watch *watch;       /* owned */
+	struct watch *watch;       /* owned: the policy's */
+	struct watch *resolv;      /* owned: resolv.conf's */
 	struct chances *chances;   /* owned */
 	struct upkeep upkeep;
 	uv_poll_t monitor; /* interfaces.monitor */
@@ -86,8 +92,8 @@ uint64_t gateway_now(const struct gateway *gateway);
  */
 int apply_text(struct gateway *gateway, struct config_messages *messages, char *error, size_t error_size);
 
-/** apply_last_good() - Make the policy from the supervisor's memory the running one. Return: 0 or -errno with @error. */
-int apply_last_good(struct gateway *gateway, char *error, size_t error_size);
+/** apply_last_good() - Make the policy from the supervisor's memory the running one; what it names is read again. As apply_text(). */
+int apply_last_good(struct gateway *gateway, struct config_messages *messages, char *error, size_t error_size);
 
 /** apply_again() - Make the running policy fit the interfaces and the time of now. Return: 0 or -errno with @error. */
 int apply_again(struct gateway *gateway, char *error, size_t error_size);

@@ -263,22 +263,33 @@ void nft_match_ct_status(struct nft_batch *batch, uint32_t bits)
 	compare(batch, NFT_CMP_NEQ, &none, sizeof(none));
 }
 
-void nft_match_ct_reply(struct nft_batch *batch)
+void nft_match_ct_reply(struct nft_batch *batch, bool reply)
 {
-	static const uint8_t reply = IP_CT_DIR_REPLY;
+	uint8_t direction = reply ? IP_CT_DIR_REPLY : IP_CT_DIR_ORIGINAL;
 
 	load_ct(batch, NFT_CT_DIRECTION);
-	compare(batch, NFT_CMP_EQ, &reply, sizeof(reply));
+	compare(batch, NFT_CMP_EQ, &direction, sizeof(direction));
 }
 
-void nft_match_ct_source(struct nft_batch *batch, const struct prefix *prefix)
+/* The source of the flow's packets in one direction. */
+static void match_ct_source(struct nft_batch *batch, const struct prefix *prefix, uint8_t direction)
 {
 	struct nftnl_expr *expression = load_ct(batch, prefix->address.family == AF_INET ? NFT_CT_SRC_IP : NFT_CT_SRC_IP6);
 
 	if (!expression)
 		return;
-	nftnl_expr_set_u8(expression, NFTNL_EXPR_CT_DIR, IP_CT_DIR_ORIGINAL);
+	nftnl_expr_set_u8(expression, NFTNL_EXPR_CT_DIR, direction);
 	compare_prefix(batch, prefix, true);
+}
+
+void nft_match_ct_source(struct nft_batch *batch, const struct prefix *prefix)
+{
+	match_ct_source(batch, prefix, IP_CT_DIR_ORIGINAL);
+}
+
+void nft_match_ct_replier(struct nft_batch *batch, const struct prefix *prefix)
+{
+	match_ct_source(batch, prefix, IP_CT_DIR_REPLY);
 }
 
 static void load_key(struct nft_batch *batch, const struct nft_key *key)
@@ -392,18 +403,21 @@ void nft_destination_nat(struct nft_batch *batch, const struct address *address,
 		return;
 	nftnl_expr_set_u32(expression, NFTNL_EXPR_IMM_DREG, NFT_REG_1);
 	nftnl_expr_set(expression, NFTNL_EXPR_IMM_DATA, address->bytes, (uint32_t)address_size(address));
-	expression = add_expression(batch, "immediate");
-	if (!expression)
-		return;
-	nftnl_expr_set_u32(expression, NFTNL_EXPR_IMM_DREG, NFT_REG_2);
-	nftnl_expr_set(expression, NFTNL_EXPR_IMM_DATA, &wire_port, sizeof(wire_port));
+	if (port) {
+		expression = add_expression(batch, "immediate");
+		if (!expression)
+			return;
+		nftnl_expr_set_u32(expression, NFTNL_EXPR_IMM_DREG, NFT_REG_2);
+		nftnl_expr_set(expression, NFTNL_EXPR_IMM_DATA, &wire_port, sizeof(wire_port));
+	}
 	expression = add_expression(batch, "nat");
 	if (!expression)
 		return;
 	nftnl_expr_set_u32(expression, NFTNL_EXPR_NAT_TYPE, NFT_NAT_DNAT);
 	nftnl_expr_set_u32(expression, NFTNL_EXPR_NAT_FAMILY, address->family == AF_INET ? NFPROTO_IPV4 : NFPROTO_IPV6);
 	nftnl_expr_set_u32(expression, NFTNL_EXPR_NAT_REG_ADDR_MIN, NFT_REG_1);
-	nftnl_expr_set_u32(expression, NFTNL_EXPR_NAT_REG_PROTO_MIN, NFT_REG_2);
+	if (port)
+		nftnl_expr_set_u32(expression, NFTNL_EXPR_NAT_REG_PROTO_MIN, NFT_REG_2);
 }
 
 void nft_masquerade(struct nft_batch *batch)

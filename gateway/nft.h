@@ -131,10 +131,13 @@ void nft_match_ct_state(struct nft_batch *batch, uint32_t states);
 void nft_match_ct_mark(struct nft_batch *batch, uint32_t mark_value);
 /** nft_match_ct_status() - Any of these bits of enum ip_conntrack_status. */
 void nft_match_ct_status(struct nft_batch *batch, uint32_t bits);
-/** nft_match_ct_reply() - A packet in the direction of the flow's replies. */
-void nft_match_ct_reply(struct nft_batch *batch);
+/** nft_match_ct_reply() - A packet in the direction of the flow's replies, or not. An ICMP error goes the other way than what it is about.
+ */
+void nft_match_ct_reply(struct nft_batch *batch, bool reply);
 /** nft_match_ct_source() - Who began the flow: the source of its first packet, before any translation. */
 void nft_match_ct_source(struct nft_batch *batch, const struct prefix *prefix);
+/** nft_match_ct_replier() - To whom the flow led: the source of its replies, before any translation. */
+void nft_match_ct_replier(struct nft_batch *batch, const struct prefix *prefix);
 /** nft_match_set() - Look a key up in a named set. */
 void nft_match_set(struct nft_batch *batch, const char *set, const struct nft_key *key);
 /** nft_limit_over() - Matches what exceeds the rate. */
@@ -148,6 +151,7 @@ void nft_remember(struct nft_batch *batch, const char *set, const struct nft_key
 void nft_count_key(struct nft_batch *batch, const char *set, const struct nft_key *key);
 void nft_notrack(struct nft_batch *batch);
 void nft_set_ct_mark(struct nft_batch *batch, uint32_t mark_value);
+/** nft_destination_nat() - @port: 0: the port stays. */
 void nft_destination_nat(struct nft_batch *batch, const struct address *address, uint16_t port);
 void nft_masquerade(struct nft_batch *batch);
 /** nft_queue() - To user space, without bypass. @native: by the `queue` expression, else by the xt target NFQUEUE. */

@@ -186,10 +186,11 @@ static void write_table(struct ruleset_plan *plan)
 	delete_unwanted(&plan->batch, &plan->counters, nft_counter_delete);
 }
 
-int ruleset_apply(struct ruleset *ruleset, const struct policy *policy, const struct interfaces *interfaces, struct lease_table *leases,
-		  uint64_t now, char *error, size_t error_size)
+int ruleset_apply(struct ruleset *ruleset, const struct policy *policy, const struct interfaces *interfaces,
+		  const struct openings *openings, struct lease_table *leases, uint64_t now, char *error, size_t error_size)
 {
-	struct ruleset_plan plan = {.ruleset = ruleset, .policy = policy, .interfaces = interfaces, .now = now, .wall = time(NULL)};
+	struct ruleset_plan plan = {
+		.ruleset = ruleset, .policy = policy, .interfaces = interfaces, .openings = openings, .now = now, .wall = time(NULL)};
 	int result;
 
 	nft_batch_begin(&plan.batch, &ruleset->netlink, NFT_TABLE);

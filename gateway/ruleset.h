@@ -16,11 +16,13 @@
 #include "common/policy.h"
 #include "gateway/interfaces.h"
 #include "gateway/netlink.h"
+#include "gateway/openings.h"
 
 #define RULESET_QUEUE        53          /* NFQUEUE number */
 #define RULESET_MARK_DENY    0x51d00001U /* verdict marks, packet mark */
 #define RULESET_MARK_AUDIT   0x51d00002U /* also the conntrack mark of flows that audit mode let in */
 #define RULESET_MARK_ALLOW   0x51d00003U /* a lease was granted between the kernel's look and ours: the packet passes */
+#define RULESET_MARK_PUBLISH 0x51d00004U /* conntrack mark of flows that came in to a published port */
 #define RULESET_SEEN_SIZE    2048        /* denied flows remembered per network and family */
 #define RULESET_SEEN_SECONDS 10          /* for how long a repeat of a denied flow is refused in the kernel without a line of its own */
 #define RULESET_SOURCES_SIZE 1024        /* sources with a refusal counter per network and family */
@@ -62,6 +64,7 @@ void ruleset_close(struct ruleset *ruleset);
 
 /**
  * ruleset_apply() - Make the table say what the policy says, in one transaction
+ * @openings:	what may come in from the uplink
  * @leases:	live leases, with specs as bits of @policy's network specs: name sets end up with exactly their elements
  * @now:	ms, the leases' clock
  *
@@ -70,8 +73,11 @@ void ruleset_close(struct ruleset *ruleset);
  *
  * Return: 0, or -errno with @error; the old rules stay.
  */
-int ruleset_apply(struct ruleset *ruleset, const struct policy *policy, const struct interfaces *interfaces, struct lease_table *leases,
-		  uint64_t now, char *error, size_t error_size);
+int ruleset_apply(struct ruleset *ruleset, const struct policy *policy, const struct interfaces *interfaces,
+		  const struct openings *openings, struct lease_table *leases, uint64_t now, char *error, size_t error_size);
+
+/** ruleset_inbound_counter() - Name of the counter of flows that came in to a network's published ports. Return: @out. */
+const char *ruleset_inbound_counter(const char *network, char out[static RULESET_SET_NAME_MAX]);
 
 /**
  * ruleset_put_lease() - Element of a name set: the address, until @until and a little longer

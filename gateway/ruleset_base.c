@@ -24,7 +24,7 @@ enum { ICMP_UNREACHABLE = 3, ICMP_EXPIRED = 11, ICMP_PARAMETER = 12, ICMP6_UNREA
 static const struct nft_hook hooks[] = {
 	{"guard", "filter", NF_INET_PRE_ROUTING, PRIORITY_RAW, true},
 	{"replies", "filter", NF_INET_LOCAL_OUT, PRIORITY_RAW, false},
-	{"dns_redirect", "nat", NF_INET_PRE_ROUTING, PRIORITY_DNAT, false},
+	{"destinations", "nat", NF_INET_PRE_ROUTING, PRIORITY_DNAT, false},
 	{"forward", "filter", NF_INET_FORWARD, PRIORITY_FILTER, true},
 	{"input", "filter", NF_INET_LOCAL_IN, PRIORITY_FILTER, true},
 	{"output", "filter", NF_INET_LOCAL_OUT, PRIORITY_FILTER, true},
@@ -33,9 +33,9 @@ static const struct nft_hook hooks[] = {
 	{"postrouting", "nat", NF_INET_POST_ROUTING, PRIORITY_SNAT, false},
 };
 
-static const char *const chains[] = {"uplink_guard",       "uplink_errors",    "uplink_stray",   "uplink_forward",
-				     "uplink_input",       "upstream_servers", "verdict_marked", RULESET_DISCOVERY,
-				     RULESET_HOUSEKEEPING, RULESET_ERRORS,     RULESET_STRAY,    RULESET_REJECT};
+static const char *const chains[] = {"uplink_guard",       "uplink_errors",   "uplink_stray",     "uplink_forward", "uplink_input",
+				     "uplink_publish",     RULESET_PUBLISHED, "upstream_servers", "verdict_marked", RULESET_DISCOVERY,
+				     RULESET_HOUSEKEEPING, RULESET_ERRORS,    RULESET_STRAY,      RULESET_REJECT};
 static const char *const counters[] = {"unknown_interface", "housekeeping",   "forward_dropped", "input_dropped",  "output_dropped",
 				       "uplink_spoofed",    "uplink_invalid", "uplink_errors",   "uplink_forward", "uplink_input"};
 
@@ -138,8 +138,8 @@ static void write_states(struct nft_batch *batch, const char *chain)
 
 /*
  * An ICMP error that quotes a packet of a flow is "related" to it, whoever sends it: its own source is not compared with anything. So the
- * flow must have been begun in the network that the error comes from. What comes from the uplink must be about a packet that we sent there:
- * an error about a packet to an app has its way out, not in.
+ * flow must have been begun in the network that the error comes from, or lead to it. What comes from the uplink must be about a packet that
+ * we sent there: an error about a packet to an app has its way out, not in.
  */
 static void write_errors(struct ruleset_plan *plan)
 {
@@ -147,8 +147,9 @@ static void write_errors(struct ruleset_plan *plan)
 
 	branch(plan, RULESET_ERRORS, NFT_META_IIF, "errors", NFT_VERDICT_GOTO, "uplink_errors");
 	drop_counted(batch, RULESET_ERRORS, "unknown_interface");
+	ruleset_publish_errors(plan);
 	nft_rule_begin(batch, "uplink_errors");
-	nft_match_ct_reply(batch);
+	nft_match_ct_reply(batch, true);
 	end(batch, NFT_VERDICT_ACCEPT, NULL);
 	drop_counted(batch, "uplink_errors", "uplink_errors");
 }
@@ -233,6 +234,7 @@ static void write_forward(struct ruleset_plan *plan)
 	write_states(batch, "forward");
 	branch(plan, "forward", NFT_META_IIF, "net", NFT_VERDICT_GOTO, "uplink_forward");
 	drop_counted(batch, "forward", "forward_dropped");
+	ruleset_publish_forward(plan);
 	drop_counted(batch, "uplink_forward", "uplink_forward");
 }
 
@@ -249,17 +251,26 @@ static void write_input(struct ruleset_plan *plan)
 	drop_counted(batch, "uplink_input", "uplink_input");
 }
 
+/* DNS over TLS needs no UDP. */
+static void accept_upstream_server(struct nft_batch *batch, const struct upstream_server *server)
+{
+	nft_rule_begin(batch, "upstream_servers");
+	nft_match_address(batch, NFT_FIELD_DESTINATION, &server->address, true);
+	if (server->tls_name)
+		nft_match_meta8(batch, NFT_META_L4PROTO, IPPROTO_TCP, true);
+	else
+		nft_match_protocol_set(batch, RULESET_TRANSPORT);
+	nft_match_port(batch, NFT_FIELD_DESTINATION_PORT, server->port, server->port);
+	end(batch, NFT_VERDICT_ACCEPT, NULL);
+}
+
 static void write_upstream_servers(struct ruleset_plan *plan)
 {
 	for (size_t i = 0; i < plan->policy->upstream_count; i++) {
 		const struct upstream_group *group = &plan->policy->upstreams[i];
 
 		for (size_t j = 0; j < group->server_count; j++) {
-			nft_rule_begin(&plan->batch, "upstream_servers");
-			nft_match_address(&plan->batch, NFT_FIELD_DESTINATION, &group->servers[j].address, true);
-			nft_match_protocol_set(&plan->batch, RULESET_TRANSPORT);
-			nft_match_port(&plan->batch, NFT_FIELD_DESTINATION_PORT, group->servers[j].port, group->servers[j].port);
-			end(&plan->batch, NFT_VERDICT_ACCEPT, NULL);
+			accept_upstream_server(&plan->batch, &group->servers[j]);
 		}
 	}
 }
@@ -328,7 +339,8 @@ static void write_nat(struct ruleset_plan *plan)
 {
 	struct nft_batch *batch = &plan->batch;
 
-	branch(plan, "dns_redirect", NFT_META_IIF, "redirect", NFT_VERDICT_GOTO, NULL);
+	branch(plan, "destinations", NFT_META_IIF, "redirect", NFT_VERDICT_GOTO, "uplink_publish");
+	ruleset_publish_nat(plan);
 	for (int i = 0; i < 2 && plan->interfaces->uplink; i++) {
 		struct nft_key key = ruleset_key_source(i == 0 ? AF_INET : AF_INET6);
 

@@ -26,6 +26,8 @@
 #define RULESET_ERRORS       "errors"      /* chain: ICMP errors about a flow */
 #define RULESET_STRAY        "stray"       /* chain: packets that belong to no flow and cannot begin one */
 #define RULESET_REJECT       "reject_flow" /* chain: refuses a packet, and answers where that is right */
+#define RULESET_PUBLISHED    "published"   /* chain: from the ports of the uplink's addresses to containers */
+#define RULESET_INBOUND      "inbound"     /* prefix of chains and counters: flows that come in to a network */
 
 /* One element that a name set has to hold. */
 struct ruleset_lease {
@@ -40,6 +42,7 @@ struct ruleset_plan {
 	struct ruleset *ruleset;
 	const struct policy *policy;
 	const struct interfaces *interfaces;
+	const struct openings *openings;
 	uint64_t now; /* ms, the leases' clock */
 	time_t wall;
 	struct nft_batch batch;
@@ -82,5 +85,12 @@ void ruleset_base_rules(struct ruleset_plan *plan);
 /* ruleset_network.c: the chains of one network. */
 void ruleset_network_want(struct ruleset_plan *plan, const struct network *network);
 void ruleset_network_rules(struct ruleset_plan *plan, const struct network *network, const struct address_set *addresses, size_t count);
+
+/* ruleset_publish.c: what may come in. */
+void ruleset_publish_nat(struct ruleset_plan *plan);
+void ruleset_publish_forward(struct ruleset_plan *plan);
+/** ruleset_publish_errors() - Of uplink_errors, before the rules for the apps' own flows. */
+void ruleset_publish_errors(struct ruleset_plan *plan);
+void ruleset_publish_network(struct ruleset_plan *plan, const struct network *network);
 
 #endif

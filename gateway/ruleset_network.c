@@ -15,6 +15,8 @@
  *	marked_N	came back from the queue as denied: remembered in seen, and refused.
  *	replies_N	raw output: replies to questions that conntrack has not seen stay out of it.
  *	output_N	output: these replies.
+ *
+ * inbound_N (ruleset_publish.c) takes packets that come from the uplink.
  */
 #include <netinet/in.h> /* before the kernel's own headers */
 
@@ -30,9 +32,9 @@
 
 static const int families[] = {AF_INET, AF_INET6};
 
-static const char *const chain_prefixes[] = {"guard", "redirect", "errors", "stray",  "net",     "input", "deny",
-					     "audit", "refuse",   "excess", "marked", "replies", "output"};
-static const char *const counter_prefixes[] = {"spoofed", "multicast", "invalid", "refused", "audited"};
+static const char *const chain_prefixes[] = {"guard", "redirect", "errors", "stray",  "net",     "input",  "deny",
+					     "audit", "refuse",   "excess", "marked", "replies", "output", RULESET_INBOUND};
+static const char *const counter_prefixes[] = {"spoofed", "multicast", "invalid", "refused", "audited", RULESET_INBOUND};
 
 /* A network that is being written. */
 struct writer {
@@ -270,7 +272,7 @@ static void write_replies(const struct writer *writer)
 	}
 }
 
-/* The flow that an error is about was begun in the network. */
+/* The flow that an error is about was begun in the network, or came in to a published port of it. */
 static void write_errors(const struct writer *writer)
 {
 	for (size_t f = 0; f < 2; f++) {
@@ -278,6 +280,10 @@ static void write_errors(const struct writer *writer)
 			continue;
 		begin(writer, "errors");
 		nft_match_ct_source(writer->batch, ruleset_subnet(writer->network, families[f]));
+		end(writer, NFT_VERDICT_ACCEPT, NULL);
+		begin(writer, "errors");
+		nft_match_ct_mark(writer->batch, RULESET_MARK_PUBLISH);
+		nft_match_ct_replier(writer->batch, ruleset_subnet(writer->network, families[f]));
 		end(writer, NFT_VERDICT_ACCEPT, NULL);
 	}
 	begin(writer, "errors");
@@ -550,4 +556,5 @@ void ruleset_network_rules(struct ruleset_plan *plan, const struct network *netw
 	write_deny(&writer);
 	write_refuse(&writer);
 	write_marked(&writer);
+	ruleset_publish_network(plan, network);
 }

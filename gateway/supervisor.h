@@ -20,6 +20,8 @@ enum supervisor_memory {
 	MEMORY_POLICY,   /* the last good policy, as text (memory.h) */
 	MEMORY_UPLINK,   /* struct uplink_choice (memory.h) */
 	MEMORY_READINGS, /* the last readings of the kernel's counters (memory.h) */
+	MEMORY_TARGETS,  /* addresses of published containers (targets.c) */
+	MEMORY_INBOUND,  /* how many flows that came in have been told (inbound.c) */
 	MEMORY_LEASES_0, /* the journal's two files (journal.h) */
 	MEMORY_LEASES_1,
 	MEMORY_COUNT,

@@ -78,6 +78,13 @@ static size_t names_of(void *context, uint16_t network, const struct address *ad
 	return lease_names(gateway->leases, network, address, gateway_now(gateway), out, max);
 }
 
+static void say_upstream(void *context, bool trouble, const char *text)
+{
+	const struct gateway *gateway = context;
+
+	log_say(gateway->log, trouble ? LOG_WARNING : LOG_INFO, "upstream %s", text);
+}
+
 struct resolver_host traffic_host(struct gateway *gateway)
 {
 	return (struct resolver_host){
@@ -85,6 +92,7 @@ struct resolver_host traffic_host(struct gateway *gateway)
 		.grant = write_grants,
 		.asked = question_came,
 		.denied = question_denied,
+		.upstream_says = say_upstream,
 		.families = usable_families,
 		.names = names_of,
 		.port = 53,
@@ -189,6 +197,9 @@ void traffic_count(struct gateway *gateway)
 	rc = counters_save(gateway->counters, gateway->start.memories[MEMORY_READINGS]);
 	if (rc != 0)
 		log_say(gateway->log, LOG_WARNING, "the kernel's counters cannot be kept for a restart: %s", strerror(-rc));
+	rc = inbound_count(gateway->inbound, &gateway->ruleset, gateway->stopping);
+	if (rc != 0)
+		log_say(gateway->log, LOG_WARNING, "inbound flows cannot be counted: %s", strerror(-rc));
 	say_failures(gateway);
 	if (gateway->queue == NULL || nfqueue_dropped(gateway->queue, &dropped) != 0)
 		return;

@@ -117,12 +117,20 @@ static bool is_to_end(const struct gateway *gateway, const struct network *netwo
 	return denial.reason != REASON_NONE && !denial.audited;
 }
 
+/* Does it not lead through what is open now? Whatever changed: the policy, the container, its network. */
+static bool is_closed(const struct gateway *gateway, const struct tracked_flow *flow)
+{
+	return !openings_find(&gateway->openings, flow->flow.protocol, flow->flow.destination_port, &flow->target, flow->target_port);
+}
+
 static bool visit(void *context, const struct tracked_flow *flow)
 {
 	struct gateway *gateway = context;
 	const struct network *network = network_of(gateway->policy, &flow->flow.source);
 
-	/* Flows of the gateway itself, and inbound ones; those of a network that is gone cannot send any more. */
+	if (flow->mark == RULESET_MARK_PUBLISH)
+		return is_closed(gateway, flow);
+	/* Flows of the gateway itself; those of a network that is gone cannot send any more. */
 	if (network == NULL)
 		return false;
 	keep_leases(gateway, network, &flow->flow.destination);
@@ -137,9 +145,9 @@ static void on_seen(void *context, int error, size_t ended)
 	if (error != 0)
 		log_say(gateway->log, LOG_ERROR, "not all flows could be looked at or ended: %s", strerror(-error));
 	if (ended > 0)
-		log_say(gateway->log, LOG_INFO, "%zu flows that the policy does not allow any more were ended", ended);
+		log_say(gateway->log, LOG_INFO, "%zu flows that are not allowed any more were ended", ended);
 	gateway->upkeep.end_wanted |= error != 0 && gateway->upkeep.ending;
-	if (gateway->upkeep.end_wanted && error == 0)
+	if ((gateway->upkeep.end_wanted || gateway->upkeep.openings_wanted) && error == 0)
 		look(gateway);
 }
 
@@ -158,6 +166,7 @@ static void look(struct gateway *gateway)
 	upkeep->now = gateway_now(gateway);
 	upkeep->ending = upkeep->end_wanted;
 	upkeep->end_wanted = false;
+	upkeep->openings_wanted = false;
 	upkeep->rechecks = 0;
 }
 
@@ -180,12 +189,13 @@ static void set_period(struct gateway *gateway)
 	uv_timer_start(&gateway->upkeep.timer, on_time, period, period);
 }
 
-void upkeep_policy_applied(struct gateway *gateway, bool other)
+void upkeep_policy_applied(struct gateway *gateway, bool other, bool openings)
 {
 	if (gateway->upkeep.flows == NULL)
 		return; /* not open yet */
 	set_period(gateway);
 	gateway->upkeep.end_wanted |= other;
+	gateway->upkeep.openings_wanted |= openings;
 	look(gateway);
 }
 
@@ -203,7 +213,7 @@ int upkeep_open(struct gateway *gateway)
 		return UV_ENOMEM;
 	}
 	/* Nothing but what audit mode let in is ended: a worker whose journal is lost cannot tell which names flows belong to. */
-	upkeep_policy_applied(gateway, false);
+	upkeep_policy_applied(gateway, false, false);
 	return 0;
 }
 

@@ -5,7 +5,7 @@
 /*
  * Upkeep of leases while apps use them, and of flows when the policy changes. Every while all flows are looked at: leases of addresses that
  * have flows are extended (lifetime.h), their names are asked for again before max_age is over, and after a change of policy flows that are
- * no longer allowed are ended.
+ * no longer allowed are ended. Flows that came in are ended whenever their port is not open any more.
  */
 
 #include <stdbool.h>
@@ -22,13 +22,14 @@
 struct gateway;
 
 struct upkeep {
-	struct flows *flows; /* owned */
-	uv_timer_t timer;    /* the next look */
-	uint64_t period;     /* ms between looks */
-	uint64_t now;        /* ms: when the look under way began */
-	bool end_wanted;     /* the policy has changed since the last look began */
-	bool ending;         /* the look under way ends what is not allowed */
-	size_t rechecks;     /* of the look under way */
+	struct flows *flows;  /* owned */
+	uv_timer_t timer;     /* the next look */
+	uint64_t period;      /* ms between looks */
+	uint64_t now;         /* ms: when the look under way began */
+	bool end_wanted;      /* the policy has changed since the last look began */
+	bool openings_wanted; /* openings have changed since the last look began */
+	bool ending;          /* the look under way ends what is not allowed */
+	size_t rechecks;      /* of the look under way */
 	struct lease extended[UPKEEP_EXTEND_MAX];
 	size_t extended_count;
 };
@@ -40,7 +41,8 @@ void upkeep_close(struct gateway *gateway);
 /**
  * upkeep_policy_applied() - The kernel has the rules of the running policy: look now, and from now on as often as it needs
  * @other:	it is another one than before: flows that it does not allow are ended
+ * @openings:	what may come in has changed
  */
-void upkeep_policy_applied(struct gateway *gateway, bool other);
+void upkeep_policy_applied(struct gateway *gateway, bool other, bool openings);
 
 #endif

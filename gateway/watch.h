@@ -9,7 +9,7 @@
 
 struct watch;
 
-/** watch_new() - Watch a policy file or directory by events and by polling; @changed is called after things have settled. NULL path:
+/** watch_new() - Watch a file or directory by events and by polling; @changed is called after things have settled. NULL path:
  * nothing to watch. */
 int watch_new(uv_loop_t *loop, const char *path, void (*changed)(void *context), void *context, struct watch **out);
 /** watch_seen() - What is there now is about to be read: no report for it. NULL is fine. */

@@ -89,6 +89,17 @@ int answer_add_authority(struct answer *answer, const uint8_t *owner, size_t own
 	return add(answer, &answer->authority_count, owner, owner_length, type, ttl, rdata, rdata_length);
 }
 
+uint32_t answer_negative_ttl(const struct record *soa)
+{
+	const uint8_t *end = soa->rdata + soa->rdata_length;
+	uint32_t minimum;
+
+	if (soa->rdata_length < 4)
+		return 0;
+	minimum = (uint32_t)end[-4] << 24 | (uint32_t)end[-3] << 16 | (uint32_t)end[-2] << 8 | end[-1];
+	return soa->ttl < minimum ? soa->ttl : minimum;
+}
+
 struct answer *answer_copy(const struct answer *answer)
 {
 	size_t count = answer->answer_count + answer->authority_count;

@@ -86,16 +86,12 @@ static uint32_t minimum(uint32_t a, uint32_t b)
 	return a < b ? a : b;
 }
 
-/* The smaller of the SOA's TTL and its last field, MINIMUM (RFC 2308 section 5). Return: 0 without an SOA. */
+/* Return: 0 without an SOA. */
 static uint32_t negative_ttl(const struct answer *answer)
 {
 	for (size_t i = answer->answer_count; i < answer->answer_count + answer->authority_count; i++) {
-		const struct record *record = &answer->records[i];
-		const uint8_t *end = record->rdata + record->rdata_length;
-
-		if (record->type != TYPE_SOA || record->rdata_length < 4)
-			continue;
-		return minimum(record->ttl, (uint32_t)end[-4] << 24 | (uint32_t)end[-3] << 16 | (uint32_t)end[-2] << 8 | end[-1]);
+		if (answer->records[i].type == TYPE_SOA)
+			return answer_negative_ttl(&answer->records[i]);
 	}
 	return 0;
 }

@@ -5,6 +5,9 @@
 /*
  * Upstream answers by (name, type, class, DO, CD, upstream group). Policy is applied on every hit, by the caller. Least recently used
  * entries go when the memory limit is reached. Times are milliseconds of uv_now().
+ *
+ * NXDOMAIN is kept by type as well, not for all types of its name (RFC 2308 section 5 would like that): servers are about that say it for
+ * AAAA where there is an A (RFC 4074 section 4.2), and a name that is allowed and works must not be lost to that.
  */
 
 #include <stdbool.h>

@@ -299,10 +299,11 @@ static const struct record *find_soa(const struct judging *judging)
 	return NULL;
 }
 
+/* Who keeps the reply may look at the TTL alone. */
 static void reply_add_soa(struct judging *judging, const struct record *soa)
 {
-	answer_add_authority(judging->reply, soa->owner, soa->owner_length, TYPE_SOA, reduced_ttl(judging, soa->ttl, true), soa->rdata,
-			     soa->rdata_length);
+	answer_add_authority(judging->reply, soa->owner, soa->owner_length, TYPE_SOA, reduced_ttl(judging, answer_negative_ttl(soa), true),
+			     soa->rdata, soa->rdata_length);
 }
 
 /* The answer stops at a name that it says nothing about, and that it brought up itself: asking it again could bring something. */

@@ -109,6 +109,12 @@ size_t message_build_query(uint16_t id, const struct domain *name, uint16_t type
 			   const uint8_t *randomise, uint8_t *out, size_t out_size);
 
 /**
+ * message_pad_query() - Make a query of message_build_query() a multiple of @block octets long (EDNS padding, RFC 7830 and 8467)
+ * Return: size, or 0 when @out_size is too small.
+ */
+size_t message_pad_query(uint8_t *query, size_t size, size_t block, size_t out_size);
+
+/**
  * message_parse_answer() - Parse what an upstream sent
  * @query:	the query as sent: id, opcode, question count, type, class and the name's exact case must be repeated
  * Return: the answer, owned by the caller (answer_free()), or NULL when it is broken or does not belong to the query.
@@ -157,6 +163,10 @@ int answer_add(struct answer *answer, const uint8_t *owner, size_t owner_length,
 /** answer_add_authority() - The same for the authority section. */
 int answer_add_authority(struct answer *answer, const uint8_t *owner, size_t owner_length, uint16_t type, uint32_t ttl,
 			 const uint8_t *rdata, size_t rdata_length);
+
+/** answer_negative_ttl() - How long an SOA lets "there is none" be kept: its TTL or its last field, MINIMUM (RFC 2308 section 5). Seconds.
+ */
+uint32_t answer_negative_ttl(const struct record *soa);
 
 /** answer_copy() - A copy that takes no more memory than it needs. Return: owned by the caller, or NULL. */
 struct answer *answer_copy(const struct answer *answer);

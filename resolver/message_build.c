@@ -16,6 +16,7 @@
 #define POINTER_MAX 0x3fff /* highest offset that a compression pointer can name */
 #define OPT_SIZE    11     /* octets of an OPT without options */
 #define OPTION_EDE  15     /* RFC 8914 */
+#define OPTION_PAD  12     /* RFC 7830 */
 
 struct writer {
 	uint8_t *out;
@@ -215,6 +216,21 @@ size_t message_build_query(uint16_t id, const struct domain *name, uint16_t type
 	write_u16(&writer, CLASS_IN);
 	write_opt(&writer, dnssec_ok, 0, EDE_NONE);
 	return writer.full ? 0 : writer.at;
+}
+
+/* The OPT is the last record, and it has no options: its length is the last field. */
+size_t message_pad_query(uint8_t *query, size_t size, size_t block, size_t out_size)
+{
+	struct writer writer = {.out = query, .at = size, .limit = out_size};
+	size_t padded = (size + 4 + block - 1) / block * block;
+
+	if (padded > out_size)
+		return 0;
+	wire_put_u16(query + size - 2, (uint16_t)(padded - size));
+	write_u16(&writer, OPTION_PAD);
+	write_u16(&writer, (uint16_t)(padded - size - 4));
+	memset(query + writer.at, 0, padded - writer.at);
+	return padded;
 }
 
 /* Without @answer, or when @truncated: no records. Return: size, 0: it does not fit. */

@@ -379,6 +379,14 @@ void query_looked_up(void *context, const struct cache_key *key, struct answer *
 		cache_put(queries->cache, key, answer, uv_now(queries->loop));
 }
 
+void query_upstream_says(void *context, bool trouble, const char *text)
+{
+	const struct queries *queries = context;
+
+	if (queries->host->upstream_says)
+		queries->host->upstream_says(queries->host->context, trouble, text);
+}
+
 static void leave_all(struct queries *queries)
 {
 	struct query *query;

@@ -106,6 +106,8 @@ void query_receive(void *context, const struct client *client, const uint8_t *wi
 int query_check(struct queries *queries, uint16_t network, const struct domain *name, uint16_t type, resolver_checked done, void *context);
 /** query_looked_up() - A look-up has ended (upstream_done; @context: struct queries). Owns @answer. */
 void query_looked_up(void *context, const struct cache_key *key, struct answer *answer);
+/** query_upstream_says() - There is something to be said about a server (upstream_say; @context: struct queries). */
+void query_upstream_says(void *context, bool trouble, const char *text);
 /**
  * query_judge_again() - The policy has changed: judge all queries that wait for an upstream again
  * @elsewhere:	upstreams differ too: look-ups are not waited for any longer, but begin anew

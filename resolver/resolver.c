@@ -109,7 +109,7 @@ static int queries_open(struct resolver *resolver, uv_loop_t *loop, const struct
 	queries->host = &resolver->host;
 	queries->counters = &resolver->counters;
 	queries->cache = cache_new(CACHE_BYTES_MAX);
-	queries->upstream = upstream_new(loop, query_looked_up, queries);
+	queries->upstream = upstream_new(loop, query_looked_up, query_upstream_says, queries);
 	error = query_pool_open(queries);
 	if (!queries->cache || !queries->upstream || error)
 		return -ENOMEM;
@@ -251,9 +251,11 @@ static bool groups_equal(const struct upstream_group *a, const struct upstream_g
 	if (strcmp(a->name, b->name) || a->server_count != b->server_count || a->private_count != b->private_count)
 		return false;
 	for (size_t i = 0; i < a->server_count; i++) {
-		if (a->servers[i].port != b->servers[i].port || !address_equal(&a->servers[i].address, &b->servers[i].address))
+		if (!policy_server_equal(&a->servers[i], &b->servers[i]))
 			return false;
 	}
+	if (!a->ca != !b->ca || (a->ca && strcmp(a->ca, b->ca) != 0))
+		return false;
 	return prefixes_equal(a->privates, b->privates, a->private_count);
 }
 

@@ -52,6 +52,8 @@ struct resolver_host {
 	void (*denied)(void *context, const struct denied_question *denied);
 	/* Families that apps of the network can use now. */
 	struct families (*families)(void *context, const struct network *network);
+	/* Log what is wrong with an upstream server, or (not @trouble) that it works again. May be NULL. */
+	void (*upstream_says)(void *context, bool trouble, const char *text);
 	/* Live names of an address, for PTR. Return: how many were written. */
 	size_t (*names)(void *context, uint16_t network, const struct address *address, struct domain *out, size_t max);
 };

@@ -7,6 +7,9 @@
  * repeats the query: id, question, and the random case of its letters. Anything else is ignored and the try goes on waiting, so that a
  * forged packet can neither answer nor end a lookup. A late answer to an earlier try of a lookup is as good as one to the last.
  *
+ * A server with TLS is asked over one connection that stays (upstream_dot.c); all servers of a group have it, or none, so nothing here
+ * can lead from an encrypted question to one in clear.
+ *
  * When a server has said nothing for UPSTREAM_RETRY_MS the next one is asked (the same one, when it is alone). One that says that it cannot
  * answer (SERVFAIL, REFUSED, ...) makes us ask the next one at once; when all have said so, the lookup ends in SERVFAIL. TC leads to the
  * same question over TCP. UPSTREAM_DEADLINE_MS after its start a lookup ends in any case.
@@ -52,14 +55,14 @@ int upstream_random(struct upstream *upstream, void *out, size_t size)
 /* Return: the server to be asked after @from: a healthy one if there is one, never one that refused; NO_SERVER: all have. */
 static unsigned int server_after(struct upstream *upstream, const struct lookup *lookup, unsigned int from)
 {
-	unsigned int fallback = NO_SERVER;
+	unsigned int fallback = NO_SERVER, count = (unsigned int)lookup->group->count;
 
-	for (unsigned int i = 1; i <= lookup->server_count; i++) {
-		unsigned int index = (from + i) % lookup->server_count;
+	for (unsigned int i = 1; i <= count; i++) {
+		unsigned int index = (from + i) % count;
 
 		if (lookup->refused & 1U << index)
 			continue;
-		if (!upstream_servers_failed(upstream, &lookup->servers[index]))
+		if (!upstream_servers_failed(upstream, &lookup->group->servers[index]))
 			return index;
 		if (fallback == NO_SERVER)
 			fallback = index;
@@ -138,7 +141,7 @@ static int try_new(struct upstream *upstream, struct lookup *lookup, unsigned in
 
 	if (!try)
 		return -ENOMEM;
-	try->server = lookup->servers[index];
+	try->server = lookup->group->servers[index];
 	try->index = index;
 	try->plain = lookup->plain || upstream_servers_plain(upstream, &try->server);
 	try->sent = uv_now(upstream->loop);
@@ -207,6 +210,7 @@ static void lookup_free(struct upstream *upstream, struct lookup *lookup)
 	}
 	if (lookup->tcp)
 		upstream_tcp_abandon(lookup->tcp);
+	upstream_dot_abandon(lookup);
 	free(lookup);
 }
 
@@ -219,17 +223,23 @@ static void lookup_end(struct upstream *upstream, struct lookup *lookup, struct 
 	upstream->done(upstream->context, &key, answer);
 }
 
+/* Return: 0, or -errno: the question is not on its way. */
+static int server_ask(struct upstream *upstream, struct lookup *lookup, unsigned int index)
+{
+	return lookup->group->dots[index] ? upstream_dot_ask(lookup->group->dots[index], lookup, index) : try_new(upstream, lookup, index);
+}
+
 /* Ask server @index, or the next one that a query can be sent to. */
 static void lookup_ask(struct upstream *upstream, struct lookup *lookup, unsigned int index)
 {
-	for (unsigned int i = 0; i < lookup->server_count && index != NO_SERVER; i++) {
-		int error = try_new(upstream, lookup, index);
+	for (unsigned int i = 0; i < lookup->group->count && index != NO_SERVER; i++) {
+		int error = server_ask(upstream, lookup, index);
 
 		lookup->current = index;
 		if (!error)
 			break;
 		if (error != -EAGAIN && error != -ENOMEM)
-			upstream_servers_failing(upstream, &lookup->servers[index], UINT64_MAX);
+			upstream_servers_failing(upstream, &lookup->group->servers[index], UINT64_MAX);
 		index = server_after(upstream, lookup, index);
 	}
 	/* Also when nothing could be sent: the network may be back before the deadline. */
@@ -241,13 +251,13 @@ static void lookup_probe(struct upstream *upstream, struct lookup *lookup)
 {
 	uint64_t now = uv_now(upstream->loop);
 
-	for (unsigned int i = 0; i < lookup->server_count; i++) {
-		struct server_health *health = upstream_servers_health(upstream, &lookup->servers[i]);
+	for (unsigned int i = 0; i < lookup->group->count; i++) {
+		struct server_health *health = upstream_servers_health(upstream, &lookup->group->servers[i]);
 
 		if (i == lookup->current || !health || !health->failed || health->probe_at > now)
 			continue;
 		health->probe_at = now + UPSTREAM_PROBE_MS;
-		(void)try_new(upstream, lookup, i); /* when it cannot be sent, the server is still failing */
+		(void)server_ask(upstream, lookup, i); /* when it cannot be sent, the server is still failing */
 		return;
 	}
 }
@@ -290,13 +300,23 @@ static void lookup_answered(struct upstream *upstream, struct lookup *lookup, un
 	lookup_refused(upstream, lookup, index);
 }
 
-void upstream_answered_tcp(struct lookup *lookup, struct upstream *upstream, unsigned int index, struct answer *answer)
+void upstream_unanswered(struct lookup *lookup, struct upstream *upstream, unsigned int index, bool refused)
 {
-	if (!answer || answer->truncated) { /* over TCP, TC says nothing */
+	upstream_servers_failing(upstream, &lookup->group->servers[index], UINT64_MAX);
+	if (refused)
+		lookup_refused(upstream, lookup, index);
+	else
+		lookup_ask(upstream, lookup, server_after(upstream, lookup, index));
+	timer_arm(upstream);
+}
+
+void upstream_answered_stream(struct lookup *lookup, struct upstream *upstream, unsigned int index, struct answer *answer)
+{
+	if (!answer || answer->truncated) { /* on a stream, TC says nothing */
 		answer_free(answer);
 		lookup_refused(upstream, lookup, index);
 	} else {
-		upstream_servers_answered(upstream, &lookup->servers[index]);
+		upstream_servers_answered(upstream, &lookup->group->servers[index]);
 		lookup_answered(upstream, lookup, index, answer);
 	}
 	timer_arm(upstream);
@@ -386,7 +406,7 @@ void upstream_received(struct upstream *upstream, struct upstream_socket *socket
 static void lookup_retry(struct upstream *upstream, struct lookup *lookup)
 {
 	upstream->counters.timeouts++;
-	upstream_servers_failing(upstream, &lookup->servers[lookup->current], uv_now(upstream->loop) - UPSTREAM_RETRY_MS);
+	upstream_servers_failing(upstream, &lookup->group->servers[lookup->current], uv_now(upstream->loop) - UPSTREAM_RETRY_MS);
 	lookup_ask(upstream, lookup, server_after(upstream, lookup, lookup->current));
 }
 
@@ -413,8 +433,7 @@ static struct lookup *lookup_new(struct upstream *upstream, const struct cache_k
 	if (!lookup)
 		return NULL;
 	memcpy(&lookup->key, key, sizeof(*key)); /* with its padding */
-	memcpy(lookup->servers, group->servers, sizeof(lookup->servers));
-	lookup->server_count = (unsigned int)group->count;
+	lookup->group = group;
 	lookup->started = uv_now(upstream->loop);
 	HASH_ADD(hh, upstream->by_key, key, sizeof(lookup->key), lookup);
 	if (!lookup->hh.tbl) {
@@ -444,7 +463,7 @@ int upstream_ask(struct upstream *upstream, const struct cache_key *key)
 	if (!lookup)
 		return -ENOMEM;
 	/* The first healthy one in the order of the policy; server_after() begins behind its argument. */
-	lookup_ask(upstream, lookup, server_after(upstream, lookup, lookup->server_count - 1));
+	lookup_ask(upstream, lookup, server_after(upstream, lookup, (unsigned int)group->count - 1));
 	lookup_probe(upstream, lookup);
 	timer_arm(upstream);
 	return 0;
@@ -471,6 +490,12 @@ const struct upstream_counters *upstream_counters(const struct upstream *upstrea
 
 /* --- life --- */
 
+void upstream_give_up(struct upstream *upstream)
+{
+	while (upstream->lookups)
+		lookup_free(upstream, upstream->lookups);
+}
+
 void upstream_handle_closed(struct upstream *upstream)
 {
 	if (!--upstream->open_handles && upstream->closing)
@@ -482,7 +507,7 @@ static void on_timer_closed(uv_handle_t *handle)
 	upstream_handle_closed(handle->data);
 }
 
-struct upstream *upstream_new(uv_loop_t *loop, upstream_done done, void *context)
+struct upstream *upstream_new(uv_loop_t *loop, upstream_done done, upstream_say say, void *context)
 {
 	struct upstream *upstream = calloc(1, sizeof(*upstream));
 
@@ -490,6 +515,7 @@ struct upstream *upstream_new(uv_loop_t *loop, upstream_done done, void *context
 		return NULL;
 	upstream->loop = loop;
 	upstream->done = done;
+	upstream->say = say;
 	upstream->context = context;
 	upstream->pool4.family = AF_INET;
 	upstream->pool6.family = AF_INET6;
@@ -504,8 +530,7 @@ void upstream_close(struct upstream *upstream)
 	if (upstream->closing)
 		return;
 	upstream->closing = true;
-	while (upstream->lookups)
-		lookup_free(upstream, upstream->lookups);
+	upstream_give_up(upstream);
 	while (upstream->tries)
 		try_free(upstream, upstream->tries);
 	upstream_servers_close(upstream);

@@ -4,7 +4,7 @@
 
 /*
  * Asking upstreams: choose a server, send with a fresh id, port and letter case, retry, fail over, take TCP after TC, match the
- * reply. Equal lookups in flight are joined by the caller's key (struct cache_key).
+ * reply. Over TLS where the policy says so. Equal lookups in flight are joined by the caller's key (struct cache_key).
  */
 
 #include <uv.h>
@@ -29,6 +29,9 @@ struct upstream; /* upstream.c */
 struct upstream_counters {
 	uint64_t sent;     /* queries over UDP */
 	uint64_t tcp;      /* queries over TCP */
+	uint64_t tls;      /* queries over TLS */
+	uint64_t dots;     /* TLS connections that were made */
+	uint64_t resumed;  /* of these: with the session of an earlier one */
 	uint64_t timeouts; /* tries without an answer in UPSTREAM_RETRY_MS */
 	uint64_t folded;   /* of the ignored ones: answers that would have counted, had they kept the letters' case */
 	uint64_t ignored;  /* datagrams that answered nothing we had asked: late, broken or forged */
@@ -40,8 +43,19 @@ struct upstream_counters {
  */
 typedef void (*upstream_done)(void *context, const struct cache_key *key, struct answer *answer);
 
-/** upstream_new() - @done is called once per lookup, never from inside upstream_ask(). Return: NULL when out of memory. */
-struct upstream *upstream_new(uv_loop_t *loop, upstream_done done, void *context);
+/*
+ * upstream_say - Something that people should know of a server with TLS, once until it changes
+ * @trouble:	false: it is over
+ */
+typedef void (*upstream_say)(void *context, bool trouble, const char *text);
+
+/**
+ * upstream_new() - An upstream without servers
+ * @done:	called once per lookup, never from inside upstream_ask()
+ * @say:	may be NULL
+ * Return: NULL when out of memory.
+ */
+struct upstream *upstream_new(uv_loop_t *loop, upstream_done done, upstream_say say, void *context);
 
 /** upstream_close() - End all lookups without calling back and close all handles; memory goes when the loop has run their close callbacks.
  */
@@ -49,7 +63,9 @@ void upstream_close(struct upstream *upstream);
 
 /**
  * upstream_set_groups() - Take over the servers of a policy (copied)
- * Lookups in flight keep their servers.
+ *
+ * Certificate authorities are loaded here, once for all connections. Lookups in flight are given up, without calling back: the caller
+ * begins them anew. Return: 0 or -ENOMEM: nothing has changed.
  */
 int upstream_set_groups(struct upstream *upstream, const struct policy *policy);
 

@@ -11,8 +11,6 @@
 #include <string.h>
 #include <utlist.h>
 
-#define PREFIX 2 /* octets of length in front of each message */
-
 struct upstream_tcp {
 	uv_tcp_t handle;
 	uv_connect_t connect;
@@ -21,11 +19,8 @@ struct upstream_tcp {
 	struct lookup *lookup; /* NULL: closing */
 	unsigned int index;    /* of the server in the lookup */
 	size_t query_size;
-	uint8_t query[PREFIX + UPSTREAM_QUERY_MAX];
-	uint8_t prefix[PREFIX];
-	size_t filled; /* octets of prefix and message read so far */
-	size_t expected;
-	uint8_t *wire; /* owned; `expected` octets */
+	uint8_t query[UPSTREAM_FRAMED_MAX];
+	struct upstream_frame frame;
 	struct upstream_tcp *prev, *next;
 };
 
@@ -34,7 +29,7 @@ static void on_closed(uv_handle_t *handle)
 	struct upstream_tcp *tcp = handle->data;
 
 	upstream_handle_closed(tcp->upstream);
-	free(tcp->wire);
+	upstream_frame_reset(&tcp->frame);
 	free(tcp);
 }
 
@@ -52,32 +47,23 @@ static void finish(struct upstream_tcp *tcp, struct answer *answer)
 	struct lookup *lookup = tcp->lookup;
 
 	upstream_tcp_abandon(tcp);
-	upstream_answered_tcp(lookup, tcp->upstream, tcp->index, answer);
+	upstream_answered_stream(lookup, tcp->upstream, tcp->index, answer);
 }
 
 static void on_allocate(uv_handle_t *handle, size_t suggested, uv_buf_t *out)
 {
 	struct upstream_tcp *tcp = handle->data;
+	size_t size;
+	void *room = upstream_frame_room(&tcp->frame, &size);
 
 	(void)suggested;
-	if (tcp->filled < PREFIX)
-		*out = uv_buf_init((char *)tcp->prefix + tcp->filled, (unsigned int)(PREFIX - tcp->filled));
-	else
-		*out = uv_buf_init((char *)tcp->wire + tcp->filled - PREFIX, (unsigned int)(tcp->expected + PREFIX - tcp->filled));
-}
-
-static bool prefix_complete(struct upstream_tcp *tcp)
-{
-	tcp->expected = (size_t)tcp->prefix[0] << 8 | tcp->prefix[1];
-	if (!tcp->expected)
-		return false;
-	tcp->wire = malloc(tcp->expected);
-	return tcp->wire;
+	*out = uv_buf_init(room, (unsigned int)size);
 }
 
 static void on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buffer)
 {
 	struct upstream_tcp *tcp = stream->data;
+	int state;
 
 	(void)buffer;
 	if (!tcp->lookup || !size)
@@ -86,11 +72,11 @@ static void on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buffer)
 		finish(tcp, NULL);
 		return;
 	}
-	tcp->filled += (size_t)size;
-	if (tcp->filled == PREFIX && !prefix_complete(tcp))
+	state = upstream_frame_filled(&tcp->frame, (size_t)size);
+	if (state < 0)
 		finish(tcp, NULL);
-	else if (tcp->filled > PREFIX && tcp->filled == PREFIX + tcp->expected)
-		finish(tcp, message_parse_answer(tcp->wire, tcp->expected, tcp->query + PREFIX, tcp->query_size));
+	else if (state > 0)
+		finish(tcp, message_parse_answer(tcp->frame.wire, tcp->frame.expected, tcp->query + UPSTREAM_PREFIX, tcp->query_size));
 }
 
 static void on_written(uv_write_t *request, int status)
@@ -108,7 +94,7 @@ static void on_connected(uv_connect_t *request, int status)
 
 	if (!tcp->lookup)
 		return;
-	buffer = uv_buf_init((char *)tcp->query, (unsigned int)(PREFIX + tcp->query_size));
+	buffer = uv_buf_init((char *)tcp->query, (unsigned int)(UPSTREAM_PREFIX + tcp->query_size));
 	if (status || uv_write(&tcp->write, (uv_stream_t *)&tcp->handle, &buffer, 1, on_written) ||
 	    uv_read_start((uv_stream_t *)&tcp->handle, on_allocate, on_read))
 		finish(tcp, NULL);
@@ -120,10 +106,7 @@ static bool build_query(struct upstream_tcp *tcp, const struct cache_key *key)
 
 	if (upstream_random(tcp->upstream, &id, sizeof(id)))
 		return false;
-	tcp->query_size = message_build_query(id, &key->name, key->type, key->dnssec_ok, key->checking_disabled, NULL, tcp->query + PREFIX,
-					      UPSTREAM_QUERY_MAX);
-	tcp->query[0] = (uint8_t)(tcp->query_size >> 8);
-	tcp->query[1] = (uint8_t)tcp->query_size;
+	tcp->query_size = upstream_frame_query(key, id, 0, tcp->query);
 	return tcp->query_size;
 }
 
@@ -161,7 +144,7 @@ int upstream_tcp_ask(struct upstream *upstream, struct lookup *lookup, unsigned 
 	upstream->tcp_count++;
 	upstream->open_handles++;
 	upstream->counters.tcp++;
-	error = tcp_start(tcp, &lookup->servers[index]);
+	error = tcp_start(tcp, &lookup->group->servers[index]);
 	if (error)
 		upstream_tcp_abandon(tcp);
 	return error;

@@ -15,6 +15,7 @@ import json
 import os
 import re
 import socket
+import ssl
 import struct
 import time
 
@@ -91,6 +92,7 @@ class Internet:
         self.queries = []
         self.docker_queries = []  # to 127.0.0.11, which the gateway asks for container names
         self.dropped_records = 0
+        self.tls = {}  # address -> TlsServer
 
     # --- tables ---
 
@@ -111,6 +113,12 @@ class Internet:
             if owner == b"\0":
                 break
             owner = owner[owner[0] + 1:]
+
+    def remove(self, name):
+        """A container that is gone: its name does not exist any more."""
+        owner = wire_name(name)
+        self.names.discard(owner)
+        self.sets = {key: value for key, value in self.sets.items() if key[0] != owner}
 
     def find(self, owner, kind, asked):
         found = self.sets.get((owner, kind))
@@ -187,7 +195,7 @@ class Internet:
         else:
             rcode, answer, authority = self.resolve(owner, kind, how.get("chase", True))
         extra = self.texts(how.get("additional", []))
-        limit = 65535 if transport == "tcp" else edns if edns else 512
+        limit = 65535 if transport != "udp" else edns if edns else 512
         replies = []
         for forged in how.get("forged", []):
             replies.append(self.forged(forged, header))
@@ -261,7 +269,15 @@ class Internet:
 
     # --- control ---
 
-    def control(self, request):
+    async def serve_tls(self, address, mode, cert, key, version):
+        if address in self.tls:
+            self.tls.pop(address).close()
+        if mode != "off":
+            server = TlsServer(self, address, mode, cert, key, version)
+            await server.open()
+            self.tls[address] = server
+
+    async def control(self, request):
         op = request["op"]
         if op == "add":
             self.add(request["name"], request["type"], request["data"], request["ttl"])
@@ -269,6 +285,8 @@ class Internet:
             self.rotate(request["name"], request["type"], **request["how"])
         elif op == "handouts":
             return {"handouts": self.handouts[request["since"]:]}
+        elif op == "remove":
+            self.remove(request["name"])
         elif op == "behave":
             self.behaviours[wire_name(request["name"])] = request["how"]
         elif op == "server":
@@ -276,6 +294,12 @@ class Internet:
         elif op == "reset":
             self.behaviours.clear()
             self.servers.clear()
+        elif op == "tls":
+            await self.serve_tls(request["address"], request["mode"], request["cert"], request["key"], request["version"])
+        elif op == "tls_drop":
+            self.tls[request["address"]].drop()
+        elif op == "tls_connections":
+            return {"connections": self.tls[request["address"]].connections}
         elif op == "count":
             return {"count": len(self.queries) + self.dropped_records}
         elif op == "queries":
@@ -285,6 +309,83 @@ class Internet:
         else:
             return {"error": f"unknown op {op}"}
         return {"ok": True}
+
+
+class TlsServer:
+    """DNS over TLS on one address, port 853. A new one takes the old one's place, as when a server is restarted.
+
+    Modes: "up"; "stall" takes connections and never says a word; "close" ends each connection as soon as it is asked something;
+    "deaf" makes connections, and never answers.
+    """
+
+    def __init__(self, internet, address, mode, cert, key, version):
+        self.internet, self.address, self.mode = internet, address, mode
+        self.connections = []  # what clients were like: dicts
+        self.writers = set()
+        self.server = None
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(cert, key)
+        self.context.set_alpn_protocols(["dot"])
+        if version:
+            self.context.maximum_version = self.context.minimum_version = getattr(ssl.TLSVersion, version)
+            self.context.set_ciphers("DEFAULT:@SECLEVEL=0")  # TLS 1.1 is below OpenSSL's own bar
+        self.names = {}  # of connections on their way, by SSL object
+        self.context.sni_callback = lambda connection, name, _: self.names.__setitem__(connection, name)
+
+    async def open(self):
+        family = socket.AF_INET6 if ":" in self.address else socket.AF_INET
+        listener = socket.create_server((self.address, 853), family=family, backlog=256)
+        self.server = await asyncio.start_server(self.on_client, sock=listener, ssl=None if self.mode == "stall" else self.context)
+
+    def close(self):
+        if self.server:
+            self.server.close()
+        self.drop()
+
+    def drop(self):
+        for writer in list(self.writers):
+            writer.transport.abort()
+
+    async def on_client(self, reader, writer):
+        self.writers.add(writer)
+        connection = writer.get_extra_info("ssl_object")
+        self.connections.append({"name": self.names.pop(connection, None), "alpn": connection and connection.selected_alpn_protocol(),
+                                 "version": connection and connection.version(), "resumed": bool(connection and connection.session_reused),
+                                 "questions": 0, "at_once": 0})
+        try:
+            await self.serve(reader, writer, self.connections[-1])
+        except (asyncio.IncompleteReadError, ConnectionError, struct.error):
+            pass
+        finally:
+            self.writers.discard(writer)
+            writer.close()
+
+    async def serve(self, reader, writer, seen):
+        waiting = 0
+
+        def answer(reply):
+            nonlocal waiting
+            waiting -= 1
+            if not writer.is_closing():
+                writer.write(struct.pack("!H", len(reply)) + reply)
+
+        while True:
+            if self.mode == "stall":
+                while await reader.read(65536):
+                    pass
+                return
+            size = struct.unpack("!H", await reader.readexactly(2))[0]
+            message = await reader.readexactly(size)
+            self.internet.remember(self.address, "tls", writer.get_extra_info("peername"), message)
+            seen["questions"] += 1
+            if self.mode == "close":
+                return
+            if self.mode == "deaf":
+                continue
+            for delay, _, reply in self.internet.reply(self.address, message, "tls"):
+                waiting += 1
+                seen["at_once"] = max(seen["at_once"], waiting)
+                asyncio.get_running_loop().call_later(delay, answer, reply)
 
 
 class Server:
@@ -345,7 +446,7 @@ class Server:
 async def on_control(internet, reader, writer):
     while line := await reader.readline():
         try:
-            answer = internet.control(json.loads(line))
+            answer = await internet.control(json.loads(line))
         except Exception as error:  # pylint: disable=broad-except
             answer = {"error": repr(error)}  # the test that asked is told; the others' server goes on
         writer.write(json.dumps(answer).encode() + b"\n")

@@ -141,6 +141,9 @@ class Names:
         for kind, data in records.items():
             self.call(op="add", name=name, type=kind, data=[data] if isinstance(data, str) else data, ttl=ttl)
 
+    def remove(self, name):
+        self.call(op="remove", name=name)
+
     def new(self, suffix, ttl=60, ipv6=False):
         """A name under `suffix` that nobody has used, with an address that nobody has used. Return: name, address (and IPv6 address)."""
         self.counter += 1
@@ -171,6 +174,19 @@ class Names:
 
     def server(self, address, mode):
         self.call(op="server", address=address, mode=mode)
+
+    def tls(self, address, mode="up", certificate=None, version=None):
+        """(Re)start DNS over TLS on an address, with a (certificate, key) pair of files; modes: internet.py, and "off"."""
+        cert, key = certificate or (None, None)
+        self.call(op="tls", address=address, mode=mode, cert=cert, key=key, version=version)
+
+    def tls_drop(self, address):
+        """Cut all connections to it, without a word of TLS."""
+        self.call(op="tls_drop", address=address)
+
+    def tls_connections(self, address):
+        """[{name, alpn, version, resumed, questions, at_once}] since it was started."""
+        return self.call(op="tls_connections", address=address)["connections"]
 
     def reset(self):
         self.call(op="reset")

@@ -70,6 +70,18 @@ def test_check_prints_json(sluice, write):
     assert [network["name"] for network in json.loads(done.stdout)["policy"]["networks"]] == ["web", "build", "lan"]
 
 
+def test_check_prints_published_ports(sluice, write):
+    path = write("[network web]\nsubnet = 10.201.1.0/24 fdc9:1::/64\npublish = 443 -> app:8443, 7000-7002/tcp -> app\n          53/udp -> [fdc9:1::5]\n")
+    text = sluice("check", path).stdout
+    for entry in (f"publish 443 -> app:8443  {path}:3", f"publish 7000-7002/tcp -> app:7000-7002  {path}:3", f"publish 53/udp -> [fdc9:1::5]:53  {path}:4"):
+        assert entry in text
+    entries = json.loads(sluice("check", "--json", path).stdout)["policy"]["networks"][0]["publish"]
+    assert entries == [
+        {"ports": "443", "target": "app", "by_name": True, "target_port": 8443, "file": path, "line": 3},
+        {"ports": "7000-7002/tcp", "target": "app", "by_name": True, "target_port": 7000, "file": path, "line": 3},
+        {"ports": "53/udp", "target": "fdc9:1::5", "by_name": False, "target_port": 53, "file": path, "line": 4}]
+
+
 def test_check_says_where_ports_default_to_all(sluice, write):
     done = sluice("check", write("[network web]\nsubnet = 10.201.1.0/24\nallow = every-port.example\n"))
     assert done.returncode == 0

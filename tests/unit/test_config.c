@@ -210,6 +210,116 @@ static void rules_are_checked(void **state)
 	REFUSED(table);
 }
 
+/* The target of an entry as text: "app:443", "10.1.0.5:80". */
+static void format_entry(const struct publish *publish, char *out, size_t size)
+{
+	char ports[POLICY_PUBLISH_TEXT_MAX], address[ADDRESS_TEXT_MAX];
+
+	snprintf(out, size, "%s -> %s:%u", policy_publish_format(publish, ports),
+		 publish->name ? publish->name : address_format(&publish->target, address), publish->target_port);
+}
+
+static void publish_entries_are_read(void **state)
+{
+	static const struct {
+		const char *text;
+		const char *want; /* the entries, each followed by a newline */
+	} table[] = {
+		{"publish = 443/tcp+udp -> app:443\n", "443 -> app:443\n"},
+		{"publish = 443 -> app\n", "443 -> app:443\n"},
+		{"publish = 443->app:8443\n", "443 -> app:8443\n"},
+		{"publish = 443-> app:8443\n", "443 -> app:8443\n"},
+		{"publish = 443 ->app:8443\n", "443 -> app:8443\n"},
+		{"publish = 443/udp+tcp -> app\n", "443 -> app:443\n"},
+		{"publish = 443/tcp -> app, 443/udp -> other\n", "443/tcp -> app:443\n443/udp -> other:443\n"},
+		{"publish =\n  80/tcp -> app ; why\n  443 -> app\npublish = 53/udp -> shop_dns.1:5353\n",
+		 "80/tcp -> app:80\n443 -> app:443\n53/udp -> shop_dns.1:5353\n"},
+		{"publish = 80->a 81->b\n", "80 -> a:80\n81 -> b:81\n"},
+		{"publish = 8000-8010/tcp -> My-App\n", "8000-8010/tcp -> My-App:8000\n"},
+		{"publish = 1 -> 10.1.0.5\n", "1 -> 10.1.0.5:1\n"},
+		{"publish = 65535/tcp -> 10.1.0.5:80\n", "65535/tcp -> 10.1.0.5:80\n"},
+		{"publish = 443 -> [fd00:1::5]:8443\nsubnet = fd00:1::/64\n", "443 -> fd00:1::5:8443\n"},
+		{"publish = 443 -> [fd00:1::5]\nsubnet = fd00:1::/64\n", "443 -> fd00:1::5:443\n"},
+	};
+	char text[256], got[256], entry[128];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		struct policy *policy;
+
+		snprintf(text, sizeof(text), NET "%s", table[i].text);
+		policy = load_clean(text);
+		got[0] = '\0';
+		for (size_t j = 0; j < policy->networks[0].publish_count; j++) {
+			format_entry(&policy->networks[0].publishes[j], entry, sizeof(entry));
+			strcat(strcat(got, entry), "\n");
+		}
+		assert_string_equal(got, table[i].want);
+		policy_free(policy);
+	}
+}
+
+static void publish_entries_are_checked(void **state)
+{
+	static const struct finding table[] = {
+		{NET "publish = 443\n",
+		 "p.conf:3: '443' has no '-> CONTAINER' behind it: write PORT -> CONTAINER:PORT, as in 443 -> app:8443"},
+		{NET "publish = 443 app\n", "p.conf:3: '443' has no '-> CONTAINER' behind it"},
+		{NET "publish = 443:443\n", "p.conf:3: '443:443' has no '-> CONTAINER' behind it"},
+		{NET "publish =\n  443\n  80 -> app\n", "p.conf:4: '443' has no '-> CONTAINER' behind it"},
+		{NET "publish = 443 ->\n", "p.conf:3: '443 ->' leads nowhere"},
+		{NET "publish = 443 ->\n  app\n", "p.conf:3: '443 ->' leads nowhere"},
+		{NET "publish = -> app\n", "p.conf:3: '->' has no port in front of it"},
+		{NET "publish = 443 -> -> app\n", "p.conf:3: '->' has no port in front of it"},
+		{NET "publish = 443->->app\n", "p.conf:3: '->' has no port in front of it"},
+		{NET "publish = 0 -> app\n", "p.conf:3: '0' is not a port to publish: write 443, 443/tcp"},
+		{NET "publish = 65536 -> app\n", "p.conf:3: '65536' is not a port to publish"},
+		{NET "publish = 443/sctp -> app\n", "p.conf:3: '443/sctp' is not a port to publish"},
+		{NET "publish = https -> app\n", "p.conf:3: 'https' is not a port to publish"},
+		{NET "publish = 80+443 -> app\n", "p.conf:3: '80+443': one port or range for each entry"},
+		{NET "publish = 90-80 -> app\n", "p.conf:3: '90-80': the range ends before it begins"},
+		{NET "publish = 80-90 -> app:80\n", "p.conf:3: 'app:80': a range keeps its ports: leave ':80' out"},
+		{NET "publish = 443 -> app:0\n", "p.conf:3: 'app:0': one port is expected behind ':'"},
+		{NET "publish = 443 -> app:\n", "p.conf:3: 'app:': one port is expected behind ':'"},
+		{NET "publish = 443 -> app:443/tcp\n",
+		 "p.conf:3: 'app:443/tcp': one port is expected behind ':', as in app:8443; protocols belong to the port in front of '->'"},
+		{NET "publish = 443 -> :443\n", "p.conf:3: '' is neither a container's name nor an address"},
+		{NET "publish = 443 -> 8443\n", "p.conf:3: '8443' is neither a container's name nor an address"},
+		{NET "publish = 443 -> 10.1.0\n", "p.conf:3: '10.1.0' is neither a container's name nor an address"},
+		{NET "publish = 443 -> a..b\n", "p.conf:3: 'a..b' is neither a container's name nor an address"},
+		{NET "publish = 443 -> *.app\n", "p.conf:3: '*.app' is neither a container's name nor an address"},
+		{NET "publish = 443 -> aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\n",
+		 "p.conf:3: 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' is neither a container's name"},
+		{NET "subnet = fd00:1::/64\npublish = 443 -> fd00:1::5\n", "p.conf:4: 'fd00:1::5': write IPv6 addresses in brackets"},
+		{NET "publish = 443 -> [10.1.0.5]\n", "p.conf:3: '[10.1.0.5]': brackets are for IPv6 addresses only"},
+		{NET "publish = 443 -> [fd00:1::5\n", "p.conf:3: '[fd00:1::5': an address in brackets is expected"},
+		{NET "publish = 443 -> [fd00:1::5]443\n", "p.conf:3: '[fd00:1::5]443': an address in brackets is expected"},
+		{NET "publish = 443 -> [app]:443\n", "p.conf:3: 'app' is neither a container's name nor an address"},
+		{NET "publish = 443 -> 10.2.0.5\n",
+		 "p.conf:3: 10.2.0.5 is not in the network's subnet: publish a container of [network web], by its name or its address"},
+		{NET "publish = 443 -> [fd00:1::5]\n", "p.conf:3: fd00:1::5 is not in the network's subnet"},
+		{NET "publish = 443 -> 10.1.0.1\n", "p.conf:3: 10.1.0.1 is the gateway itself"},
+		{NET "publish = 443 -> 10.1.0.0\n", "p.conf:3: 10.1.0.0 is not the address of a host"},
+		{NET "publish = 443 -> 10.1.0.255\n", "p.conf:3: 10.1.0.255 is not the address of a host"},
+		{NET "publish = 443/tcp -> a\npublish = 443 -> b\n",
+		 "p.conf:4: port 443 of the uplink is published twice; first as 443/tcp in [network web] at p.conf:3"},
+		{NET "publish = 440-450/udp -> a\n[network db]\nsubnet = 10.2.0.0/24\npublish = 443/udp -> b\n",
+		 "p.conf:6: port 443/udp of the uplink is published twice; first as 440-450/udp in [network web] at p.conf:3"},
+		{"[rules x]\npublish = 443 -> app\n" NET "use = x\n",
+		 "p.conf:2: 'publish' is not a key of [rules]; it belongs into [network NAME]"},
+	};
+	char *text = malloc(32768);
+	size_t used = 0;
+
+	(void)state;
+	REFUSED(table);
+	used += (size_t)sprintf(text, NET "publish =\n");
+	for (unsigned int i = 0; i <= POLICY_PUBLISH_MAX; i++)
+		used += (size_t)sprintf(text + used, "  %u -> app\n", 1000 + i);
+	REFUSED(((const struct finding[]){{text, "p.conf:260: more than 256 'publish' entries"}}));
+	free(text);
+}
+
 static void networks_are_checked(void **state)
 {
 	static const struct finding table[] = {
@@ -247,6 +357,44 @@ static void upstreams_are_checked(void **state)
 		{NET "[upstream]\nserver = 192.0.2.1:0\n", "p.conf:4: '192.0.2.1:0' is not a server"},
 		{NET "[upstream]\nserver = 192.0.2.1:65536\n", "p.conf:4: '192.0.2.1:65536' is not a server"},
 		{NET "[upstream]\nserver = [192.0.2.1]:53\n", "p.conf:4: '[192.0.2.1]:53' is not a server"},
+		{NET "[upstream]\nserver = tls://192.0.2.9\n",
+		 "p.conf:4: 'tls://192.0.2.9' lacks the name that the server's certificate is for"},
+		{NET "[upstream]\nserver = tls://192.0.2.9#\n", "p.conf:4: 'tls://192.0.2.9#' lacks the name"},
+		{NET "[upstream]\nserver = tls://dns.example#dns.example\n",
+		 "p.conf:4: 'tls://dns.example#dns.example' is not a server: write tls://"},
+		{NET "[upstream]\nserver = tls://192.0.2.9#192.0.2.9\n",
+		 "p.conf:4: 'tls://192.0.2.9#192.0.2.9': behind '#' stands a host name, the one"},
+		{NET "[upstream]\nserver = tls://192.0.2.9#dns..example\n",
+		 "p.conf:4: 'tls://192.0.2.9#dns..example': behind '#' stands a host name: empty label"},
+		{NET "[upstream]\nserver = tls://192.0.2.9#a/b\n",
+		 "p.conf:4: 'tls://192.0.2.9#a/b': behind '#' stands a host name: a character"},
+		{NET "[upstream]\nserver = tls://192.0.2.9:0#dns.example\n", "p.conf:4: 'tls://192.0.2.9:0#dns.example' is not a server"},
+		{NET "[upstream]\nserver = tls://127.0.0.11#dns.example\n", "p.conf:4: 127.0.0.11 is Docker's own resolver"},
+		{NET "[upstream]\nserver = https://192.0.2.9/dns-query\n",
+		 "p.conf:4: 'https://192.0.2.9/dns-query' is not a server: there are plain ones"},
+		{NET "[upstream]\nserver = TLS://192.0.2.9#dns.example\n",
+		 "p.conf:4: 'TLS://192.0.2.9#dns.example' is not a server: there are plain ones"},
+		{NET "[upstream]\nserver = 192.0.2.9#dns.example\n",
+		 "p.conf:4: '192.0.2.9#dns.example' is not a server: a name behind '#' is for DNS over TLS"},
+		{NET "[upstream]\nserver = tls://192.0.2.9 #dns.example\n", "p.conf:4: '#' starts a comment only at the start of a line"},
+		{NET "[upstream]\nserver = tls://192.0.2.9#dns.example # why\n",
+		 "p.conf:4: '#' starts a comment only at the start of a line"},
+		{NET "[upstream]\nserver = tls://192.0.2.9#dns.example 192.0.2.1\n",
+		 "p.conf:4: '192.0.2.1': one section has either tls:// servers or plain ones"},
+		{NET "[upstream]\nserver = 192.0.2.1\nserver = tls://192.0.2.9#dns.example\n",
+		 "p.conf:5: 'tls://192.0.2.9#dns.example': one section has either"},
+		{NET "[upstream]\nserver = auto tls://192.0.2.9#dns.example\n", "p.conf:4: 'server' is either 'auto' or a list"},
+		{NET "[upstream]\nserver = tls://192.0.2.9#dns.example\nca = ca.pem\n", "p.conf:5: 'ca.pem': write the whole path"},
+		{NET "[upstream]\nserver = tls://192.0.2.9#dns.example\nca = /nowhere/ca.pem\n",
+		 "p.conf:5: /nowhere/ca.pem: cannot be read: No such file or directory"},
+		{NET "[upstream]\nserver = tls://192.0.2.9#dns.example\nca = /etc\n", "p.conf:5: /etc: cannot be read: it is not a file"},
+		{NET "[upstream]\nserver = tls://192.0.2.9#dns.example\nca = /etc/passwd\n", "p.conf:5: /etc/passwd: holds no certificate"},
+		{NET "[upstream]\nserver = tls://192.0.2.9#dns.example\nca = " TEST_DATA "/broken.pem\n",
+		 "p.conf:5: " TEST_DATA "/broken.pem: holds a certificate that cannot be read"},
+		{NET "[upstream]\nserver = tls://192.0.2.9#dns.example\nca = /dev/null\n",
+		 "p.conf:5: /dev/null: cannot be read: it is not a file"},
+		{NET "[upstream]\nserver = 192.0.2.9\nca = " TEST_DATA "/ca.pem\n", "p.conf:5: 'ca' without a tls:// server"},
+		{NET "[upstream]\nca = " TEST_DATA "/ca.pem\n", "p.conf:4: 'ca' without a tls:// server"},
 		{NET "[upstream]\nserver = auto 192.0.2.1\n", "p.conf:4: 'server' is either 'auto' or a list"},
 		{NET "[upstream]\nserver = 1.0.0.1 1.0.0.2 1.0.0.3 1.0.0.4 1.0.0.5 1.0.0.6 1.0.0.7 1.0.0.8 1.0.0.9\n",
 		 "p.conf:4: more than 8 servers"},
@@ -273,6 +421,10 @@ static void warnings_do_not_refuse(void **state)
 		{NET "allow = printer\n", "p.conf:3: warning: 'printer': local names"},
 		{NET "private = 0.0.0.0/0\n", "p.conf:3: warning: 'private = 0.0.0.0/0' turns the rebinding filter off"},
 		{NET "use = x x\n[rules x]\nallow = a.example\n", "p.conf:3: warning: 'use = x' is given twice; first at p.conf:3"},
+		{NET "[upstream]\nserver = 192.0.2.9:853\n",
+		 "p.conf:4: warning: '192.0.2.9:853' is asked in clear, on the port of DNS over TLS"},
+		{NET "[upstream]\nserver = tls://192.0.2.9#a.example tls://192.0.2.9:853#A.example\n",
+		 "p.conf:4: warning: the server 'tls://192.0.2.9:853#A.example' is given twice"},
 		{NET "allow = *.github.io\n", "p.conf:3: warning: '*.github.io': "},
 	};
 
@@ -333,6 +485,59 @@ static void expect_ports(const struct rule *rule, const char *want)
 	char text[PORTS_TEXT_MAX];
 
 	assert_string_equal(ports_format(&rule->ports, text), want);
+}
+
+static void servers_are_asked_in_clear_or_over_tls(void **state)
+{
+	static const struct {
+		const char *text, *meaning;
+	} table[] = {
+		{"192.0.2.53", "192.0.2.53:53"},
+		{"192.0.2.53:5353", "192.0.2.53:5353"},
+		{"2001:db8::53", "[2001:db8::53]:53"},
+		{"[2001:db8::53]", "[2001:db8::53]:53"},
+		{"[2001:db8::53]:5353", "[2001:db8::53]:5353"},
+		{"tls://192.0.2.9#dns.example", "tls://192.0.2.9:853#dns.example"},
+		{"tls://192.0.2.9:8853#dns.example", "tls://192.0.2.9:8853#dns.example"},
+		{"tls://[2001:db8::9]#dns.example", "tls://[2001:db8::9]:853#dns.example"},
+		{"tls://[2001:db8::9]:53#dns.example", "tls://[2001:db8::9]:53#dns.example"},
+		{"tls://2001:db8::9#dns.example", "tls://[2001:db8::9]:853#dns.example"},
+		{"tls://192.0.2.9#DNS.Example.", "tls://192.0.2.9:853#dns.example"},
+		{"tls://192.0.2.9#b\303\274cher.example", "tls://192.0.2.9:853#xn--bcher-kva.example"},
+		{"tls://192.0.2.9#resolver", "tls://192.0.2.9:853#resolver"},
+	};
+	char text[256], server[POLICY_SERVER_MAX];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		struct policy *policy;
+
+		snprintf(text, sizeof(text), NET "[upstream]\nserver = %s\n", table[i].text);
+		policy = load_clean(text);
+		assert_int_equal(policy->upstreams[0].server_count, 1);
+		assert_string_equal(policy_server_format(&policy->upstreams[0].servers[0], server), table[i].meaning);
+		policy_free(policy);
+	}
+}
+
+static void one_address_may_be_two_servers_with_tls(void **state)
+{
+	struct policy *policy = load_clean(NET "[upstream]\nserver = tls://192.0.2.9#a.example tls://192.0.2.9#b.example\n");
+
+	(void)state;
+	assert_int_equal(policy->upstreams[0].server_count, 2);
+	assert_string_equal(policy->upstreams[0].servers[1].tls_name, "b.example");
+	policy_free(policy);
+}
+
+static void certificate_authorities_are_read_with_the_policy(void **state)
+{
+	struct policy *policy = load_clean(NET "[upstream]\nserver = tls://192.0.2.9#dns.example\nca = " TEST_DATA "/ca.pem\n");
+
+	(void)state;
+	assert_string_equal(policy->upstreams[0].ca_file, TEST_DATA "/ca.pem");
+	assert_non_null(strstr(policy->upstreams[0].ca, "-----BEGIN CERTIFICATE-----"));
+	policy_free(policy);
 }
 
 static void a_whole_policy_is_read(void **state)
@@ -660,6 +865,8 @@ int main(void)
 		cmocka_unit_test(harmless_forms_are_accepted),
 		cmocka_unit_test(keys_and_values_are_checked),
 		cmocka_unit_test(rules_are_checked),
+		cmocka_unit_test(publish_entries_are_read),
+		cmocka_unit_test(publish_entries_are_checked),
 		cmocka_unit_test(networks_are_checked),
 		cmocka_unit_test(upstreams_are_checked),
 		cmocka_unit_test(warnings_do_not_refuse),
@@ -674,6 +881,9 @@ int main(void)
 		cmocka_unit_test(the_environment_is_read),
 		cmocka_unit_test(a_text_survives_as_a_block),
 		cmocka_unit_test(automatic_servers_come_from_resolv_conf),
+		cmocka_unit_test(servers_are_asked_in_clear_or_over_tls),
+		cmocka_unit_test(one_address_may_be_two_servers_with_tls),
+		cmocka_unit_test(certificate_authorities_are_read_with_the_policy),
 		cmocka_unit_test(resolv_conf_is_not_read_without_need),
 	};
 

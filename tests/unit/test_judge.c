@@ -305,10 +305,13 @@ static void add_record(struct answer *answer, char *text)
 	assert_true(sscanf(text, "%255s %u %15s %511s", owner_text, &ttl, type_text, data) >= 3);
 	owner = name_of(owner_text);
 	type = type_of(type_text);
-	if (type == TYPE_SOA)
-		assert_int_equal(answer_add_authority(answer, owner.wire, owner.length, type, ttl, (const uint8_t[22]){0}, 22), 0);
-	else
-		assert_int_equal(answer_add(answer, owner.wire, owner.length, type, ttl, rdata, rdata_of(type, data, rdata)), 0);
+	if (type == TYPE_SOA) {
+		memset(rdata, 0, 22);
+		rdata[21] = *data ? (uint8_t)atoi(data) : 255; /* the last octet of MINIMUM */
+		assert_int_equal(answer_add_authority(answer, owner.wire, owner.length, type, ttl, rdata, 22), 0);
+		return;
+	}
+	assert_int_equal(answer_add(answer, owner.wire, owner.length, type, ttl, rdata, rdata_of(type, data, rdata)), 0);
 }
 
 static struct answer *answer_of(uint16_t rcode, const char *text)
@@ -475,6 +478,8 @@ static const struct answer_case answers[] = {
 	 "inside.corp.example 90 A 10.0.0.1", NULL, REASON_NONE, EDE_NONE},
 
 	{"no data", "a.example", "A", 0, "example 100 SOA", 0, "example 90 SOA", NULL, REASON_NONE, EDE_NONE},
+	{"no data, for less time than the SOA's own TTL", "a.example", "A", 0, "example 100 SOA 30", 0, "example 20 SOA", NULL, REASON_NONE,
+	 EDE_NONE},
 	{"no data, an SOA of another zone", "a.example", "A", 0, "b.example 100 SOA", 0, "", NULL, REASON_NONE, EDE_NONE},
 	{"no such name", "a.example", "A", RCODE_NXDOMAIN, "example 100 SOA", RCODE_NXDOMAIN, "example 90 SOA", NULL, REASON_NONE,
 	 EDE_NONE},

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * compose_lint.c by data: every file of data/lint is a project, or what is different from the project that its "x-base" names (JSON merge
- * patch, RFC 7396); "x-findings" lists what is to be found, as "SEVERITY CODE NAME", and "x-options" what the command line says.
+ * patch, RFC 7396); "x-findings" lists what is to be found, as "SEVERITY CODE NAME", and "x-options" what the command line says, "x-text"
+ * what one of the texts has in it.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -119,6 +120,17 @@ static void check_report(const char *file, const struct lint_report *report, con
 	assert_int_equal(report->errors + report->warnings, count);
 }
 
+/* "x-text": some finding says this. */
+static void check_text(const char *file, const struct lint_report *report, const char *wanted)
+{
+	for (size_t i = 0; wanted && i < report->count; i++) {
+		if (strstr(report->findings[i].text, wanted))
+			return;
+	}
+	if (wanted)
+		fail_msg("%s: no finding says: %s", file, wanted);
+}
+
 /* Lint one file; note which codes it raised. */
 static void check_file(const char *name, bool seen[static LINT_CODE_COUNT])
 {
@@ -133,6 +145,7 @@ static void check_file(const char *name, bool seen[static LINT_CODE_COUNT])
 		fail_msg("%s: %s", name, error);
 	assert_int_equal(compose_lint(&compose, &options, &report), 0);
 	check_report(name, &report, json_object_get(root, "x-findings"));
+	check_text(name, &report, json_string_value(json_object_get(root, "x-text")));
 	for (size_t i = 0; i < report.count; i++)
 		seen[report.findings[i].code] = true;
 	compose_lint_free(&report);
