@@ -102,6 +102,14 @@ static bool is_of_allowed_name(const struct gateway *gateway, const struct netwo
 	return false;
 }
 
+static bool is_denied_address(const struct gateway *gateway, const struct network *network, const struct flow *flow)
+{
+	struct address_verdict verdict =
+		policy_judge_address(gateway->policy, network, &flow->destination, flow->protocol, flow->destination_port);
+
+	return verdict.reason == REASON_DENIED_BY_RULE;
+}
+
 static bool is_to_end(const struct gateway *gateway, const struct network *network, const struct tracked_flow *flow)
 {
 	time_t wall = time(NULL);
@@ -111,7 +119,8 @@ static bool is_to_end(const struct gateway *gateway, const struct network *netwo
 		return !policy_is_auditing(network, wall);
 	if (!gateway->upkeep.ending || flow->translated || network->keep_established)
 		return false;
-	if (is_of_allowed_name(gateway, network, &flow->flow))
+	/* A deny rule for the address closes it whatever its names are. */
+	if (is_of_allowed_name(gateway, network, &flow->flow) && !is_denied_address(gateway, network, &flow->flow))
 		return false;
 	denial = classify_judge(gateway->policy, network, gateway->leases, &flow->flow, true, false, gateway->upkeep.now, wall);
 	return denial.reason != REASON_NONE && !denial.audited;

@@ -60,6 +60,23 @@ class RecordSet:
         self.rdata = [dns.rdata.from_text(dns.rdataclass.IN, kind, text, relativize=False, origin=dns.name.root).to_wire() for text in texts]
 
 
+class Rotation:
+    """A name whose answers walk through a pool of addresses: a window of `show` of them, which moves with every answer, or every `period`
+    seconds. The TTL is one of `ttls`, in turn."""
+
+    def __init__(self, first, count, show, ttls, period):
+        self.first = ipaddress.ip_address(first)
+        self.count, self.show, self.ttls, self.period = count, show, ttls, period
+        self.answers = 0
+
+    def next(self, now):
+        """Return: TTL, addresses."""
+        window = int(now / self.period) if self.period else self.answers
+        ttl = self.ttls[self.answers % len(self.ttls)]
+        self.answers += 1
+        return ttl, [self.first + (window * self.show + i) % self.count for i in range(self.show)]
+
+
 def record(owner, kind, ttl, rdata):
     return owner + struct.pack("!HHIH", kind, 1, ttl, len(rdata)) + rdata
 
@@ -67,6 +84,8 @@ def record(owner, kind, ttl, rdata):
 class Internet:
     def __init__(self):
         self.sets = {}       # (name, type) -> RecordSet
+        self.rotations = {}  # (name, type) -> Rotation
+        self.handouts = []   # what rotations have answered: (time, name that was asked for, addresses, TTL)
         self.names = set()   # every name that exists, so that others are NXDOMAIN
         self.behaviours = {}  # name -> dict
         self.servers = {}    # address -> mode: up, drop, servfail, refused
@@ -81,6 +100,14 @@ class Internet:
         owner = wire_name(name)
         kind = dns.rdatatype.from_text(kind)
         self.sets[owner, kind] = RecordSet(kind, ttl, texts)
+        self.add_name(owner)
+
+    def rotate(self, name, kind, **how):
+        owner = wire_name(name)
+        self.rotations[owner, dns.rdatatype.from_text(kind)] = Rotation(**how)
+        self.add_name(owner)
+
+    def add_name(self, owner):
         while owner not in self.names:
             self.names.add(owner)
             if owner == b"\0":
@@ -93,16 +120,25 @@ class Internet:
         self.names.discard(owner)
         self.sets = {key: value for key, value in self.sets.items() if key[0] != owner}
 
-    def find(self, owner, kind):
+    def find(self, owner, kind, asked):
         found = self.sets.get((owner, kind))
         if found is not None:
             return [record(owner, kind, found.ttl, rdata) for rdata in found.rdata]
+        rotation = self.rotations.get((owner, kind))
+        if rotation is not None:
+            return self.hand_out(owner, kind, asked, rotation)
         fresh = self.fresh(owner)
         if fresh is None or kind not in (A, AAAA):
             return []
         if kind == A:
             return [record(owner, A, 60, (FRESH4 + fresh).to_bytes(4, "big"))]
         return [record(owner, AAAA, 60, (FRESH6 + fresh).to_bytes(16, "big"))]
+
+    def hand_out(self, owner, kind, asked, rotation):
+        now = time.monotonic()
+        ttl, addresses = rotation.next(now)
+        self.handouts.append((now, dns.name.from_wire(asked, 0)[0].to_text(omit_final_dot=True), [str(address) for address in addresses], ttl))
+        return [record(owner, kind, ttl, address.packed) for address in addresses]
 
     @staticmethod
     def fresh(owner):
@@ -116,9 +152,9 @@ class Internet:
 
     def resolve(self, owner, kind, chase):
         """As a recursive resolver does: follow CNAMEs through our tables. Return: rcode, answer, authority."""
-        answer = []
+        answer, asked = [], owner
         for _ in range(12):
-            records = self.find(owner, kind)
+            records = self.find(owner, kind, asked)
             alias = self.sets.get((owner, CNAME))
             if records or alias is None or kind == CNAME:
                 answer += records
@@ -245,6 +281,10 @@ class Internet:
         op = request["op"]
         if op == "add":
             self.add(request["name"], request["type"], request["data"], request["ttl"])
+        elif op == "rotate":
+            self.rotate(request["name"], request["type"], **request["how"])
+        elif op == "handouts":
+            return {"handouts": self.handouts[request["since"]:]}
         elif op == "remove":
             self.remove(request["name"])
         elif op == "behave":

@@ -47,6 +47,7 @@ TCP_PORTS = (22, 80, 443, 444, 5432, 8443)
 BANNER_PORT = 25
 UDP_PORTS = (123, 443, 444, 3478, 9999)
 NETWORKS = {"web": 1, "build": 2, "lan": 3}
+NETWORKS_IPV4_ONLY = ("lan",)
 APPS = {"web1": ("web", 11), "web2": ("web", 12), "build1": ("build", 11), "lan1": ("lan", 11)}
 
 # As the Compose recipes declare them.
@@ -163,6 +164,14 @@ class Names:
         """delay, drop, rcode, tc, answer, authority, additional, forged, chase, servers, transports, types, times: see internet.py."""
         self.call(op="behave", name=name, how=how)
 
+    def rotate(self, name, kind, **how):
+        """first, count, show, ttls, period: see internet.py's Rotation."""
+        self.call(op="rotate", name=name, type=kind, how=how)
+
+    def handouts(self, since=0):
+        """[(time, name that was asked for, addresses, ttl)]: what rotations have answered, from number `since` on."""
+        return [tuple(row) for row in self.call(op="handouts", since=since)["handouts"]]
+
     def server(self, address, mode):
         self.call(op="server", address=address, mode=mode)
 
@@ -205,11 +214,16 @@ class Names:
 
 
 class Lab:
-    """The world. `gateway=False` leaves the gateway's namespace empty, for stand_in() or rules of a test's own."""
+    """The world. `gateway=False` leaves the gateway's namespace empty, for stand_in() or rules of a test's own.
 
-    def __init__(self, policy=POLICY, gateway=True, apps=None):
+    `apps`: names from APPS; or, for another world with `networks` like NETWORKS, a table like it.
+    """
+
+    def __init__(self, policy=POLICY, gateway=True, apps=None, networks=None):
         self.policy, self.with_gateway = policy, gateway
-        self.app_names = APPS if apps is None else {name: APPS[name] for name in apps}
+        self.networks = NETWORKS if networks is None else networks
+        apps = APPS if apps is None else apps
+        self.app_names = apps if isinstance(apps, dict) else {name: APPS[name] for name in apps}
         self.namespaces = []
         self.names = None
 
@@ -252,8 +266,8 @@ class Lab:
         self.apps = {}
         self.inet, self.site, self.sw, self.gw = (self.add(Host(self.prefix, short)) for short in ("inet", "site", "sw", "gw"))
         for short, (network, host) in self.app_names.items():
-            number = NETWORKS[network]
-            ipv6 = None if network == "lan" else f"fdc9:{number}::{host}"
+            number = self.networks[network]
+            ipv6 = None if network in NETWORKS_IPV4_ONLY else f"fdc9:{number}::{host}"
             app = self.add(App(self.prefix, short, network, f"10.201.{number}.{host}", ipv6))
             self.apps[short] = app
             setattr(self, short, app)
@@ -288,7 +302,7 @@ class Lab:
 
     def build_switch(self):
         self.sw.sysctl(net__ipv6__conf__all__disable_ipv6=1, net__ipv6__conf__default__disable_ipv6=1)
-        self.sw.ip("".join(f"link add {network} type bridge mcast_snooping 0\nlink set {network} up\n" for network in NETWORKS))
+        self.sw.ip("".join(f"link add {network} type bridge mcast_snooping 0\nlink set {network} up\n" for network in self.networks))
 
     def plug(self, namespace, interface, network):
         """A cable from an interface to a network's bridge."""
@@ -298,10 +312,10 @@ class Lab:
 
     def build_gateway(self):
         self.gw.sysctl(**GATEWAY_SYSCTLS)
-        for network, number in NETWORKS.items():
+        for network, number in self.networks.items():
             self.plug(self.gw, f"{network}0", network)
             self.gw.ip(f"addr add 10.201.{number}.2/24 dev {network}0\n")
-            if network != "lan":
+            if network not in NETWORKS_IPV4_ONLY:
                 self.gw.ip(f"addr add fdc9:{number}::2/64 dev {network}0 nodad\n")
             self.gw.ip(f"link set {network}0 up\n")
 
@@ -322,7 +336,7 @@ class Lab:
 
     def build_app(self, app):
         self.plug(app, "eth0", app.network)
-        number = NETWORKS[app.network]
+        number = self.networks[app.network]
         app.ip(f"addr add {app.ipv4}/24 dev eth0\nlink set eth0 up\nroute add default via 10.201.{number}.1\n")
         if app.ipv6:
             app.ip(f"addr add {app.ipv6}/64 dev eth0 nodad\nroute add default via fdc9:{number}::1\n")
@@ -367,9 +381,9 @@ class Lab:
 
     def stand_in(self, rules=""):
         """Plain masquerading without any policy: shows that the lab works, and what a test would see if nothing were denied."""
-        for network, number in NETWORKS.items():
+        for network, number in self.networks.items():
             self.gw.ip(f"addr add 10.201.{number}.1/24 dev {network}0\n")
-            if network != "lan":
+            if network not in NETWORKS_IPV4_ONLY:
                 self.gw.ip(f"addr add fdc9:{number}::1/64 dev {network}0 nodad\n")
         self.gw.nft(f"""
             table inet stand_in {{

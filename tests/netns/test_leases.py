@@ -242,6 +242,15 @@ def test_a_reload_ends_flows_that_are_not_allowed_any_more(lab):
         assert talk(stays, "still") == "still"
 
 
+def test_a_reload_ends_flows_to_an_address_that_it_denies(lab):
+    """The name is still allowed; a deny rule closes one of its addresses."""
+    _, address = resolved(lab)
+    with lab.web1.connect(address, 443) as flow:
+        lab.gateway.set_policy(POLICY.replace("deny   = **.bad.ok.example", f"deny   = **.bad.ok.example {address}"))
+        assert lab.web1.tcp_result(address) == "refused"
+        wait_until_broken(flow)
+
+
 def test_a_reload_ends_udp_and_ipv6_flows_as_well(lab):
     name, address, address6 = lab.names.new("https.example", ipv6=True)
     lab.web1.resolve(name), lab.web1.resolve(name, "AAAA")

@@ -150,6 +150,17 @@ def test_a_network_that_is_added_works_at_once(names, build1, policy):
     assert build1.tcp_result(address) == "open"
 
 
+def test_a_lease_does_not_inherit_the_life_of_a_denied_name_of_its_address(names, web1, policy):
+    """Both names open the address on the same ports; when the one with the longer lease is denied, the other's end counts."""
+    policy(POLICY.replace("[network web]", "[network web]\nmin_ttl = 0\ngrace = 0"))
+    _, address = names.new("https.example", ttl=600)
+    names.add("gone.https.example", ttl=600, A=address)
+    names.add("stays.https.example", ttl=3, A=address)
+    assert web1.resolve("gone.https.example") == web1.resolve("stays.https.example") == [address]
+    policy(POLICY.replace("[network web]", "[network web]\nmin_ttl = 0\ngrace = 0\ndeny = gone.https.example"))
+    wait_until(lambda: web1.tcp_result(address) == "refused", "the address stays open after the end of the only lease that is allowed")
+
+
 def test_many_reloads_in_a_row_drop_nothing(lab, names, web1, policy):
     """Connections are opened all the time while the policy changes back and forth."""
     name, address = names.new("https.example")

@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: MIT
+"""The soak as a test. SLUICE_SOAK_SECONDS says how long, SLUICE_SOAK_SEED repeats a run."""
+
+import os
+
+from soak import Soak
+
+
+def test_no_false_drop_and_no_wrong_pass(say):
+    seed = os.environ.get("SLUICE_SOAK_SEED")
+    soak = Soak(float(os.environ.get("SLUICE_SOAK_SECONDS") or 60), int(seed) if seed else None, say=say)
+    assert soak.run(), "false drops, wrong passes or problems: see above"
