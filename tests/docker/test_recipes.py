@@ -120,7 +120,7 @@ def visit_site_over_http3(world):
                           input=h3get()).stdout
 
 
-def wait_for_site(world, seconds=20):
+def wait_for_site(world, seconds=40):
     end = time.monotonic() + seconds
     while (found := visit_site(world))[0] != OK:
         assert time.monotonic() < end, found
