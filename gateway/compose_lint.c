@@ -35,6 +35,7 @@ static const char *const codes[] = {
 	[LINT_GATEWAY_FILE_MOUNT] = "gateway-file-mount",
 	[LINT_GATEWAY_ADDRESS] = "gateway-address",
 	[LINT_GATEWAY_NO_POLICY] = "gateway-no-policy",
+	[LINT_GATEWAY_PORTS] = "gateway-ports",
 	[LINT_UPLINK_MISSING] = "uplink-missing",
 	[LINT_UPLINK_INTERNAL] = "uplink-internal",
 	[LINT_UPLINK_ADDRESS] = "uplink-address",

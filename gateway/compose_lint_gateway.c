@@ -422,6 +422,30 @@ static void check_addresses(struct lint *lint)
 	}
 }
 
+/* Docker leads published ports to the network that it takes the default route from: the first by name, unless `gw_priority` says otherwise.
+ */
+static void check_ports(struct lint *lint)
+{
+	const struct compose_service *gateway = lint->report->gateway;
+	const struct compose_network *uplink = lint->report->uplink;
+	const struct compose_attachment *attachment = uplink ? compose_attachment(gateway, uplink) : NULL;
+
+	if (!attachment || compose_is_empty(json_object_get(gateway->json, "ports")) || json_object_get(attachment->json, "gw_priority"))
+		return;
+	for (size_t i = 0; i < gateway->attachment_count; i++) {
+		const struct compose_network *network = gateway->attachments[i].network;
+
+		if (lint_role(lint, network) != LINT_ROLE_BEHIND || network->external || strcmp(network->name, uplink->name) >= 0)
+			continue;
+		SAY(lint, LINT_ERROR, LINT_GATEWAY_PORTS,
+		    "publishes ports, and Docker leads them to the first of its networks by name: that is %s, not the uplink %s, and "
+		    "nothing "
+		    "arrives; give the uplink a name that sorts first, or (Engine 28 and later) a `gw_priority`",
+		    network->name, uplink->name);
+		return;
+	}
+}
+
 static bool has_network_behind(const struct lint *lint)
 {
 	for (size_t i = 0; i < lint->compose->network_count; i++) {
@@ -452,4 +476,5 @@ void lint_gateway(struct lint *lint)
 	check_policy_source(lint);
 	check_uplink(lint);
 	check_addresses(lint);
+	check_ports(lint);
 }
