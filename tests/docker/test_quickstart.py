@@ -121,6 +121,14 @@ def test_root_is_read_only_and_nothing_is_mounted_from_docker(quickstart):
     assert sorted(mounts.split()) == ["bind:/etc/sluice:false", "volume:/var/lib/sluice:true"]
 
 
+@pytest.mark.modern  # Compose 1.29 prints no JSON
+def test_lint_finds_nothing(quickstart):
+    """As README.md pipes it."""
+    project = quickstart.compose("config", "--format", "json").stdout
+    done = quickstart.engine.docker("run", "--rm", "-i", "sluice", "lint", input=project, check=False)
+    assert done.returncode == 0 and "no findings" in done.stdout, done.stdout
+
+
 def test_policy_change_is_taken_over_when_saved(quickstart):
     before = quickstart.curl("app", "https://example.net/")
     assert before[0] == NO_SUCH_HOST
