@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from engine import ONLY, VERSION, Engine, Project  # pylint: disable=wrong-import-position
+from engine import ONLY, VERSION, Engine, Project, builds_as_another  # pylint: disable=wrong-import-position
 from world import World  # pylint: disable=wrong-import-position
 
 LOG_LINES = 60  # of a failed test's containers
@@ -18,13 +18,24 @@ LOG_LINES = 60  # of a failed test's containers
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "modern: is about something that engines before 27 do not have")
+    config.addinivalue_line("markers", "vlan: runs on another kernel, see tests/kernel/run; and nothing else does there")
+    config.addinivalue_line("markers", "builder: builds the image; run once for each kind of builder")
     config.addinivalue_line("markers", "matrix: is about something that engines do differently; run on each of them")
+
+
+def is_for_this_engine(item):
+    old = tuple(int(part) for part in VERSION.split(".")) < (27,)
+    marks = {mark.name for mark in item.iter_markers()}
+    if "modern" in marks and old or "vlan" in marks and ONLY != "vlan":
+        return False
+    if ONLY == "matrix" and "builder" in marks:
+        return not builds_as_another()
+    return not ONLY or ONLY in marks
 
 
 def pytest_collection_modifyitems(config, items):
     """Tests that do not apply to this engine are left out, not skipped: a skipped test is one that should have run."""
-    old = tuple(int(part) for part in VERSION.split(".")) < (27,)
-    left_out = [item for item in items if old and item.get_closest_marker("modern") or ONLY and not item.get_closest_marker(ONLY)]
+    left_out = [item for item in items if not is_for_this_engine(item)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
 
@@ -48,7 +59,7 @@ def signals():
 
 @pytest.fixture(scope="session")
 def world():
-    with World() as world:  # pylint: disable=redefined-outer-name
+    with World(plain=ONLY == "vlan") as world:  # pylint: disable=redefined-outer-name
         yield world
 
 
@@ -61,9 +72,11 @@ def bare_engine(world):  # pylint: disable=redefined-outer-name,unused-argument
         engine.remove_everything()
         engine.load_images()
         yield engine
-        engine.remove_everything()
+        if ONLY != "vlan":  # there the machine is thrown away
+            engine.remove_everything()
     finally:
-        engine.stop()
+        if ONLY != "vlan":
+            engine.stop()
 
 
 @pytest.fixture(scope="session")

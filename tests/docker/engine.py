@@ -43,6 +43,11 @@ def chroot(argv, directory="/"):
     return ["chroot", TREE, "env", "-C", directory, *argv]
 
 
+def builds_as_another():
+    """The engine has the same kind of builder as one before it in this run, whose image is there."""
+    return bool(ONLY) and not VERSION.startswith("20.") and os.path.exists(BUILT)
+
+
 class Engine:
     """One dockerd."""
 
@@ -82,6 +87,8 @@ class Engine:
         done = subprocess.run(chroot(argv, directory), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout,
                               env={**os.environ, "HOME": "/root", **(environment or {})}, check=False, **options)
         if check and done.returncode != 0:
+            with open(os.path.join(LOGS, f"failed-{VERSION}.log"), "a", encoding="utf-8") as log:
+                log.write(f"{' '.join(argv)}: exit status {done.returncode}:\n{done.stdout}\n")
             raise Failed(f"{' '.join(argv)}: exit status {done.returncode}:\n" + "\n".join(done.stdout.splitlines()[-OUTPUT_LINES:]))
         return done
 
@@ -116,6 +123,15 @@ class Engine:
         self.load_tree("app", APP_IMAGE)
         for name in STAND_INS:
             self.docker("tag", APP_IMAGE, name)
+        self.change_image("caddy:2", 'CMD ["caddy", "run", "--config", "/etc/caddy/Caddyfile", "--adapter", "caddyfile"]', "ENV XDG_DATA_HOME=/data")
+
+    def change_image(self, image, *changes):
+        """Give an image what the one that it stands for has: its command, its environment."""
+        container = self.docker("create", image).stdout.strip()
+        try:
+            self.docker("commit", *(word for change in changes for word in ("--change", change)), container, image)
+        finally:
+            self.docker("rm", container)
 
     def load_tree(self, name, image):
         """A Debian tree as an image, once for each version of the tree."""
@@ -152,7 +168,7 @@ class Engine:
 
     def take_image(self):
         """The image under test: from the engine that built it, where a builder of this kind has been tried already, or built here."""
-        if ONLY and self.modern and os.path.exists(BUILT):
+        if builds_as_another():
             self.run(["docker", "load"], stdin=open(BUILT, "rb"))  # pylint: disable=consider-using-with
             return
         self.build_image(released=self.modern)

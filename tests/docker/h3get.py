@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Fetch a page over HTTP/3, in an app's container: python3 - HOST < h3get.py. Prints the body; exit status 1 when there is no connection."""
+"""Fetch a page over HTTP/3, in an app's container: python3 - HOST [ADDRESS [CA-FILE]] < h3get.py. Prints the body; exit status 1 when there is no
+connection."""
 
 import asyncio
 import sys
@@ -34,10 +35,10 @@ class Client(QuicConnectionProtocol):
 
 
 async def main():
-    host = sys.argv[1]
-    configuration = QuicConfiguration(is_client=True, alpn_protocols=H3_ALPN)
-    configuration.load_verify_locations("/etc/ssl/certs/ca-certificates.crt")
-    async with connect(host, 443, configuration=configuration, create_protocol=Client) as client:
+    host, address, authorities = (sys.argv[1:] + [None, None])[:3]
+    configuration = QuicConfiguration(is_client=True, alpn_protocols=H3_ALPN, server_name=host)
+    configuration.load_verify_locations(authorities or "/etc/ssl/certs/ca-certificates.crt")
+    async with connect(address or host, 443, configuration=configuration, create_protocol=Client) as client:
         print((await client.get(host)).decode().strip())
 
 

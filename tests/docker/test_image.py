@@ -15,6 +15,7 @@ SIZE_MAX = 30_000_000  # bytes
 # The quickstart of README.md is a plain `docker build` as well: test_readme.py.
 
 
+@pytest.mark.builder
 def test_the_engines_own_builder_builds_it(engine):
     """The legacy builder of old engines, and BuildKit."""
     output = engine.build_image(tag="sluice-plain")

@@ -12,7 +12,7 @@ import pytest
 from apps import NO_SUCH_HOST, OK, REFUSED
 from engine import BUILD_PROXY, ROOT, WORK, chroot
 
-pytestmark = pytest.mark.matrix
+pytestmark = pytest.mark.builder
 
 DIRECTORY = os.path.join(WORK, "clone")
 EXPECTED = {"https://example.com/": OK, "https://example.org/": NO_SUCH_HOST, "https://9.9.9.9/": REFUSED}

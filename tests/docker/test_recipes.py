@@ -3,6 +3,7 @@
 
 import os
 import re
+import shutil
 import time
 import urllib.request
 
@@ -10,7 +11,7 @@ import pytest
 
 from apps import NO_SUCH_HOST, OK, REFUSED, TIMEOUT, blocks, fetch, h3get
 from engine import ROOT, WORK
-from world import ELSEWHERE4
+from world import CACHE, ELSEWHERE4, HOST4
 
 @pytest.mark.matrix
 def test_per_domain(project, engine):
@@ -104,6 +105,51 @@ def test_behind_proxy(project):
     assert visit("http://127.0.0.1:8080/") == 200
     assert fetch(one, "app", "https://api.vendor.example/") == OK, one.logs()
     assert fetch(one, "app", "https://example.org/") == NO_SUCH_HOST
+
+
+def visit_site(world, *options):
+    """A visitor out there asks the host for https://www.example.com/. Return: curl's exit status, and the page."""
+    done = world.inet.run(["curl", "-sS", "--cacert", f"{CACHE}/ca.pem", "--resolve", f"www.example.com:443:{HOST4}", "--max-time", "5", *options,
+                           "https://www.example.com/"])
+    return done.returncode, done.stdout + done.stderr
+
+
+def visit_site_over_http3(world):
+    """The same over QUIC, with the client of the apps' image."""
+    return world.inet.run(["chroot", f"{CACHE}/app", "python3", "-", "www.example.com", HOST4, "/usr/local/share/ca-certificates/sluice-tests.crt"],
+                          input=h3get()).stdout
+
+
+def wait_for_site(world, seconds=40):
+    end = time.monotonic() + seconds
+    while (found := visit_site(world))[0] != OK:
+        assert time.monotonic() < end, found
+        time.sleep(0.2)
+    return found[1]
+
+
+@pytest.mark.matrix
+def test_reverse_proxy(project, world):
+    one = project("reverse-proxy", SITE="www.example.com")
+    for name in ("cert.pem", "key.pem"):
+        shutil.copy(os.path.join(world.directory, name), os.path.join(one.directory, "caddy", name))
+        os.chmod(os.path.join(one.directory, "caddy", name), 0o644)
+    # Nobody here signs certificates for Caddy.
+    one.edit("caddy/Caddyfile", ("\tlog\n", "\tlog\n\ttls /etc/caddy/cert.pem /etc/caddy/key.pem\n"))
+    one.up()
+    assert "Directory listing" in wait_for_site(world), one.logs()
+    one.wait_log("event=inbound", "src=45.9.0.1", "app=caddy", "port=443", "proto=tcp", "action=allowed")
+    assert '"remote_ip":"45.9.0.1"' in one.logs("caddy"), "Caddy sees the visitor's own address"
+    assert "Directory listing" in visit_site_over_http3(world), one.logs()
+    one.wait_log("event=inbound", "src=45.9.0.1", "app=caddy", "port=443", "proto=udp")
+    assert fetch(one, "caddy", "https://example.org/") == NO_SUCH_HOST, "out it may not"
+    assert fetch(one, "caddy", f"https://{ELSEWHERE4}/") == REFUSED
+    assert fetch(one, "caddy", "http://app:8080/") == OK, "but to the app behind it"
+    one.compose("up", "-d", "--force-recreate", "--no-deps", "caddy")
+    assert "Directory listing" in wait_for_site(world), one.logs()
+    one.compose("up", "-d", "--force-recreate", "--no-deps", "gateway")
+    one.wait_healthy()
+    assert "Directory listing" in wait_for_site(world), one.logs()
 
 
 def test_shared_gateway(project, engine):

@@ -31,6 +31,7 @@ DNS, PROXY = "45.9.0.53", "45.9.0.80"
 PUBLIC_DNS = ("9.9.9.9", "149.112.112.112")  # the recipes' upstream servers
 PROXY_PORT = 3128
 SITE4, SITE6 = "45.12.3.2", "2a0e:12:3::2"
+PLAIN4 = "45.12.1.80"
 ELSEWHERE4 = "45.12.1.66"  # plain servers answer on every address of 45.12.0.0/15 and above
 OUTSIDE_FD = 9
 
@@ -63,7 +64,12 @@ http:// {{
 
 
 class World:
-    """The Internet. A context manager; `names` changes what the name servers say (tests/netns/lab.py)."""
+    """The Internet. A context manager; `names` changes what the name servers say (tests/netns/lab.py).
+
+    A plain one has no site: its names lead to the plain servers."""
+
+    def __init__(self, plain=False):
+        self.plain = plain
 
     def __enter__(self):
         self.stack = contextlib.ExitStack()
@@ -74,9 +80,10 @@ class World:
             self.site = self.add("site")
             self.connect()
             self.start_servers()
-            self.make_repository()
-            self.start_site()
-            self.ssh = Ssh(self)
+            if not self.plain:
+                self.make_repository()
+                self.start_site()
+                self.ssh = Ssh(self)
             self.start_proxy()
         except BaseException:
             self.stack.close()
@@ -130,7 +137,7 @@ class World:
                 time.sleep(0.02)
         self.stack.callback(self.names.close)
         for name in NAMES:
-            self.names.add(name, A=SITE4, AAAA=SITE6)
+            self.names.add(name, **({"A": PLAIN4} if self.plain else {"A": SITE4, "AAAA": SITE6}))
         self.names.add("elsewhere.example", A=ELSEWHERE4)
         self.names.add("time.example", A="45.12.1.23")
 

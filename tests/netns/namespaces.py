@@ -85,7 +85,8 @@ class Namespace:
 
     def run(self, argv, timeout=30, **options):
         """Run a program to its end. Return: CompletedProcess with stdout and stderr as text."""
-        options.setdefault("stdin", subprocess.DEVNULL)
+        if "input" not in options:
+            options.setdefault("stdin", subprocess.DEVNULL)
         return subprocess.run(self.argv(argv), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=patience(timeout),
                               preexec_fn=die_with_parent, **options)
 

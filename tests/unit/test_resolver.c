@@ -275,6 +275,7 @@ static void server_tcp(struct server *server)
 	server->stream = -1;
 }
 
+/* @port: 0: any, which is then returned there. Return: -1 when it is somebody else's. */
 static int bound(int type, uint16_t *port)
 {
 	struct sockaddr_in sa = {.sin_family = AF_INET, .sin_port = htons(*port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -282,17 +283,33 @@ static int bound(int type, uint16_t *port)
 	int fd = socket(AF_INET, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
 	assert_true(fd >= 0);
-	assert_int_equal(bind(fd, (const struct sockaddr *)&sa, sizeof(sa)), 0);
+	if (bind(fd, (const struct sockaddr *)&sa, sizeof(sa))) {
+		close(fd);
+		return -1;
+	}
 	assert_int_equal(getsockname(fd, (struct sockaddr *)&sa, &length), 0);
 	*port = ntohs(sa.sin_port);
 	return fd;
 }
 
+/* One port for both protocols: what is free for TCP may be some other program's for UDP. */
+static void bound_twice(uint16_t *port, int *tcp, int *udp)
+{
+	for (int i = 0; i < 100; i++) {
+		*port = 0;
+		*tcp = bound(SOCK_STREAM, port);
+		*udp = *tcp < 0 ? -1 : bound(SOCK_DGRAM, port);
+		if (*udp >= 0)
+			return;
+		close(*tcp);
+	}
+	fail_msg("no port is free");
+}
+
 static void server_open(struct world *world, struct server *server)
 {
 	server->world = world;
-	server->tcp_fd = bound(SOCK_STREAM, &server->port);
-	server->udp_fd = bound(SOCK_DGRAM, &server->port);
+	bound_twice(&server->port, &server->tcp_fd, &server->udp_fd);
 	assert_int_equal(listen(server->tcp_fd, 16), 0);
 	uv_poll_init(&world->loop, &server->udp, server->udp_fd);
 	server->udp.data = server;
@@ -451,7 +468,7 @@ static int setup(void **state)
 				     .names = host_names};
 	struct address web = loopback("127.0.0.1"), jobs = loopback("127.0.0.2");
 	uint16_t any = 0;
-	int probe;
+	int probe, probe_udp;
 
 	record_ttl = 60;
 	assert_non_null(world);
@@ -461,8 +478,9 @@ static int setup(void **state)
 	for (unsigned int i = 0; i < SERVERS; i++)
 		server_open(world, &world->servers[i]);
 	world->policy = policy_make(world, NULL);
-	probe = bound(SOCK_STREAM, &world->port); /* a port that is free now */
+	bound_twice(&world->port, &probe, &probe_udp); /* a port that is free now */
 	close(probe);
+	close(probe_udp);
 	host.port = world->port;
 	world->resolver = resolver_new(&world->loop, world->policy, &host);
 	assert_non_null(world->resolver);
@@ -1246,6 +1264,16 @@ static void test_end_of_audit_is_reported_for_waiting_questions(void **state)
 	assert_false(world->last_denied.audited);
 }
 
+/* NULL: it has not come yet. */
+static const struct reply *reply_to(const struct world *world, uint16_t id)
+{
+	for (unsigned int i = 0; i < world->reply_count; i++) {
+		if (world->replies[i].id == id)
+			return &world->replies[i];
+	}
+	return NULL;
+}
+
 static void test_too_many_lookups_of_a_network_are_servfail(void **state)
 {
 	struct world *world = *state;
@@ -1263,8 +1291,10 @@ static void test_too_many_lookups_of_a_network_are_servfail(void **state)
 	assert_int_equal(world->replies[0].rcode, RCODE_SERVFAIL);
 	assert_int_equal(resolver_counters(world->resolver)->overloaded, 1);
 	world->servers[0].mode = world->servers[1].mode = ANSWER;
-	ask_at(world, "127.0.0.2", "zz.allowed.example", 101, TYPE_A); /* another network's */
-	run_until(world, world->granted == 1);
+	/* Another network's. The others' may be asked for once more in the meantime, and have their answers, too. */
+	ask_at(world, "127.0.0.2", "zz.allowed.example", 1001, TYPE_A);
+	run_until(world, reply_to(world, 1001));
+	assert_int_equal(reply_to(world, 1001)->rcode, RCODE_NOERROR);
 	assert_int_equal(resolver_counters(world->resolver)->overloaded, 1);
 }
 
