@@ -22,6 +22,7 @@ LATE = 15.0          # a flow that looks wrong is decided about so much later: n
 DELAY = 0.5          # from a name server's answer to the gateway's
 PERIOD = 1.5         # the gateway looks for flows at least so often: half of the smallest grace or an eighth of the smallest max_age, rounded up
 LINGER = 4.0         # conntrack's entries of ended flows, with the timeouts that the soak sets
+STALE_AFTER = 7      # an answer from before a failure serves for so long after it: a name is asked for again every 5 s
 STALE_TTL = 30       # TTL of an answer that serves while no upstream has a better one
 RECENT = 400         # answers per network that probes choose from
 ANSWERS = 400        # kept per network, address and name
@@ -308,7 +309,7 @@ class Model:
             until = rows[i + 1][0] + DELAY if i + 1 < len(rows) else end
             if until > at + ttl:  # the last answer serves on while name servers fail
                 found += [(max(begin, at, first), min(finish, until), STALE_TTL) for begin, finish in
-                          self.upstream_failures.overlapping(at, min(until, end), 2)]
+                          self.upstream_failures.overlapping(at, min(until, end), STALE_AFTER)]
         return found
 
     # --- established flows ---
@@ -356,11 +357,11 @@ class Model:
         self.note(flow.network, flow.address, flow.text())
         self.counts["flows opened" if flow.outcome == "open" else "flows refused" if flow.outcome == "refused" else "flows unanswered"] += 1
         self.counts["flows by " + flow.client] += 1
+        if flow.outcome == "open":
+            self.passed(flow, flow.start, flow.end)
         if self.recreations.overlaps(flow.start, flow.end, 0.2):
             self.counts["flows during a recreation"] += 1
             return
-        if flow.outcome == "open":
-            self.passed(flow, flow.start, flow.end)
         must, may = self.must_pass(flow, flow.start, flow.end), self.may_pass(flow, flow.start, flow.end)
         self.counts["flows that had to pass" if must else "flows that could go either way" if may else "flows that had to be refused"] += 1
         flow.audited = not must and any(policy.audit for policy in self.possible(flow.network, flow.start, flow.end))
@@ -371,8 +372,7 @@ class Model:
         elif flow.outcome == "timeout" and self.must_pass(flow, flow.start, max(flow.start + NEEDED, min(flow.end, flow.start + 8))):
             self.fault("false drop", flow, "no answer to any packet")
         elif flow.outcome == "open" and not may:
-            self.suspects.append(flow)
-            self.on_suspect(flow)
+            self.suspect(flow)
         elif flow.outcome == "open" and not must and not self.seen_lease(flow):
             self.counts["second chances taken"] += 1
 
@@ -415,16 +415,23 @@ class Model:
         elif flow.outcome != "open" and self.stays(flow, since - EDGE, flow.end):
             self.fault("false drop", flow, f"an established flow that is still allowed; it last worked at {since:.3f}")
         elif flow.outcome == "open" and self.forbidden(flow, flow.start - EDGE, flow.end):
-            self.fault("wrong pass", flow, "an established flow that a reload has forbidden")
+            self.suspect(flow)
         elif flow.outcome != "open":
             self.counts["established flows ended"] += 1
 
+    def suspect(self, flow):
+        self.suspects.append(flow)
+        self.on_suspect(flow)
+
     def settle(self, everything=False):
-        """Decide about suspects, when no answer is on its way that could explain them."""
+        """Decide about suspects, when no answer is on its way that could explain them, and all handouts of that time are known."""
         waiting, now = [], time.monotonic()
         for flow in self.suspects:
             if not everything and now - flow.end < LATE:
                 waiting.append(flow)
+            elif not flow.fresh:
+                if self.forbidden(flow, flow.start - EDGE, flow.end):
+                    self.fault("wrong pass", flow, "an established flow that a reload has forbidden")
             elif self.may_pass(flow, flow.start, flow.end):
                 self.counts["second chances taken"] += 1
             else:
