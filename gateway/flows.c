@@ -13,6 +13,7 @@
 
 #include <libmnl/libmnl.h>
 #include <libnetfilter_conntrack/libnetfilter_conntrack.h>
+#include <linux/netfilter/nf_conntrack_tcp.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_conntrack.h>
 
@@ -98,6 +99,13 @@ static struct address address_of(const struct nf_conntrack *entry, enum nf_connt
 	return bytes != NULL ? address_from_bytes(family, bytes) : none;
 }
 
+static bool is_over(const struct nf_conntrack *entry)
+{
+	uint8_t state = nfct_attr_is_set(entry, ATTR_TCP_STATE) ? nfct_get_attr_u8(entry, ATTR_TCP_STATE) : TCP_CONNTRACK_NONE;
+
+	return state == TCP_CONNTRACK_LAST_ACK || state == TCP_CONNTRACK_TIME_WAIT || state == TCP_CONNTRACK_CLOSE;
+}
+
 bool flows_read(const struct nf_conntrack *entry, struct tracked_flow *out)
 {
 	*out = (struct tracked_flow){
@@ -111,6 +119,7 @@ bool flows_read(const struct nf_conntrack *entry, struct tracked_flow *out)
 		.mark = nfct_attr_is_set(entry, ATTR_MARK) ? nfct_get_attr_u32(entry, ATTR_MARK) : 0,
 	};
 	out->translated = !address_equal(&out->flow.destination, &out->target);
+	out->over = out->flow.protocol == IPPROTO_TCP && is_over(entry);
 	return out->flow.source.family != 0 && (out->flow.protocol == IPPROTO_TCP || out->flow.protocol == IPPROTO_UDP);
 }
 

@@ -20,6 +20,7 @@ struct tracked_flow {
 	uint16_t target_port;
 	uint32_t mark;
 	bool translated; /* its destination was changed on the way: a question brought to the forwarder, say */
+	bool over;       /* both ends have closed the connection, or one has reset it; conntrack remembers it for a while */
 };
 
 struct flows; /* flows.c */

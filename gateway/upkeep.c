@@ -142,7 +142,8 @@ static bool visit(void *context, const struct tracked_flow *flow)
 	/* Flows of the gateway itself; those of a network that is gone cannot send any more. */
 	if (network == NULL)
 		return false;
-	keep_leases(gateway, network, &flow->flow.destination);
+	if (!flow->over)
+		keep_leases(gateway, network, &flow->flow.destination);
 	return is_to_end(gateway, network, flow);
 }
 

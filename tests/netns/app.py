@@ -10,7 +10,7 @@ import dns.message
 import dns.rcode
 import dns.rdatatype
 
-from namespaces import Namespace, patience
+from namespaces import Namespace, patience, wait_until
 
 RESOLVER = "192.0.2.53"  # as in the recipes: any address does, port 53 is brought to the gateway
 
@@ -165,6 +165,20 @@ def talk(sock, line):
             raise ConnectionError(f"the server closed the connection after {answer!r}")
         answer += piece
     return answer.decode().rstrip("\n")
+
+
+def is_broken(flow):
+    """Has a flow come to an end? What is sent first makes the gateway say so."""
+    try:
+        return talk(flow, "still") != "still"
+    except OSError:
+        return True
+
+
+def wait_until_broken(flow):
+    """A reload ends flows right after it, not before it returns."""
+    flow.settimeout(patience(5))
+    wait_until(lambda: is_broken(flow), "the flow goes on")
 
 
 def data_of(answer, kind):

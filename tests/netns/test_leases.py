@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from app import talk
+from app import talk, wait_until_broken
 from lab import DNS, POLICY, Lab
 from namespaces import patience, wait_until
 
@@ -214,19 +214,6 @@ def test_a_shorter_max_age_holds_at_once(lab):
 
 
 # --- reload and established flows ---
-
-def broken(flow):
-    """Does the flow come to an end? What is sent first makes the gateway say so."""
-    try:
-        return talk(flow, "still") != "still"
-    except ConnectionError:
-        return True
-
-
-def wait_until_broken(flow):
-    flow.settimeout(patience(5))
-    wait_until(lambda: broken(flow), "the flow goes on")
-
 
 def test_a_reload_ends_flows_that_are_not_allowed_any_more(lab):
     name, address = resolved(lab)
