@@ -21,7 +21,7 @@
 
 #define ROUND_MS  20    /* added to timeouts: the kernel counts in its own ticks, and no element may end before its lease */
 #define MOMENT_MS 60000 /* life of an element that is only added to be deleted */
-#define LATE_MS   2000  /* an element that ends so much after its lease is written anew; less is the clocks' and the kernel's doing */
+#define LATE_MS   500   /* an element that ends so much after its lease is written anew; less is the clocks' and the kernel's doing */
 
 static const int families[] = {AF_INET, AF_INET6};
 
