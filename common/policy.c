@@ -188,6 +188,17 @@ const char *policy_publish_format(const struct publish *publish, char out[static
 	return out;
 }
 
+uint64_t policy_specs_on(const struct network *network, uint8_t protocol, uint16_t port)
+{
+	uint64_t specs = 0;
+
+	for (size_t i = 0; i < network->spec_count; i++) {
+		if (ports_contains(&network->specs[i], protocol, port))
+			specs |= UINT64_C(1) << i;
+	}
+	return specs;
+}
+
 bool policy_is_auditing(const struct network *network, time_t now)
 {
 	return network->mode == MODE_AUDIT && (network->audit_until == 0 || now < network->audit_until);

@@ -218,6 +218,9 @@ const char *policy_server_format(const struct upstream_server *server, char out[
  */
 struct name_verdict policy_judge_name(const struct network *network, const struct domain *name, time_t now);
 
+/** policy_specs_on() - Which of the network's port specifications have this port? Return: bits of network->specs. */
+uint64_t policy_specs_on(const struct network *network, uint8_t protocol, uint16_t port);
+
 /** policy_name_is_local() - Single-label names, localhost, local, invalid, onion, docker.internal: never forwarded. */
 bool policy_name_is_local(const struct domain *name);
 

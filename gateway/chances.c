@@ -137,12 +137,8 @@ static void ask_for_name(void *context, struct lease *lease)
 
 	if (!verdict.allowed || verdict.audited)
 		return;
-	for (size_t i = 0; i < network->spec_count; i++) {
-		if ((verdict.specs >> i & 1) && ports_contains(&network->specs[i], flow->protocol, flow->destination_port)) {
-			ask(asking, lease);
-			return;
-		}
-	}
+	if (verdict.specs & policy_specs_on(network, flow->protocol, flow->destination_port))
+		ask(asking, lease);
 }
 
 /* A free place, unless there are too many. */

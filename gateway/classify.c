@@ -215,22 +215,14 @@ static bool has_transport(const struct flow *flow)
 /* Do @specs, bits of the network's port specifications, cover the flow's port? */
 static bool specs_cover(const struct judgement *j, uint64_t specs)
 {
-	for (size_t i = 0; i < j->network->spec_count; i++) {
-		if ((specs >> i & 1) && ports_contains(&j->network->specs[i], j->flow->protocol, j->flow->destination_port))
-			return true;
-	}
-	return false;
+	return (specs & policy_specs_on(j->network, j->flow->protocol, j->flow->destination_port)) != 0;
 }
 
 /* Does any live lease of the network allow the flow? Not only the one that names it best: another name may have other ports. */
 static bool is_leased(const struct judgement *j)
 {
-	uint64_t covering = 0;
+	uint64_t covering = policy_specs_on(j->network, j->flow->protocol, j->flow->destination_port);
 
-	for (size_t i = 0; i < j->network->spec_count; i++) {
-		if (ports_contains(&j->network->specs[i], j->flow->protocol, j->flow->destination_port))
-			covering |= 1ULL << i;
-	}
 	return covering != 0 && lease_until(j->leases, j->network->id, &j->flow->destination, covering) > j->now;
 }
 

@@ -95,11 +95,7 @@ static bool is_of_allowed_name(const struct gateway *gateway, const struct netwo
 {
 	uint64_t specs = lease_specs(gateway->leases, network->id, &flow->destination);
 
-	for (size_t i = 0; i < network->spec_count; i++) {
-		if ((specs >> i & 1) && ports_contains(&network->specs[i], flow->protocol, flow->destination_port))
-			return true;
-	}
-	return false;
+	return (specs & policy_specs_on(network, flow->protocol, flow->destination_port)) != 0;
 }
 
 static bool is_denied_address(const struct gateway *gateway, const struct network *network, const struct flow *flow)

@@ -111,13 +111,7 @@ static bool params_are_sound(struct params params)
 
 static bool port_is_allowed(const struct network *network, uint64_t specs, uint16_t port)
 {
-	for (size_t i = 0; i < network->spec_count; i++) {
-		if (!(specs >> i & 1))
-			continue;
-		if (ports_contains(&network->specs[i], IPPROTO_TCP, port) || ports_contains(&network->specs[i], IPPROTO_UDP, port))
-			return true;
-	}
-	return false;
+	return (specs & (policy_specs_on(network, IPPROTO_TCP, port) | policy_specs_on(network, IPPROTO_UDP, port))) != 0;
 }
 
 static bool target_is_allowed(const struct network *network, const struct domain *target, const struct params *params, time_t now)
