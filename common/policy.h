@@ -94,6 +94,9 @@ struct network {
 	char name[POLICY_NAME_MAX + 1];
 	struct prefix subnet4, subnet6; /* family 0 when the network lacks it */
 	struct address gateway4, gateway6;
+	bool has_virtual_addresses; /* `addresses = virtual`: names are answered with addresses of the pool (mapping.h) */
+	struct prefix pool4, pool6; /* inside the subnets; family 0 without virtual addresses or without that family */
+	uint32_t per_name;          /* virtual addresses that a name may have, of each family */
 	enum network_mode mode;
 	time_t audit_until; /* 0: no end */
 	struct ports default_ports;

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef SLUICE_COMMON_MAPPING_H
+#define SLUICE_COMMON_MAPPING_H
+
+/*
+ * Virtual addresses: "address V of network W's pool stands for name N, and leads to real address R". A virtual address never stands for two
+ * names; a name keeps its virtual addresses until the pool is full and it is the one that was unused for longest.
+ *
+ * Pure data: no socket, clock or kernel call. Times are milliseconds of the leases' clock (lease.h).
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/address.h"
+#include "common/domain.h"
+#include "common/policy.h"
+
+#define MAPPING_POOL_MAX     4096 /* addresses of a pool that are used: of a wider one the first */
+#define MAPPING_PER_NAME_MAX 8    /* virtual addresses of one name and family */
+
+struct mapping {
+	struct address address; /* virtual */
+	struct address real;    /* of the same family */
+	uint16_t network;       /* struct network's id */
+	uint8_t slot;           /* its place among the name's virtual addresses of this family: answers have them in this order */
+	struct domain name;
+	uint64_t answered; /* ms: when an answer last gave the real addresses */
+	uint64_t used;     /* ms: when an app last asked for the name, or a flow to the address was seen */
+	uint32_t ttl;      /* seconds, of that answer */
+};
+
+struct mapping_table; /* mapping.c */
+
+struct mapping_table *mapping_table_new(void);
+void mapping_table_free(struct mapping_table *table);
+size_t mapping_table_count(const struct mapping_table *table);
+
+/* What an answer says about a name, and what is needed to find virtual addresses for it. */
+struct mapping_answer {
+	const struct network *network; /* with a pool of the family */
+	const struct domain *name;
+	const struct address *reals; /* in the answer's order; all of one family */
+	size_t real_count;           /* at least 1 */
+	uint32_t ttl;                /* seconds */
+	bool asked;                  /* by an app, not by the gateway itself */
+	uint64_t now;
+	uint64_t idle; /* ms: a mapping used within that time keeps its address */
+	/* May the address be given to another name? Asked for those that are idle. */
+	bool (*may_go)(void *context, const struct mapping *mapping);
+	/* It is being given to another name. */
+	void (*gone)(void *context, const struct mapping *mapping);
+	void *context;
+};
+
+/**
+ * mapping_assign() - Map a name's virtual addresses to what an answer shows
+ * @out:	receives the name's mappings of this family in order of their slots; valid until the next change of the table
+ * @count:	receives how many: all that the name has
+ * @shown:	receives how many of them, the first ones, an answer is to show: as many as there are real addresses, at most
+ *
+ * A name gets as many virtual addresses as the answer has real ones, at most network->per_name. A mapping keeps its real address while
+ * answers have it; else it gets one that no other mapping of the name leads to, or any if there is none left. So slots that the answer is
+ * too short for lead to current addresses as well.
+ *
+ * New addresses are the first free ones of the pool in order: not the subnet's network and broadcast addresses (IPv4), not its
+ * Subnet-Router anycast address (IPv6, RFC 4291 section 2.6.1), not the gateway's. When none is free, the name's first virtual address is
+ * taken from the name of the network and family that was unused for longest, if it may go; all addresses of that name go then. For further
+ * virtual addresses none is taken from anybody.
+ *
+ * Return: 0, -ENOSPC: the pool is full, -ENOMEM; then nothing has changed.
+ */
+int mapping_assign(struct mapping_table *table, const struct mapping_answer *answer, const struct mapping *out[static MAPPING_PER_NAME_MAX],
+		   size_t *count, size_t *shown);
+
+/**
+ * mapping_put() - Add a mapping as it is, from a journal; it counts as changed
+ *
+ * One of the same network, name, family and slot is replaced (a journal's later record holds), one of the same network and address too.
+ *
+ * Return: 0 or -ENOMEM.
+ */
+int mapping_put(struct mapping_table *table, const struct mapping *mapping);
+
+/** mapping_find() - What a virtual address stands for. Return: valid until the next change of the table, or NULL. */
+const struct mapping *mapping_find(const struct mapping_table *table, uint16_t network, const struct address *address);
+
+/** mapping_touch() - A flow to a virtual address was seen; nothing happens when it stands for nothing. */
+void mapping_touch(struct mapping_table *table, uint16_t network, const struct address *address, uint64_t now);
+
+/**
+ * mapping_each() - Call @visit for every mapping, in no order; it returns false to remove the mapping
+ *
+ * @visit gets the mapping itself, and may not touch the table.
+ */
+void mapping_each(struct mapping_table *table, bool (*visit)(void *context, const struct mapping *mapping), void *context);
+
+/**
+ * mapping_changes() - Call @visit for every mapping that is new or has another real address since mapping_settle()
+ *
+ * In no order; a mapping that was removed meanwhile is not visited. @visit may not touch the table.
+ */
+void mapping_changes(const struct mapping_table *table, void (*visit)(void *context, const struct mapping *mapping), void *context);
+
+/** mapping_settle() - The changes have reached the kernel and the journal. */
+void mapping_settle(struct mapping_table *table);
+
+#endif
