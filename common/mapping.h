@@ -26,9 +26,12 @@ struct mapping {
 	uint16_t network;       /* struct network's id */
 	uint8_t slot;           /* its place among the name's virtual addresses of this family: answers have them in this order */
 	struct domain name;
-	uint64_t answered; /* ms: when an answer last gave the real addresses */
-	uint64_t used;     /* ms: when an app last asked for the name, or a flow to the address was seen */
-	uint32_t ttl;      /* seconds, of that answer */
+	uint64_t answered;      /* ms: when an answer last gave the real addresses */
+	uint64_t used;          /* ms: when an app last asked for the name, or a flow to the address was seen */
+	uint64_t told;          /* ms: until when an app may keep the addresses by the TTLs it was told */
+	uint64_t checked;       /* ms: when the gateway itself last asked for the name */
+	uint32_t ttl;           /* seconds, of that answer */
+	struct address written; /* the real address that the kernel has for the virtual one; family 0: none */
 };
 
 struct mapping_table; /* mapping.c */
@@ -83,11 +86,17 @@ int mapping_assign(struct mapping_table *table, const struct mapping_answer *ans
  */
 int mapping_put(struct mapping_table *table, const struct mapping *mapping);
 
+/** mapping_fits() - Could a network have this mapping: has it the address in its pool, and so many for a name? @network: NULL: no. */
+bool mapping_fits(const struct mapping *mapping, const struct network *network);
+
 /** mapping_find() - What a virtual address stands for. Return: valid until the next change of the table, or NULL. */
 const struct mapping *mapping_find(const struct mapping_table *table, uint16_t network, const struct address *address);
 
 /** mapping_touch() - A flow to a virtual address was seen; nothing happens when it stands for nothing. */
 void mapping_touch(struct mapping_table *table, uint16_t network, const struct address *address, uint64_t now);
+
+/** mapping_checked() - The gateway has asked for the name. */
+void mapping_checked(struct mapping_table *table, uint16_t network, const struct address *address, uint64_t now);
 
 /**
  * mapping_each() - Call @visit for every mapping, in no order; it returns false to remove the mapping
@@ -103,7 +112,10 @@ void mapping_each(struct mapping_table *table, bool (*visit)(void *context, cons
  */
 void mapping_changes(const struct mapping_table *table, void (*visit)(void *context, const struct mapping *mapping), void *context);
 
-/** mapping_settle() - The changes have reached the kernel and the journal. */
+/** mapping_is_settled() - Has nothing changed since mapping_settle()? */
+bool mapping_is_settled(const struct mapping_table *table);
+
+/** mapping_settle() - The changes have reached the kernel and the journal: `written` is what is real. */
 void mapping_settle(struct mapping_table *table);
 
 #endif

@@ -227,6 +227,9 @@ uint64_t policy_specs_on(const struct network *network, uint8_t protocol, uint16
 /** policy_name_is_local() - Single-label names, localhost, local, invalid, onion, docker.internal: never forwarded. */
 bool policy_name_is_local(const struct domain *name);
 
+/** policy_in_pool() - Is it one of the network's virtual addresses, whether it stands for a name or not? */
+bool policy_in_pool(const struct network *network, const struct address *address);
+
 /** policy_is_auditing() - Is the network in audit mode at this time? */
 bool policy_is_auditing(const struct network *network, time_t now);
 

@@ -138,8 +138,8 @@ static int apply_to_kernel(struct gateway *gateway, struct policy *policy, struc
 	}
 	restore_leases(gateway, policy);
 	judge_leases(gateway, policy);
-	rc = ruleset_apply(&gateway->ruleset, policy, &gateway->interfaces, openings, gateway->leases, gateway_now(gateway), error,
-			   error_size);
+	rc = ruleset_apply(&gateway->ruleset, policy, &gateway->interfaces, openings, gateway->leases, gateway->virtuals.table,
+			   gateway_now(gateway), error, error_size);
 	if (rc != 0)
 		openings_free(openings);
 	return rc;
@@ -182,6 +182,8 @@ static int apply_to_interfaces(struct gateway *gateway, const struct policy *pol
 
 	if (rc == 0)
 		rc = interfaces_claim(&gateway->interfaces, policy, gateway->log, error, error_size);
+	if (rc == 0 && (rc = virtual_hold(gateway)) != 0)
+		snprintf(error, error_size, "the virtual addresses in use cannot be held: %s", strerror(-rc));
 	if (rc == 0)
 		rc = interfaces_repair_route(&gateway->interfaces, policy, gateway->log, error, error_size);
 	return rc;
@@ -281,9 +283,11 @@ static int apply_policy(struct gateway *gateway, struct policy *policy, char *er
 	if (policy != old) {
 		lease_each(gateway->leases, network_is_there, policy);
 		release_addresses(gateway, old, policy);
+		virtual_release(gateway, old, policy);
 		follow_policy(gateway);
 		policy_free(old);
 	}
+	virtual_applied(gateway);
 	remember_uplink(gateway);
 	log_set_format(gateway->log, policy->log);
 	upkeep_policy_applied(gateway, policy != old, opened);

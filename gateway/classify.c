@@ -263,6 +263,14 @@ static void judge_by_address(const struct judgement *j, const struct address_ver
 	decide(denial, named ? REASON_NAME_NOT_ALLOWED : address->reason, address->rule);
 }
 
+/* No address rule is about virtual addresses. */
+static struct address_verdict judge_address(const struct judgement *j)
+{
+	if (policy_in_pool(j->network, &j->flow->destination))
+		return (struct address_verdict){.reason = REASON_ADDRESS_NOT_ALLOWED};
+	return policy_judge_address(j->policy, j->network, &j->flow->destination, j->flow->protocol, j->flow->destination_port);
+}
+
 static void judge_flow(const struct judgement *j, bool parsed, bool local, struct denial *denial)
 {
 	struct address_verdict address;
@@ -271,7 +279,7 @@ static void judge_flow(const struct judgement *j, bool parsed, bool local, struc
 		decide(denial, REASON_MALFORMED, NULL);
 		return;
 	}
-	if (local || is_isolated(j)) {
+	if ((local && !policy_in_pool(j->network, &j->flow->destination)) || is_isolated(j)) {
 		decide(denial, REASON_ISOLATED, NULL);
 		return;
 	}
@@ -279,7 +287,7 @@ static void judge_flow(const struct judgement *j, bool parsed, bool local, struc
 		decide(denial, REASON_PROTOCOL_NOT_ALLOWED, NULL);
 		return;
 	}
-	address = policy_judge_address(j->policy, j->network, &j->flow->destination, j->flow->protocol, j->flow->destination_port);
+	address = judge_address(j);
 	if (address.allowed || address.reason == REASON_DENIED_BY_RULE)
 		decide(denial, address.allowed ? REASON_NONE : REASON_DENIED_BY_RULE, address.rule);
 	else if (is_leased(j))
@@ -311,5 +319,8 @@ struct denial classify_judge(const struct policy *policy, const struct network *
 	}
 	judge_flow(&j, parsed, local, &denial);
 	denial.audited = audit_lifts(denial.reason) && policy_is_auditing(network, wall);
+	/* A virtual address that stands for no name leads nowhere. */
+	if (!j.lease && policy_in_pool(network, &flow->destination))
+		denial.audited = false;
 	return denial;
 }

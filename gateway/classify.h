@@ -38,6 +38,7 @@ struct denial {
 	enum reason reason;
 	const struct rule *rule; /* NULL: the default */
 	struct domain name;      /* length 0: no name known */
+	struct address real;     /* where the virtual address leads; family 0: it is none, or leads nowhere */
 	bool shown;              /* an answer showed the destination to this network, now or once */
 };
 

@@ -41,6 +41,7 @@ struct denial_line {
 	bool audited;
 	char network[POLICY_NAME_MAX + 1];
 	struct address source, destination;
+	struct address real; /* LINE_FLOW: family 0: none */
 	bool has_port;
 	uint16_t port;
 	uint8_t protocol;
@@ -124,6 +125,8 @@ static void write_flow(struct log_line *out, const struct denial_line *line)
 		log_text(out, "port", NULL);
 	log_text(out, "proto", protocol_name(line->protocol, protocol));
 	log_text(out, "name", line->name.length ? domain_format(&line->name, text) : NULL);
+	if (line->real.family)
+		log_address(out, "real", &line->real);
 	log_text(out, "reason", reason_name(line->reason));
 	log_text(out, "rule", line->rule);
 }
@@ -285,6 +288,7 @@ void denials_flow(struct denials *denials, const struct network *network, const 
 	line.audited = denial->audited;
 	line.source = flow->source;
 	line.destination = flow->destination;
+	line.real = denial->real;
 	line.protocol = flow->protocol;
 	line.has_port = has_ports(flow);
 	line.port = flow->destination_port;

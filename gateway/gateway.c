@@ -152,11 +152,12 @@ static json_t *answer_health(const struct gateway *gateway)
 
 static json_t *answer_command(void *context, const char *command, const json_t *request)
 {
-	(void)request;
 	if (strcmp(command, "health") == 0)
 		return answer_health(context);
 	if (strcmp(command, "reload") == 0)
 		return answer_reload(context);
+	if (strcmp(command, "mapping") == 0)
+		return virtual_answer(context, request);
 	return NULL;
 }
 
@@ -313,14 +314,15 @@ static int open_modules(struct gateway *gateway)
 		return rc;
 	}
 	gateway->leases = lease_table_new();
+	gateway->virtuals.table = mapping_table_new();
 	gateway->counters = counters_new();
 	gateway->denials = denials_new(&gateway->loop, gateway->log, &gateway->interfaces, gateway->start.restarts > 0);
 	gateway->chances = chances_new(gateway);
 	gateway->resolver = resolver_new(&gateway->loop, &nothing, &host);
 	gateway->targets = targets_new(&gateway->loop, gateway->log, gateway->start.memories[MEMORY_TARGETS], &docker, on_targets, gateway);
 	gateway->inbound = inbound_new(&gateway->loop, gateway->log, &gateway->openings, gateway->start.memories[MEMORY_INBOUND]);
-	if (gateway->leases == NULL || gateway->counters == NULL || gateway->denials == NULL || gateway->resolver == NULL ||
-	    gateway->chances == NULL || gateway->targets == NULL || gateway->inbound == NULL)
+	if (gateway->leases == NULL || gateway->virtuals.table == NULL || gateway->counters == NULL || gateway->denials == NULL ||
+	    gateway->resolver == NULL || gateway->chances == NULL || gateway->targets == NULL || gateway->inbound == NULL)
 		return fail(gateway, "start", UV_ENOMEM);
 	rc = counters_restore(gateway->counters, gateway->start.memories[MEMORY_READINGS]);
 	if (rc != 0)
@@ -398,6 +400,9 @@ static int open_handles(struct gateway *gateway)
 	rc = upkeep_open(gateway);
 	if (rc != 0)
 		return fail(gateway, "flows cannot be looked at", rc);
+	rc = virtual_open(gateway);
+	if (rc != 0)
+		return fail(gateway, "virtual addresses cannot be kept current", rc);
 	gateway->running = true;
 	gateway->monitor.data = gateway;
 	uv_poll_start(&gateway->monitor, UV_READABLE, on_monitor);
@@ -433,6 +438,7 @@ static void close_modules(struct gateway *gateway)
 	watch_close(gateway->watch);
 	watch_close(gateway->resolv);
 	upkeep_close(gateway);
+	virtual_close(gateway);
 	chances_close(gateway->chances);
 	if (gateway->queue != NULL)
 		nfqueue_close(gateway->queue);
@@ -449,6 +455,7 @@ static void close_modules(struct gateway *gateway)
 	ruleset_close(&gateway->ruleset);
 	interfaces_close(&gateway->interfaces);
 	lease_table_free(gateway->leases);
+	mapping_table_free(gateway->virtuals.table);
 	for (int i = 0; i < JOURNAL_FILES && gateway->state_is_open; i++)
 		close(gateway->state[i]);
 	openings_free(&gateway->openings);

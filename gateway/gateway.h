@@ -28,6 +28,7 @@
 #include "gateway/supervisor.h"
 #include "gateway/targets.h"
 #include "gateway/upkeep.h"
+#include "gateway/virtual.h"
 #include "gateway/watch.h"
 #include "resolver/resolver.h"
 
@@ -67,6 +68,7 @@ struct gateway {
 	struct watch *resolv;      /* owned: resolv.conf's */
 	struct chances *chances;   /* owned */
 	struct upkeep upkeep;
+	struct virtuals virtuals;
 	uv_poll_t monitor; /* interfaces.monitor */
 	uv_timer_t tick, read_counters, rescan, audit_reminder;
 	uv_signal_t on_terminate, on_interrupt, on_hangup;
@@ -112,6 +114,9 @@ void traffic_settle(struct gateway *gateway, const struct queued_packet *packet,
 
 /** traffic_keep() - Write leases to the journal; what goes wrong is said. */
 void traffic_keep(struct gateway *gateway, const struct lease *leases, size_t count);
+
+/** traffic_keep_mappings() - The same for mappings. */
+void traffic_keep_mappings(struct gateway *gateway, const struct mapping *mappings, size_t count);
 
 /** traffic_compact() - Keep the journal small. */
 void traffic_compact(struct gateway *gateway);

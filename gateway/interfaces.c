@@ -29,6 +29,7 @@ struct scan {
 	struct interface *list;
 	size_t count;
 	bool overflow;
+	const struct policy *policy;
 };
 
 int interfaces_open(struct interfaces *interfaces)
@@ -133,6 +134,16 @@ bool interface_add_address(struct interface *interface, const struct prefix *add
 	return true;
 }
 
+/* Virtual addresses come and go with names, and are no addresses of the gateway. */
+static bool is_virtual(const struct policy *policy, const struct address *address)
+{
+	for (size_t i = 0; i < policy->network_count; i++) {
+		if (policy_in_pool(&policy->networks[i], address))
+			return true;
+	}
+	return false;
+}
+
 static int on_address(const struct nlmsghdr *message, void *context)
 {
 	struct scan *scan = context;
@@ -147,7 +158,7 @@ static int on_address(const struct nlmsghdr *message, void *context)
 		return MNL_CB_OK;
 	struct prefix address = {.address = address_from_bytes(fields->ifa_family, mnl_attr_get_payload(local)),
 				 .length = fields->ifa_prefixlen};
-	if (is_link_local(&address.address))
+	if (is_link_local(&address.address) || is_virtual(scan->policy, &address.address))
 		return MNL_CB_OK;
 	if (!interface_add_address(interface, &address))
 		scan->overflow = true;
@@ -401,7 +412,7 @@ static void report_missing(struct interfaces *interfaces, const struct policy *p
 
 int interfaces_scan(struct interfaces *interfaces, const struct policy *policy, struct log *log, char *error, size_t error_size)
 {
-	struct scan scan = {.list = calloc(INTERFACES_MAX, sizeof(*scan.list))};
+	struct scan scan = {.list = calloc(INTERFACES_MAX, sizeof(*scan.list)), .policy = policy};
 	int rc = scan.list ? read_kernel(interfaces, &scan) : -ENOMEM;
 	snprintf(error, error_size, "the interfaces cannot be read: %s", strerror(-rc));
 	for (size_t i = 0; i < policy->network_count && rc == 0; i++)

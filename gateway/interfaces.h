@@ -75,6 +75,17 @@ int interfaces_claim(struct interfaces *interfaces, const struct policy *policy,
  * list then lacks it. 0 or -errno. */
 int interfaces_release(struct interfaces *interfaces, const struct address *gateway);
 
+/**
+ * interfaces_hold_address() - Answer neighbour discovery for a virtual address; interfaces_claim() does what ARP needs for all of the pool
+ *
+ * Nothing happens for IPv4, or when the network's interface is not there. Return: 0 or -errno.
+ */
+int interfaces_hold_address(struct interfaces *interfaces, uint16_t network, const struct address *address);
+/** interfaces_release_address() - The opposite. Return: 0 or -errno. */
+int interfaces_release_address(struct interfaces *interfaces, uint16_t network, const struct address *address);
+/** interfaces_release_pool() - Give back the pool of a network that has none any more. Return: 0 or -errno. */
+int interfaces_release_pool(struct interfaces *interfaces, const struct network *network);
+
 /** interfaces_repair_route() - Make the default routes leave through the uplink (docker attaches them to any network). 0 or -errno. */
 int interfaces_repair_route(struct interfaces *interfaces, const struct policy *policy, struct log *log, char *error, size_t error_size);
 

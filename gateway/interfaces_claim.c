@@ -70,8 +70,10 @@ static bool has_address(const struct interface *interface, const struct address 
 }
 
 /* @type: RTM_NEWADDR or RTM_DELADDR. */
-static int change_address(struct interfaces *interfaces, uint16_t type, const struct interface *interface, const struct prefix *address)
+static int change_address(struct interfaces *interfaces, uint16_t type, const struct interface *interface, const struct prefix *address,
+			  bool is_virtual)
 {
+	static const struct ifa_cacheinfo deprecated = {.ifa_prefered = 0, .ifa_valid = UINT32_MAX};
 	char buffer[REQUEST_SIZE] __attribute__((aligned(8)));
 	struct nlmsghdr *message = mnl_nlmsg_put_header(buffer);
 	message->nlmsg_type = type;
@@ -86,6 +88,9 @@ static int change_address(struct interfaces *interfaces, uint16_t type, const st
 		fields->ifa_flags = IFA_F_NODAD;
 	mnl_attr_put(message, IFA_LOCAL, address_size(&address->address), address->address.bytes);
 	mnl_attr_put(message, IFA_ADDRESS, address_size(&address->address), address->address.bytes);
+	/* Not preferred: nothing of our own is sent from it. */
+	if (is_virtual)
+		mnl_attr_put(message, IFA_CACHEINFO, sizeof(deprecated), &deprecated);
 	return netlink_request(&interfaces->requests, message, NULL, NULL);
 }
 
@@ -97,7 +102,7 @@ static int claim_address(struct interfaces *interfaces, struct interface *interf
 	struct prefix address = {.address = *gateway, .length = subnet->length};
 	if (!gateway->family || has_address(interface, gateway))
 		return 0;
-	int rc = change_address(interfaces, RTM_NEWADDR, interface, &address);
+	int rc = change_address(interfaces, RTM_NEWADDR, interface, &address, false);
 	if (rc) {
 		snprintf(error, error_size, "network %s: the gateway address %s cannot be added to %s: %s%s", network->name,
 			 address_format(gateway, text), interface->name, strerror(-rc),
@@ -107,6 +112,71 @@ static int claim_address(struct interfaces *interfaces, struct interface *interf
 	interface_add_address(interface, &address);
 	*added = true;
 	return 0;
+}
+
+/* @type: RTM_NEWROUTE or RTM_DELROUTE of a pool: all of it is local, so the kernel answers ARP for it. */
+static int change_pool_route(struct interfaces *interfaces, uint16_t type, const struct interface *interface, const struct prefix *pool)
+{
+	char buffer[REQUEST_SIZE] __attribute__((aligned(8)));
+	struct nlmsghdr *message = mnl_nlmsg_put_header(buffer);
+
+	message->nlmsg_type = type;
+	message->nlmsg_flags = type == RTM_NEWROUTE ? NLM_F_CREATE | NLM_F_REPLACE : 0;
+	struct rtmsg *fields = mnl_nlmsg_put_extra_header(message, sizeof(*fields));
+	fields->rtm_family = pool->address.family;
+	fields->rtm_dst_len = pool->length;
+	fields->rtm_table = RT_TABLE_LOCAL;
+	fields->rtm_protocol = RTPROT_STATIC;
+	fields->rtm_scope = RT_SCOPE_HOST;
+	fields->rtm_type = RTN_LOCAL;
+	mnl_attr_put(message, RTA_DST, address_size(&pool->address), pool->address.bytes);
+	mnl_attr_put_u32(message, RTA_OIF, interface->index);
+	return netlink_request(&interfaces->requests, message, NULL, NULL);
+}
+
+/* IPv6 answers for addresses only (interfaces_hold_address()). */
+static int claim_pool(struct interfaces *interfaces, const struct interface *interface, const struct network *network, char *error,
+		      size_t error_size)
+{
+	char text[ADDRESS_TEXT_MAX];
+	int rc;
+
+	if (!network->has_virtual_addresses || !network->pool4.address.family)
+		return 0;
+	rc = change_pool_route(interfaces, RTM_NEWROUTE, interface, &network->pool4);
+	if (rc != 0)
+		snprintf(error, error_size, "network %s: the pool %s cannot be held on %s: %s", network->name,
+			 prefix_format(&network->pool4, text), interface->name, strerror(-rc));
+	return rc;
+}
+
+int interfaces_release_pool(struct interfaces *interfaces, const struct network *network)
+{
+	const struct interface *interface = interfaces_of_network(interfaces, network->id);
+
+	if (!interface || !network->has_virtual_addresses || !network->pool4.address.family)
+		return 0;
+	return change_pool_route(interfaces, RTM_DELROUTE, interface, &network->pool4);
+}
+
+static int change_virtual_address(struct interfaces *interfaces, uint16_t type, uint16_t network, const struct address *address)
+{
+	const struct interface *interface = interfaces_of_network(interfaces, network);
+	const struct prefix whole = {.address = *address, .length = (uint8_t)address_bits(address)};
+
+	if (!interface || address->family != AF_INET6)
+		return 0;
+	return change_address(interfaces, type, interface, &whole, true);
+}
+
+int interfaces_hold_address(struct interfaces *interfaces, uint16_t network, const struct address *address)
+{
+	return change_virtual_address(interfaces, RTM_NEWADDR, network, address);
+}
+
+int interfaces_release_address(struct interfaces *interfaces, uint16_t network, const struct address *address)
+{
+	return change_virtual_address(interfaces, RTM_DELADDR, network, address);
 }
 
 static int claim_network(struct interfaces *interfaces, struct interface *interface, const struct network *network, struct log *log,
@@ -119,6 +189,8 @@ static int claim_network(struct interfaces *interfaces, struct interface *interf
 	rc = claim_address(interfaces, interface, network, &network->gateway4, &network->subnet4, &added, error, error_size);
 	if (rc == 0)
 		rc = claim_address(interfaces, interface, network, &network->gateway6, &network->subnet6, &added, error, error_size);
+	if (rc == 0)
+		rc = claim_pool(interfaces, interface, network, error, error_size);
 	/* Without it apps find the way a second later; a MAC that cannot be set has been told. */
 	if (added)
 		(void)set_mac(interfaces, interface, interface->mac);
@@ -146,7 +218,7 @@ int interfaces_claim(struct interfaces *interfaces, const struct policy *policy,
 
 static int release(struct interfaces *interfaces, struct interface *interface, size_t at)
 {
-	int rc = change_address(interfaces, RTM_DELADDR, interface, &interface->addresses[at]);
+	int rc = change_address(interfaces, RTM_DELADDR, interface, &interface->addresses[at], false);
 
 	if (rc != 0)
 		return rc;

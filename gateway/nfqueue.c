@@ -68,12 +68,20 @@ struct nfqueue {
 
 static void wait_before_reopening(struct nfqueue *queue);
 
-static void add_verdict(struct nfqueue *queue, uint32_t id, uint32_t mark)
+/* From prerouting a packet goes through its chain anew, which sees the mark. */
+static int verdict_of(const struct queued_packet *packet, uint32_t mark)
+{
+	if (!mark)
+		return NF_DROP;
+	return packet->hook == NF_INET_PRE_ROUTING ? NF_REPEAT : NF_ACCEPT;
+}
+
+static void add_verdict(struct nfqueue *queue, const struct queued_packet *packet, uint32_t mark)
 {
 	uint8_t *end = queue->verdicts + queue->verdict_size;
 	struct nlmsghdr *message = nfq_nlmsg_put((char *)end, NFQNL_MSG_VERDICT, queue->number);
 
-	nfq_nlmsg_verdict_put(message, (int)id, mark ? NF_ACCEPT : NF_DROP);
+	nfq_nlmsg_verdict_put(message, (int)packet->id, verdict_of(packet, mark));
 	if (mark)
 		nfq_nlmsg_verdict_put_mark(message, mark);
 	queue->verdict_size += MNL_ALIGN(message->nlmsg_len);
@@ -126,7 +134,7 @@ static void handle_message(struct nfqueue *queue, const struct nlmsghdr *message
 	packet.opening = queue->opening;
 	mark = decide ? decide(queue->context, &packet) : 0;
 	if (mark != NFQUEUE_HOLD)
-		add_verdict(queue, packet.id, mark);
+		add_verdict(queue, &packet, mark);
 }
 
 static bool has_verdict_room(const struct nfqueue *queue)
@@ -311,7 +319,7 @@ void nfqueue_verdict(struct nfqueue *queue, const struct queued_packet *packet, 
 {
 	if (queue->closing || !queue->socket || packet->opening != queue->opening)
 		return;
-	add_verdict(queue, packet->id, mark);
+	add_verdict(queue, packet, mark);
 	send_verdicts(queue);
 }
 

@@ -19,15 +19,16 @@
 struct queued_packet {
 	uint32_t id;
 	uint32_t opening;                         /* which opening of the socket the id belongs to */
-	uint8_t hook;                             /* NF_INET_FORWARD or NF_INET_LOCAL_IN */
-	unsigned int in_interface, out_interface; /* ifindex; out is 0 in the input hook */
+	uint8_t hook;                             /* NF_INET_FORWARD, NF_INET_LOCAL_IN, or NF_INET_PRE_ROUTING */
+	unsigned int in_interface, out_interface; /* ifindex; out is known in the forward hook only, else 0 */
 	const uint8_t *payload;
 	size_t size; /* bytes copied */
 };
 
 /*
- * Decide about one packet. Return: the mark to accept it with (a later chain rejects marked packets), 0 to drop it silently, or
- * NFQUEUE_HOLD: nfqueue_verdict() will be called for it, and for no more than NFQUEUE_HELD_MAX packets at a time.
+ * Decide about one packet. Return: the mark to accept it with (a later chain rejects marked packets; in prerouting the same chain sees it
+ * once more, and must not queue it again), 0 to drop it silently, or NFQUEUE_HOLD: nfqueue_verdict() will be called for it, and for no more
+ * than NFQUEUE_HELD_MAX packets at a time.
  */
 typedef uint32_t (*nfqueue_decide)(void *context, const struct queued_packet *packet);
 

@@ -138,24 +138,25 @@ static void mask(struct nft_batch *batch, const void *bits, uint32_t size)
 	nftnl_expr_set(expression, NFTNL_EXPR_BITWISE_XOR, zero, size);
 }
 
-static void look_up(struct nft_batch *batch, const char *set)
+static struct nftnl_expr *look_up(struct nft_batch *batch, const char *set)
 {
 	struct nftnl_expr *expression = add_expression(batch, "lookup");
 
 	if (!expression)
-		return;
+		return NULL;
 	nftnl_expr_set_u32(expression, NFTNL_EXPR_LOOKUP_SREG, NFT_REG_1);
 	nftnl_expr_set_str(expression, NFTNL_EXPR_LOOKUP_SET, set);
+	return expression;
 }
 
-static void load_value(struct nft_batch *batch, uint32_t value, uint32_t reg)
+static void load_bytes(struct nft_batch *batch, const void *bytes, uint32_t size, uint32_t reg)
 {
 	struct nftnl_expr *expression = add_expression(batch, "immediate");
 
 	if (!expression)
 		return;
 	nftnl_expr_set_u32(expression, NFTNL_EXPR_IMM_DREG, reg);
-	nftnl_expr_set(expression, NFTNL_EXPR_IMM_DATA, &value, sizeof(value));
+	nftnl_expr_set(expression, NFTNL_EXPR_IMM_DATA, bytes, size);
 }
 
 void nft_match_meta32(struct nft_batch *batch, uint32_t meta_key, uint32_t value, bool equal)
@@ -382,11 +383,23 @@ void nft_notrack(struct nft_batch *batch)
 	add_expression(batch, "notrack");
 }
 
+void nft_set_mark(struct nft_batch *batch, uint32_t mark_value)
+{
+	struct nftnl_expr *expression;
+
+	load_bytes(batch, &mark_value, sizeof(mark_value), NFT_REG_1);
+	expression = add_expression(batch, "meta");
+	if (!expression)
+		return;
+	nftnl_expr_set_u32(expression, NFTNL_EXPR_META_KEY, NFT_META_MARK);
+	nftnl_expr_set_u32(expression, NFTNL_EXPR_META_SREG, NFT_REG_1);
+}
+
 void nft_set_ct_mark(struct nft_batch *batch, uint32_t mark_value)
 {
 	struct nftnl_expr *expression;
 
-	load_value(batch, mark_value, NFT_REG_1);
+	load_bytes(batch, &mark_value, sizeof(mark_value), NFT_REG_1);
 	expression = add_expression(batch, "ct");
 	if (!expression)
 		return;
@@ -394,30 +407,46 @@ void nft_set_ct_mark(struct nft_batch *batch, uint32_t mark_value)
 	nftnl_expr_set_u32(expression, NFTNL_EXPR_CT_SREG, NFT_REG_1);
 }
 
-void nft_destination_nat(struct nft_batch *batch, const struct address *address, uint16_t port)
+/* The address is in register 1, the port, if there is one, in register 2. @type: NFT_NAT_DNAT or NFT_NAT_SNAT. */
+static void translate(struct nft_batch *batch, uint32_t type, int family, bool with_port)
 {
-	struct nftnl_expr *expression = add_expression(batch, "immediate");
-	uint16_t wire_port = htons(port);
+	struct nftnl_expr *expression = add_expression(batch, "nat");
 
 	if (!expression)
 		return;
-	nftnl_expr_set_u32(expression, NFTNL_EXPR_IMM_DREG, NFT_REG_1);
-	nftnl_expr_set(expression, NFTNL_EXPR_IMM_DATA, address->bytes, (uint32_t)address_size(address));
-	if (port) {
-		expression = add_expression(batch, "immediate");
-		if (!expression)
-			return;
-		nftnl_expr_set_u32(expression, NFTNL_EXPR_IMM_DREG, NFT_REG_2);
-		nftnl_expr_set(expression, NFTNL_EXPR_IMM_DATA, &wire_port, sizeof(wire_port));
-	}
-	expression = add_expression(batch, "nat");
-	if (!expression)
-		return;
-	nftnl_expr_set_u32(expression, NFTNL_EXPR_NAT_TYPE, NFT_NAT_DNAT);
-	nftnl_expr_set_u32(expression, NFTNL_EXPR_NAT_FAMILY, address->family == AF_INET ? NFPROTO_IPV4 : NFPROTO_IPV6);
+	nftnl_expr_set_u32(expression, NFTNL_EXPR_NAT_TYPE, type);
+	nftnl_expr_set_u32(expression, NFTNL_EXPR_NAT_FAMILY, family == AF_INET ? NFPROTO_IPV4 : NFPROTO_IPV6);
 	nftnl_expr_set_u32(expression, NFTNL_EXPR_NAT_REG_ADDR_MIN, NFT_REG_1);
-	if (port)
+	if (with_port)
 		nftnl_expr_set_u32(expression, NFTNL_EXPR_NAT_REG_PROTO_MIN, NFT_REG_2);
+}
+
+void nft_destination_nat(struct nft_batch *batch, const struct address *address, uint16_t port)
+{
+	uint16_t wire_port = htons(port);
+
+	load_bytes(batch, address->bytes, (uint32_t)address_size(address), NFT_REG_1);
+	if (port)
+		load_bytes(batch, &wire_port, sizeof(wire_port), NFT_REG_2);
+	translate(batch, NFT_NAT_DNAT, address->family, port != 0);
+}
+
+void nft_destination_nat_map(struct nft_batch *batch, const char *map, int family)
+{
+	const struct nft_key destination = {family, 1, {NFT_FIELD_DESTINATION}};
+	struct nftnl_expr *expression;
+
+	load_key(batch, &destination);
+	expression = look_up(batch, map);
+	if (expression)
+		nftnl_expr_set_u32(expression, NFTNL_EXPR_LOOKUP_DREG, NFT_REG_1);
+	translate(batch, NFT_NAT_DNAT, family, false);
+}
+
+void nft_source_nat(struct nft_batch *batch, const struct address *address)
+{
+	load_bytes(batch, address->bytes, (uint32_t)address_size(address), NFT_REG_1);
+	translate(batch, NFT_NAT_SNAT, address->family, false);
 }
 
 void nft_masquerade(struct nft_batch *batch)

@@ -90,6 +90,7 @@ struct nft_set {
 	uint32_t flags;      /* NFT_SET_INTERVAL, NFT_SET_TIMEOUT, NFT_SET_EVAL */
 	uint64_t timeout_ms; /* default of its elements, or 0 */
 	uint32_t size;       /* elements, or 0: no limit */
+	bool map;            /* from an address to another one of its family */
 };
 void nft_set_add(struct nft_batch *batch, const struct nft_set *set);
 void nft_set_delete(struct nft_batch *batch, const char *set);
@@ -101,10 +102,13 @@ struct nft_element {
 	uint64_t timeout_ms; /* its life in all; 0: the set's */
 	uint64_t left_ms;    /* what is left of it; adding: 0 means all */
 	uint64_t packets;    /* reading: its counter */
+	struct address to;   /* of a map: where the key leads */
 };
 
 /** nft_element_address() - The element of a set whose key is one address. */
 struct nft_element nft_element_address(const struct address *address);
+/** nft_element_mapping() - The element of a map that leads from one address to another. */
+struct nft_element nft_element_mapping(const struct address *from, const struct address *to);
 /**
  * nft_elements_add() - Add elements, or renew the timeout of those that are there (kernel_features.refresh says whether that works)
  * nft_elements_delete() - Remove elements; one that is not there fails the batch
@@ -150,9 +154,13 @@ void nft_remember(struct nft_batch *batch, const char *set, const struct nft_key
 /** nft_count_key() - The same for a set without timeout, each element with a counter of its packets. */
 void nft_count_key(struct nft_batch *batch, const char *set, const struct nft_key *key);
 void nft_notrack(struct nft_batch *batch);
+void nft_set_mark(struct nft_batch *batch, uint32_t mark_value);
 void nft_set_ct_mark(struct nft_batch *batch, uint32_t mark_value);
 /** nft_destination_nat() - @port: 0: the port stays. */
 void nft_destination_nat(struct nft_batch *batch, const struct address *address, uint16_t port);
+/** nft_destination_nat_map() - To where a map leads from the packet's destination; the rule does not match when it leads nowhere. */
+void nft_destination_nat_map(struct nft_batch *batch, const char *map, int family);
+void nft_source_nat(struct nft_batch *batch, const struct address *address);
 void nft_masquerade(struct nft_batch *batch);
 /** nft_queue() - To user space, without bypass. @native: by the `queue` expression, else by the xt target NFQUEUE. */
 void nft_queue(struct nft_batch *batch, uint16_t number, bool native);

@@ -305,7 +305,7 @@ void nft_set_add(struct nft_batch *batch, const struct nft_set *set)
 	}
 	mnl_attr_put_strz(message, NFTA_SET_TABLE, batch->table);
 	mnl_attr_put_strz(message, NFTA_SET_NAME, set->name);
-	mnl_attr_put_u32(message, NFTA_SET_FLAGS, htonl(set->flags));
+	mnl_attr_put_u32(message, NFTA_SET_FLAGS, htonl(set->flags | (set->map ? NFT_SET_MAP : 0)));
 	mnl_attr_put_u32(message, NFTA_SET_KEY_TYPE, htonl(types));
 	mnl_attr_put_u32(message, NFTA_SET_KEY_LEN, htonl(set->key.count == 1 ? one : size));
 	mnl_attr_put_u32(message, NFTA_SET_ID, htonl(++batch->set_id));
@@ -313,6 +313,11 @@ void nft_set_add(struct nft_batch *batch, const struct nft_set *set)
 		mnl_attr_put_u64(message, NFTA_SET_TIMEOUT, htobe64(set->timeout_ms));
 	if (set->size)
 		put_size(message, set->size);
+	if (set->map) {
+		/* From one field to another of its kind. */
+		mnl_attr_put_u32(message, NFTA_SET_DATA_TYPE, htonl(types));
+		mnl_attr_put_u32(message, NFTA_SET_DATA_LEN, htonl(one));
+	}
 	put_byteorder(message, set->key.count == 1 ? BYTEORDER_NETWORK : BYTEORDER_NONE);
 	nft_message_end(batch, message);
 }
@@ -330,17 +335,30 @@ struct nft_element nft_element_address(const struct address *address)
 	return element;
 }
 
-static void put_element(struct nlmsghdr *message, const struct nft_element *element, bool with_timeout)
+struct nft_element nft_element_mapping(const struct address *from, const struct address *to)
+{
+	struct nft_element element = nft_element_address(from);
+
+	element.to = *to;
+	return element;
+}
+
+static void put_element(struct nlmsghdr *message, const struct nft_element *element, bool adding)
 {
 	struct nlattr *item = mnl_attr_nest_start(message, NFTA_LIST_ELEM);
-	struct nlattr *key;
+	struct nlattr *key, *data;
 
 	if (element->end)
 		mnl_attr_put_u32(message, NFTA_SET_ELEM_FLAGS, htonl(NFT_SET_ELEM_INTERVAL_END));
 	key = mnl_attr_nest_start(message, NFTA_SET_ELEM_KEY);
 	mnl_attr_put(message, NFTA_DATA_VALUE, element->size, element->key);
 	mnl_attr_nest_end(message, key);
-	if (with_timeout && element->timeout_ms) {
+	if (adding && element->to.family) {
+		data = mnl_attr_nest_start(message, NFTA_SET_ELEM_DATA);
+		mnl_attr_put(message, NFTA_DATA_VALUE, address_size(&element->to), element->to.bytes);
+		mnl_attr_nest_end(message, data);
+	}
+	if (adding && element->timeout_ms) {
 		mnl_attr_put_u64(message, NFTA_SET_ELEM_TIMEOUT, htobe64(element->timeout_ms));
 		/* Without it kernels since 6.12 leave the old end in place when the timeout is the same as before. */
 		mnl_attr_put_u64(message, NFTA_SET_ELEM_EXPIRATION, htobe64(element->left_ms ? element->left_ms : element->timeout_ms));

@@ -131,6 +131,18 @@ static uint64_t element_packets(const struct attributes *element)
 	return get_u64(&data, NFTA_COUNTER_PACKETS);
 }
 
+/* Where an element of a map of addresses leads; family 0: it is of no such map. */
+static struct address element_target(const struct attributes *element)
+{
+	struct attributes data = get_nest(element, NFTA_SET_ELEM_DATA);
+	const struct nlattr *value = data.list[NFTA_DATA_VALUE];
+	size_t size = value ? mnl_attr_get_payload_len(value) : 0;
+
+	if (size == 4 || size == 16)
+		return address_from_bytes(size == 4 ? AF_INET : AF_INET6, mnl_attr_get_payload(value));
+	return (struct address){.family = 0};
+}
+
 static int take_element(const struct nlattr *item, void *context)
 {
 	struct nft_elements *elements = context;
@@ -152,6 +164,7 @@ static int take_element(const struct nlattr *item, void *context)
 		.timeout_ms = get_u64(&attributes, NFTA_SET_ELEM_TIMEOUT),
 		.left_ms = get_u64(&attributes, NFTA_SET_ELEM_EXPIRATION),
 		.packets = element_packets(&attributes),
+		.to = element_target(&attributes),
 	};
 	memcpy(element->key, mnl_attr_get_payload(value), element->size);
 	return MNL_CB_OK;

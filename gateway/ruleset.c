@@ -98,6 +98,13 @@ const struct prefix *ruleset_subnet(const struct network *network, int family)
 	return subnet->address.family ? subnet : NULL;
 }
 
+const struct prefix *ruleset_pool(const struct network *network, int family)
+{
+	const struct prefix *pool = family == AF_INET ? &network->pool4 : &network->pool6;
+
+	return network->has_virtual_addresses && pool->address.family ? pool : NULL;
+}
+
 const struct address *ruleset_gateway(const struct network *network, int family)
 {
 	return family == AF_INET ? &network->gateway4 : &network->gateway6;
@@ -164,6 +171,8 @@ static void write_network(struct ruleset_plan *plan, const struct network *netwo
 		return;
 	}
 	ruleset_sets_network(plan, network, addresses, count);
+	if (network->has_virtual_addresses)
+		ruleset_virtual_maps(plan, network);
 	ruleset_network_rules(plan, network, addresses, count);
 	policy_address_sets_free(addresses, count);
 }
@@ -187,7 +196,8 @@ static void write_table(struct ruleset_plan *plan)
 }
 
 int ruleset_apply(struct ruleset *ruleset, const struct policy *policy, const struct interfaces *interfaces,
-		  const struct openings *openings, struct lease_table *leases, uint64_t now, char *error, size_t error_size)
+		  const struct openings *openings, struct lease_table *leases, struct mapping_table *mappings, uint64_t now, char *error,
+		  size_t error_size)
 {
 	struct ruleset_plan plan = {
 		.ruleset = ruleset, .policy = policy, .interfaces = interfaces, .openings = openings, .now = now, .wall = time(NULL)};
@@ -196,6 +206,7 @@ int ruleset_apply(struct ruleset *ruleset, const struct policy *policy, const st
 	nft_batch_begin(&plan.batch, &ruleset->netlink, NFT_TABLE);
 	plan.error = read_objects(&plan);
 	ruleset_sets_collect(&plan, leases);
+	ruleset_virtual_collect(&plan, mappings);
 	if (plan.error == 0)
 		write_table(&plan);
 	result = plan.error;
@@ -209,5 +220,6 @@ int ruleset_apply(struct ruleset *ruleset, const struct policy *policy, const st
 	nft_objects_free(&plan.sets);
 	nft_objects_free(&plan.counters);
 	free(plan.leases);
+	free(plan.mappings);
 	return result;
 }

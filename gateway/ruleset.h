@@ -13,6 +13,7 @@
 
 #include "common/lease.h"
 #include "common/log.h"
+#include "common/mapping.h"
 #include "common/policy.h"
 #include "gateway/interfaces.h"
 #include "gateway/netlink.h"
@@ -23,6 +24,7 @@
 #define RULESET_MARK_AUDIT   0x51d00002U /* also the conntrack mark of flows that audit mode let in */
 #define RULESET_MARK_ALLOW   0x51d00003U /* a lease was granted between the kernel's look and ours: the packet passes */
 #define RULESET_MARK_PUBLISH 0x51d00004U /* conntrack mark of flows that came in to a published port */
+#define RULESET_MARK_REFUSE  0x51d00005U /* packet mark: counted as refused, and to be rejected where that is possible */
 #define RULESET_SEEN_SIZE    2048        /* denied flows remembered per network and family */
 #define RULESET_SEEN_SECONDS 10          /* for how long a repeat of a denied flow is refused in the kernel without a line of its own */
 #define RULESET_SOURCES_SIZE 1024        /* sources with a refusal counter per network and family */
@@ -66,6 +68,7 @@ void ruleset_close(struct ruleset *ruleset);
  * ruleset_apply() - Make the table say what the policy says, in one transaction
  * @openings:	what may come in from the uplink
  * @leases:	live leases, with specs as bits of @policy's network specs: name sets end up with exactly their elements
+ * @mappings:	the networks' maps end up with exactly these
  * @now:	ms, the leases' clock
  *
  * What an allowed flow needs is never absent in between. Sets, chains and counters of networks that are gone are removed. Whether a network
@@ -74,7 +77,8 @@ void ruleset_close(struct ruleset *ruleset);
  * Return: 0, or -errno with @error; the old rules stay.
  */
 int ruleset_apply(struct ruleset *ruleset, const struct policy *policy, const struct interfaces *interfaces,
-		  const struct openings *openings, struct lease_table *leases, uint64_t now, char *error, size_t error_size);
+		  const struct openings *openings, struct lease_table *leases, struct mapping_table *mappings, uint64_t now, char *error,
+		  size_t error_size);
 
 /** ruleset_inbound_counter() - Name of the counter of flows that came in to a network's published ports. Return: @out. */
 const char *ruleset_inbound_counter(const char *network, char out[static RULESET_SET_NAME_MAX]);
@@ -87,6 +91,17 @@ const char *ruleset_inbound_counter(const char *network, char out[static RULESET
 struct nft_batch;
 void ruleset_put_lease(const struct ruleset *ruleset, struct nft_batch *batch, const char *set, const struct address *address,
 		       uint64_t until, uint64_t now);
+
+#define RULESET_MAPS 2 /* of a network with virtual addresses, per family */
+
+/**
+ * ruleset_put_mapping() - An element of one of the network's maps: written, or moved to another real address; nothing when it is as written
+ * @map:	below RULESET_MAPS. All lead to the same addresses. In the moment in which an element moves, a look-up may miss it
+ *		(ruleset_sets.c); so one map is asked after the other, and they are changed in transactions of their own, the last one first
+ */
+void ruleset_put_mapping(struct nft_batch *batch, const struct network *network, unsigned int map, const struct mapping *mapping);
+/** ruleset_close_lease() - Take an address out of a name set, whether it is in it or not. */
+void ruleset_close_lease(struct nft_batch *batch, const char *set, const struct address *address);
 
 /** ruleset_name_set() - Name of the set of (network, port specification, family): stable over reloads, the same text for the same ports. */
 void ruleset_name_set(const struct network *network, unsigned int spec, int family, char out[static RULESET_SET_NAME_MAX]);

@@ -310,6 +310,8 @@ static void write_verdicts(struct ruleset_plan *plan)
 	for (size_t i = 0; i < 2; i++) {
 		match_mark(batch, from[i], RULESET_MARK_DENY);
 		end(batch, NFT_VERDICT_GOTO, "verdict_marked");
+		match_mark(batch, from[i], RULESET_MARK_REFUSE);
+		end(batch, NFT_VERDICT_GOTO, RULESET_REJECT);
 		match_mark(batch, from[i], RULESET_MARK_AUDIT);
 		nft_set_ct_mark(batch, RULESET_MARK_AUDIT);
 		end(batch, NFT_VERDICT_ACCEPT, NULL);
@@ -350,6 +352,9 @@ static void write_nat(struct ruleset_plan *plan)
 		nft_masquerade(batch);
 		nft_rule_end(batch);
 	}
+	for (size_t i = 0; i < plan->policy->network_count; i++)
+		if (plan->policy->networks[i].has_virtual_addresses)
+			ruleset_publish_source(plan, &plan->policy->networks[i]);
 }
 
 void ruleset_base_rules(struct ruleset_plan *plan)

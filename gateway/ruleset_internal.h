@@ -12,6 +12,7 @@
 
 #include <time.h>
 
+#include "common/mapping.h"
 #include "gateway/nft.h"
 #include "gateway/ruleset.h"
 
@@ -29,12 +30,20 @@
 #define RULESET_PUBLISHED    "published"   /* chain: from the ports of the uplink's addresses to containers */
 #define RULESET_INBOUND      "inbound"     /* prefix of chains and counters: flows that come in to a network */
 
+#define RULESET_STATUS_DNAT 0x20 /* IPS_DST_NAT of enum ip_conntrack_status */
+
 /* One element that a name set has to hold. */
 struct ruleset_lease {
 	uint16_t network;
 	uint8_t spec;
 	struct address address;
 	uint64_t until; /* ms */
+};
+
+/* One element that a network's maps have to hold. */
+struct ruleset_mapping {
+	uint16_t network;
+	struct address address, real;
 };
 
 /* A policy on its way into the table. */
@@ -49,6 +58,8 @@ struct ruleset_plan {
 	struct nft_objects chains, sets, counters; /* owned: what the kernel has; what the policy wants gets marked */
 	struct ruleset_lease *leases;              /* owned; sorted */
 	size_t lease_count, lease_capacity;
+	struct ruleset_mapping *mappings; /* owned; sorted */
+	size_t mapping_count, mapping_capacity;
 	int error; /* first -errno of reading and calculating; that of building is in the batch */
 };
 
@@ -65,6 +76,8 @@ const char *ruleset_set_name(const char *prefix, int family, const struct networ
 /** ruleset_subnet() - Of one family, or NULL when the network lacks it. */
 const struct prefix *ruleset_subnet(const struct network *network, int family);
 const struct address *ruleset_gateway(const struct network *network, int family);
+/** ruleset_pool() - Of one family, or NULL when the network has no virtual addresses of it. */
+const struct prefix *ruleset_pool(const struct network *network, int family);
 
 /* ruleset_probe.c */
 int ruleset_probe(struct ruleset *ruleset, struct log *log, char *error, size_t error_size);
@@ -86,11 +99,47 @@ void ruleset_base_rules(struct ruleset_plan *plan);
 void ruleset_network_want(struct ruleset_plan *plan, const struct network *network);
 void ruleset_network_rules(struct ruleset_plan *plan, const struct network *network, const struct address_set *addresses, size_t count);
 
+/* A network whose rules are being written. */
+struct ruleset_writer {
+	struct nft_batch *batch;
+	const struct ruleset_plan *plan;
+	const struct network *network;
+	char deny[NFT_NAME_SIZE], refuse[NFT_NAME_SIZE], audit[NFT_NAME_SIZE];
+};
+
+/** ruleset_begin() - Begin a rule of the network's chain PREFIX_N. */
+void ruleset_begin(const struct ruleset_writer *writer, const char *prefix);
+/** ruleset_end() - End it with a verdict. */
+void ruleset_end(const struct ruleset_writer *writer, enum nft_verdict_kind kind, const char *chain);
+/** ruleset_write_names() - In PREFIX_N: what becomes of packets to an address of a name set, on the set's ports. */
+void ruleset_write_names(const struct ruleset_writer *writer, const char *prefix, enum nft_verdict_kind kind, const char *chain);
+/** ruleset_write_limits() - In PREFIX_N: what exceeds the rate or is known as denied goes to @refuse, the rest to the queue. */
+void ruleset_write_limits(const struct ruleset_writer *writer, const char *prefix, const char *refuse);
+/** ruleset_write_audit_limit() - In PREFIX_N: what exceeds the rate is counted as audited and gets the verdict, the rest is queued. */
+void ruleset_write_audit_limit(const struct ruleset_writer *writer, const char *prefix, enum nft_verdict_kind kind, const char *chain);
+/** ruleset_count_refused() - In PREFIX_N: count the packet as refused, for the network and for its source. */
+void ruleset_count_refused(const struct ruleset_writer *writer, const char *prefix);
+
+/* ruleset_virtual.c: networks with virtual addresses. */
+void ruleset_virtual_want(struct ruleset_plan *plan, const struct network *network);
+/** ruleset_virtual_collect() - All mappings, for ruleset_virtual_maps(). */
+void ruleset_virtual_collect(struct ruleset_plan *plan, struct mapping_table *mappings);
+/** ruleset_virtual_maps() - What differs in the elements of the network's maps. */
+void ruleset_virtual_maps(struct ruleset_plan *plan, const struct network *network);
+/** ruleset_virtual_destinations() - Of redirect_N: flows to the pool; and the chains that these go through. */
+void ruleset_virtual_destinations(const struct ruleset_writer *writer);
+/** ruleset_virtual_forward() - Of net_N. */
+void ruleset_virtual_forward(const struct ruleset_writer *writer);
+/** ruleset_virtual_input() - Of input_N. */
+void ruleset_virtual_input(const struct ruleset_writer *writer);
+
 /* ruleset_publish.c: what may come in. */
 void ruleset_publish_nat(struct ruleset_plan *plan);
 void ruleset_publish_forward(struct ruleset_plan *plan);
 /** ruleset_publish_errors() - Of uplink_errors, before the rules for the apps' own flows. */
 void ruleset_publish_errors(struct ruleset_plan *plan);
+/** ruleset_publish_source() - Of postrouting: from whom flows into a network without routes come. */
+void ruleset_publish_source(struct ruleset_plan *plan, const struct network *network);
 void ruleset_publish_network(struct ruleset_plan *plan, const struct network *network);
 
 #endif

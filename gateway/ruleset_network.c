@@ -16,6 +16,8 @@
  *	replies_N	raw output: replies to questions that conntrack has not seen stay out of it.
  *	output_N	output: these replies.
  *
+ * A network with virtual addresses has further ones (ruleset_virtual.c).
+ *
  * inbound_N (ruleset_publish.c) takes packets that come from the uplink.
  */
 #include <netinet/in.h> /* before the kernel's own headers */
@@ -25,24 +27,15 @@
 
 #include "gateway/ruleset_internal.h"
 
-#define ICMP_ECHO_REQUEST      8
-#define ICMP6_ECHO             128
-#define PKTTYPE_HOST           0    /* PACKET_HOST: addressed to us alone */
-#define STATUS_DESTINATION_NAT 0x20 /* IPS_DST_NAT */
+#define ICMP_ECHO_REQUEST 8
+#define ICMP6_ECHO        128
+#define PKTTYPE_HOST      0 /* PACKET_HOST: addressed to us alone */
 
 static const int families[] = {AF_INET, AF_INET6};
 
 static const char *const chain_prefixes[] = {"guard", "redirect", "errors", "stray",  "net",     "input",  "deny",
 					     "audit", "refuse",   "excess", "marked", "replies", "output", RULESET_INBOUND};
 static const char *const counter_prefixes[] = {"spoofed", "multicast", "invalid", "refused", "audited", RULESET_INBOUND};
-
-/* A network that is being written. */
-struct writer {
-	struct nft_batch *batch;
-	const struct ruleset_plan *plan;
-	const struct network *network;
-	char deny[NFT_NAME_SIZE], refuse[NFT_NAME_SIZE], audit[NFT_NAME_SIZE];
-};
 
 void ruleset_network_want(struct ruleset_plan *plan, const struct network *network)
 {
@@ -52,53 +45,54 @@ void ruleset_network_want(struct ruleset_plan *plan, const struct network *netwo
 		ruleset_want_chain(plan, ruleset_name(chain_prefixes[i], network, name));
 	for (size_t i = 0; i < sizeof(counter_prefixes) / sizeof(counter_prefixes[0]); i++)
 		ruleset_want_counter(plan, ruleset_name(counter_prefixes[i], network, name));
+	if (network->has_virtual_addresses)
+		ruleset_virtual_want(plan, network);
 }
 
-/* Begin a rule of the network's chain PREFIX_N. */
-static void begin(const struct writer *writer, const char *prefix)
+void ruleset_begin(const struct ruleset_writer *writer, const char *prefix)
 {
 	char name[NFT_NAME_SIZE];
 
 	nft_rule_begin(writer->batch, ruleset_name(prefix, writer->network, name));
 }
 
-static void end(const struct writer *writer, enum nft_verdict_kind kind, const char *chain)
+void ruleset_end(const struct ruleset_writer *writer, enum nft_verdict_kind kind, const char *chain)
 {
 	nft_verdict(writer->batch, kind, chain);
 	nft_rule_end(writer->batch);
 }
 
 /* End a rule by counting and dropping. */
-static void end_counted(const struct writer *writer, const char *counter_prefix)
+static void end_counted(const struct ruleset_writer *writer, const char *counter_prefix)
 {
 	char name[NFT_NAME_SIZE];
 
 	nft_count(writer->batch, ruleset_name(counter_prefix, writer->network, name));
-	end(writer, NFT_VERDICT_DROP, NULL);
+	ruleset_end(writer, NFT_VERDICT_DROP, NULL);
 }
 
-static void match_from_subnet(const struct writer *writer, int family)
+static void match_from_subnet(const struct ruleset_writer *writer, int family)
 {
 	nft_match_prefix(writer->batch, NFT_FIELD_SOURCE, ruleset_subnet(writer->network, family), true);
 }
 
-static void match_to_gateway(const struct writer *writer, int family)
+static void match_to_gateway(const struct ruleset_writer *writer, int family)
 {
 	nft_match_address(writer->batch, NFT_FIELD_DESTINATION, ruleset_gateway(writer->network, family), true);
 }
 
-static void match_dns(const struct writer *writer, enum nft_field side)
+static void match_dns(const struct ruleset_writer *writer, enum nft_field side)
 {
 	nft_match_protocol_set(writer->batch, RULESET_TRANSPORT);
 	nft_match_port(writer->batch, side, RULESET_DNS_PORT, RULESET_DNS_PORT);
 }
 
 /* Nobody but the gateway uses the gateway's addresses; for IPv6 the kernel itself would not mind. */
-static void guard_own_addresses(const struct writer *writer, int family)
+static void guard_own_addresses(const struct ruleset_writer *writer, int family)
 {
 	const struct interfaces *interfaces = writer->plan->interfaces;
 
-	begin(writer, "guard");
+	ruleset_begin(writer, "guard");
 	nft_match_address(writer->batch, NFT_FIELD_SOURCE, ruleset_gateway(writer->network, family), true);
 	end_counted(writer, "spoofed");
 	for (size_t i = 0; i < interfaces->count; i++) {
@@ -111,11 +105,23 @@ static void guard_own_addresses(const struct writer *writer, int family)
 
 			if (own->family != family || address_equal(own, ruleset_gateway(writer->network, family)))
 				continue;
-			begin(writer, "guard");
+			ruleset_begin(writer, "guard");
 			nft_match_address(writer->batch, NFT_FIELD_SOURCE, own, true);
 			end_counted(writer, "spoofed");
 		}
 	}
+}
+
+/* Nobody but the gateway has addresses of the pool. */
+static void guard_pool(const struct ruleset_writer *writer, int family)
+{
+	const struct prefix *pool = ruleset_pool(writer->network, family);
+
+	if (!pool)
+		return;
+	ruleset_begin(writer, "guard");
+	nft_match_prefix(writer->batch, NFT_FIELD_SOURCE, pool, true);
+	end_counted(writer, "spoofed");
 }
 
 static const struct prefix *groups(int family)
@@ -126,33 +132,33 @@ static const struct prefix *groups(int family)
 }
 
 /* IGMP, MLD and router solicitations, which every kernel sends unasked: dropped, and no denial of anything that an app did. */
-static void guard_housekeeping(const struct writer *writer, const struct prefix *source)
+static void guard_housekeeping(const struct ruleset_writer *writer, const struct prefix *source)
 {
-	begin(writer, "guard");
+	ruleset_begin(writer, "guard");
 	nft_match_prefix(writer->batch, NFT_FIELD_SOURCE, source, true);
 	nft_match_prefix(writer->batch, NFT_FIELD_DESTINATION, groups(source->address.family), true);
-	end(writer, NFT_VERDICT_JUMP, RULESET_HOUSEKEEPING);
+	ruleset_end(writer, NFT_VERDICT_JUMP, RULESET_HOUSEKEEPING);
 }
 
 /* Neighbour discovery comes from link-local addresses, and from :: before an app has one. Without IPv6 there is nobody to discover. */
-static void guard_discovery(const struct writer *writer, const struct prefix *source)
+static void guard_discovery(const struct ruleset_writer *writer, const struct prefix *source)
 {
 	bool ipv6 = ruleset_subnet(writer->network, AF_INET6) != NULL;
 
-	begin(writer, "guard");
+	ruleset_begin(writer, "guard");
 	nft_match_prefix(writer->batch, NFT_FIELD_SOURCE, source, true);
 	nft_match_meta8(writer->batch, NFT_META_L4PROTO, IPPROTO_ICMPV6, true);
 	if (ipv6) {
-		end(writer, NFT_VERDICT_JUMP, RULESET_DISCOVERY);
+		ruleset_end(writer, NFT_VERDICT_JUMP, RULESET_DISCOVERY);
 		return;
 	}
 	nft_match_prefix(writer->batch, NFT_FIELD_DESTINATION, groups(AF_INET6), true);
 	nft_count(writer->batch, "housekeeping");
-	end(writer, NFT_VERDICT_DROP, NULL);
+	ruleset_end(writer, NFT_VERDICT_DROP, NULL);
 }
 
 /* What comes from no address of the subnet and is not spoofed: hosts without an address, and link-local ones. */
-static void guard_unaddressed(const struct writer *writer)
+static void guard_unaddressed(const struct ruleset_writer *writer)
 {
 	static const struct prefix none4 = {{.family = AF_INET}, 32}, none6 = {{.family = AF_INET6}, 128},
 				   link_local = {{.family = AF_INET6, .bytes = {0xfe, 0x80}}, 10};
@@ -168,21 +174,21 @@ static void guard_unaddressed(const struct writer *writer)
  * Dropped here rather than in deny_N: packets to groups that the gateway has not joined do not come that far, also when their frame was
  * addressed to us alone.
  */
-static void guard_multicast(const struct writer *writer, int family)
+static void guard_multicast(const struct ruleset_writer *writer, int family)
 {
 	guard_housekeeping(writer, ruleset_subnet(writer->network, family));
 	if (family == AF_INET6) {
-		begin(writer, "guard");
+		ruleset_begin(writer, "guard");
 		nft_match_prefix(writer->batch, NFT_FIELD_DESTINATION, groups(family), true);
 		match_from_subnet(writer, family);
 		nft_match_meta8(writer->batch, NFT_META_L4PROTO, IPPROTO_ICMPV6, true);
-		end(writer, NFT_VERDICT_JUMP, RULESET_DISCOVERY);
+		ruleset_end(writer, NFT_VERDICT_JUMP, RULESET_DISCOVERY);
 	}
-	begin(writer, "guard");
+	ruleset_begin(writer, "guard");
 	nft_match_prefix(writer->batch, NFT_FIELD_DESTINATION, groups(family), true);
 	match_from_subnet(writer, family);
 	end_counted(writer, "multicast");
-	begin(writer, "guard");
+	ruleset_begin(writer, "guard");
 	nft_match_meta8(writer->batch, NFT_META_PKTTYPE, PKTTYPE_HOST, false);
 	if (family == AF_INET6)
 		nft_match_meta8(writer->batch, NFT_META_L4PROTO, IPPROTO_ICMPV6, false);
@@ -190,24 +196,26 @@ static void guard_multicast(const struct writer *writer, int family)
 	end_counted(writer, "multicast");
 }
 
-static void guard_subnet(const struct writer *writer, int family)
+static void guard_subnet(const struct ruleset_writer *writer, int family)
 {
-	begin(writer, "guard");
+	ruleset_begin(writer, "guard");
 	match_to_gateway(writer, family);
 	match_from_subnet(writer, family);
 	match_dns(writer, NFT_FIELD_DESTINATION_PORT);
 	nft_notrack(writer->batch);
-	end(writer, NFT_VERDICT_ACCEPT, NULL);
-	begin(writer, "guard");
+	ruleset_end(writer, NFT_VERDICT_ACCEPT, NULL);
+	ruleset_begin(writer, "guard");
 	match_from_subnet(writer, family);
-	end(writer, NFT_VERDICT_ACCEPT, NULL);
+	ruleset_end(writer, NFT_VERDICT_ACCEPT, NULL);
 }
 
-static void write_guard(const struct writer *writer)
+static void write_guard(const struct ruleset_writer *writer)
 {
 	for (size_t f = 0; f < 2; f++)
 		if (ruleset_subnet(writer->network, families[f]))
 			guard_own_addresses(writer, families[f]);
+	for (size_t f = 0; f < 2; f++)
+		guard_pool(writer, families[f]);
 	for (size_t f = 0; f < 2; f++)
 		if (ruleset_subnet(writer->network, families[f]))
 			guard_multicast(writer, families[f]);
@@ -215,14 +223,14 @@ static void write_guard(const struct writer *writer)
 		if (ruleset_subnet(writer->network, families[f]))
 			guard_subnet(writer, families[f]);
 	guard_unaddressed(writer);
-	begin(writer, "guard");
+	ruleset_begin(writer, "guard");
 	end_counted(writer, "spoofed");
 }
 
 /* By protocol, since nft reads a rule back only when it names the protocol whose port it changes. */
-static void redirect_protocol(const struct writer *writer, int family, uint8_t protocol)
+static void redirect_protocol(const struct ruleset_writer *writer, int family, uint8_t protocol)
 {
-	begin(writer, "redirect");
+	ruleset_begin(writer, "redirect");
 	nft_match_meta8(writer->batch, NFT_META_NFPROTO, family == AF_INET ? NFPROTO_IPV4 : NFPROTO_IPV6, true);
 	nft_match_meta8(writer->batch, NFT_META_L4PROTO, protocol, true);
 	nft_match_port(writer->batch, NFT_FIELD_DESTINATION_PORT, RULESET_DNS_PORT, RULESET_DNS_PORT);
@@ -230,19 +238,19 @@ static void redirect_protocol(const struct writer *writer, int family, uint8_t p
 	nft_rule_end(writer->batch);
 }
 
-static void limit_redirected(const struct writer *writer, uint8_t protocol, uint64_t rate, uint32_t burst)
+static void limit_redirected(const struct ruleset_writer *writer, uint8_t protocol, uint64_t rate, uint32_t burst)
 {
 	char excess[NFT_NAME_SIZE];
 
-	begin(writer, "redirect");
+	ruleset_begin(writer, "redirect");
 	nft_match_meta8(writer->batch, NFT_META_L4PROTO, protocol, true);
 	nft_match_port(writer->batch, NFT_FIELD_DESTINATION_PORT, RULESET_DNS_PORT, RULESET_DNS_PORT);
 	nft_limit_over(writer->batch, rate, burst);
-	end(writer, NFT_VERDICT_GOTO, ruleset_name("excess", writer->network, excess));
+	ruleset_end(writer, NFT_VERDICT_GOTO, ruleset_name("excess", writer->network, excess));
 }
 
 /* A nat chain sees the first packet of each flow. */
-static void write_redirect(const struct writer *writer)
+static void write_redirect(const struct ruleset_writer *writer)
 {
 	limit_redirected(writer, IPPROTO_UDP, RULESET_REDIRECT_UDP_RATE, RULESET_REDIRECT_UDP_BURST);
 	limit_redirected(writer, IPPROTO_TCP, RULESET_REDIRECT_TCP_RATE, RULESET_REDIRECT_TCP_BURST);
@@ -252,53 +260,62 @@ static void write_redirect(const struct writer *writer)
 		redirect_protocol(writer, families[f], IPPROTO_UDP);
 		redirect_protocol(writer, families[f], IPPROTO_TCP);
 	}
+	if (writer->network->has_virtual_addresses)
+		ruleset_virtual_destinations(writer);
 }
 
-static void write_replies(const struct writer *writer)
+static void write_replies(const struct ruleset_writer *writer)
 {
 	for (size_t f = 0; f < 2; f++) {
 		if (!ruleset_subnet(writer->network, families[f]))
 			continue;
-		begin(writer, "replies");
+		ruleset_begin(writer, "replies");
 		nft_match_address(writer->batch, NFT_FIELD_SOURCE, ruleset_gateway(writer->network, families[f]), true);
 		match_dns(writer, NFT_FIELD_SOURCE_PORT);
 		nft_notrack(writer->batch);
-		end(writer, NFT_VERDICT_ACCEPT, NULL);
+		ruleset_end(writer, NFT_VERDICT_ACCEPT, NULL);
 
-		begin(writer, "output");
+		ruleset_begin(writer, "output");
 		nft_match_address(writer->batch, NFT_FIELD_SOURCE, ruleset_gateway(writer->network, families[f]), true);
 		match_dns(writer, NFT_FIELD_SOURCE_PORT);
-		end(writer, NFT_VERDICT_ACCEPT, NULL);
+		ruleset_end(writer, NFT_VERDICT_ACCEPT, NULL);
 	}
 }
 
 /* The flow that an error is about was begun in the network, or came in to a published port of it. */
-static void write_errors(const struct writer *writer)
+static void write_errors(const struct ruleset_writer *writer)
 {
 	for (size_t f = 0; f < 2; f++) {
 		if (!ruleset_subnet(writer->network, families[f]))
 			continue;
-		begin(writer, "errors");
+		ruleset_begin(writer, "errors");
 		nft_match_ct_source(writer->batch, ruleset_subnet(writer->network, families[f]));
-		end(writer, NFT_VERDICT_ACCEPT, NULL);
-		begin(writer, "errors");
+		ruleset_end(writer, NFT_VERDICT_ACCEPT, NULL);
+		ruleset_begin(writer, "errors");
 		nft_match_ct_mark(writer->batch, RULESET_MARK_PUBLISH);
 		nft_match_ct_replier(writer->batch, ruleset_subnet(writer->network, families[f]));
-		end(writer, NFT_VERDICT_ACCEPT, NULL);
+		ruleset_end(writer, NFT_VERDICT_ACCEPT, NULL);
 	}
-	begin(writer, "errors");
+	ruleset_begin(writer, "errors");
 	end_counted(writer, "spoofed");
-	begin(writer, "stray");
+	ruleset_begin(writer, "stray");
 	end_counted(writer, "invalid");
 }
 
-/* One rule of net_N: protocol, ports and a set of destinations decide. @protocol: 0 for TCP and UDP. */
-static void write_port_rule(const struct writer *writer, uint8_t protocol, struct port_range range, const char *set, int family,
-			    enum nft_verdict_kind kind, const char *chain)
+/* Rules that look a destination up: their chain, and what becomes of a packet that they find. */
+struct finding {
+	const char *prefix; /* of the chain: PREFIX_N */
+	enum nft_verdict_kind kind;
+	const char *chain;
+};
+
+/* One such rule: protocol, ports and a set of destinations decide. @protocol: 0 for TCP and UDP. */
+static void write_port_rule(const struct ruleset_writer *writer, const struct finding *finding, uint8_t protocol, struct port_range range,
+			    const char *set, int family)
 {
 	struct nft_key key = ruleset_key_destination(family);
 
-	begin(writer, "net");
+	ruleset_begin(writer, finding->prefix);
 	if (protocol)
 		nft_match_meta8(writer->batch, NFT_META_L4PROTO, protocol, true);
 	else
@@ -306,7 +323,7 @@ static void write_port_rule(const struct writer *writer, uint8_t protocol, struc
 	if (range.first != 0 || range.last != UINT16_MAX)
 		nft_match_port(writer->batch, NFT_FIELD_DESTINATION_PORT, range.first, range.last);
 	nft_match_set(writer->batch, set, &key);
-	end(writer, kind, chain);
+	ruleset_end(writer, finding->kind, finding->chain);
 }
 
 static bool has_range(const struct port_range *ranges, size_t count, struct port_range range)
@@ -318,21 +335,23 @@ static bool has_range(const struct port_range *ranges, size_t count, struct port
 }
 
 /* As few rules as the specification allows: a range of both protocols is one. */
-static void write_ports(const struct writer *writer, const struct ports *ports, const char *set, int family, enum nft_verdict_kind kind,
-			const char *chain)
+static void write_ports(const struct ruleset_writer *writer, const struct finding *finding, const struct ports *ports, const char *set,
+			int family)
 {
 	for (size_t i = 0; i < ports->tcp_count; i++) {
 		uint8_t protocol = has_range(ports->udp, ports->udp_count, ports->tcp[i]) ? 0 : IPPROTO_TCP;
 
-		write_port_rule(writer, protocol, ports->tcp[i], set, family, kind, chain);
+		write_port_rule(writer, finding, protocol, ports->tcp[i], set, family);
 	}
 	for (size_t i = 0; i < ports->udp_count; i++)
 		if (!has_range(ports->tcp, ports->tcp_count, ports->udp[i]))
-			write_port_rule(writer, IPPROTO_UDP, ports->udp[i], set, family, kind, chain);
+			write_port_rule(writer, finding, IPPROTO_UDP, ports->udp[i], set, family);
 }
 
-static void write_addresses(const struct writer *writer, enum rule_action action, const struct address_set *addresses, size_t count)
+static void write_addresses(const struct ruleset_writer *writer, enum rule_action action, const struct address_set *addresses, size_t count)
 {
+	static const struct finding allowed = {.prefix = "net", .kind = NFT_VERDICT_ACCEPT};
+	const struct finding denied = {.prefix = "net", .kind = NFT_VERDICT_GOTO, .chain = writer->deny};
 	bool allow = action == RULE_ALLOW;
 	char set[NFT_NAME_SIZE];
 
@@ -340,13 +359,13 @@ static void write_addresses(const struct writer *writer, enum rule_action action
 		if (addresses[i].action != action || !ruleset_subnet(writer->network, addresses[i].family))
 			continue;
 		ruleset_set_name(allow ? "allow" : "deny", addresses[i].family, writer->network, &addresses[i].ports, set);
-		write_ports(writer, &addresses[i].ports, set, addresses[i].family, allow ? NFT_VERDICT_ACCEPT : NFT_VERDICT_GOTO,
-			    allow ? NULL : writer->deny);
+		write_ports(writer, allow ? &allowed : &denied, &addresses[i].ports, set, addresses[i].family);
 	}
 }
 
-static void write_names(const struct writer *writer)
+void ruleset_write_names(const struct ruleset_writer *writer, const char *prefix, enum nft_verdict_kind kind, const char *chain)
 {
+	const struct finding found = {.prefix = prefix, .kind = kind, .chain = chain};
 	char set[NFT_NAME_SIZE];
 
 	for (size_t f = 0; f < 2; f++) {
@@ -354,104 +373,114 @@ static void write_names(const struct writer *writer)
 			continue;
 		for (unsigned int spec = 0; spec < writer->network->spec_count; spec++) {
 			ruleset_name_set(writer->network, spec, families[f], set);
-			write_ports(writer, &writer->network->specs[spec], set, families[f], NFT_VERDICT_ACCEPT, NULL);
+			write_ports(writer, &found, &writer->network->specs[spec], set, families[f]);
 		}
 	}
 }
 
-/* Audit mode lifts "no rule allows it" for TCP and UDP, and nothing else. */
-static void write_audit(const struct writer *writer)
+void ruleset_write_audit_limit(const struct ruleset_writer *writer, const char *prefix, enum nft_verdict_kind kind, const char *chain)
 {
 	char counter[NFT_NAME_SIZE];
 
+	ruleset_begin(writer, prefix);
+	nft_limit_over(writer->batch, RULESET_RATE, RULESET_BURST);
+	nft_count(writer->batch, ruleset_name("audited", writer->network, counter));
+	nft_set_ct_mark(writer->batch, RULESET_MARK_AUDIT);
+	ruleset_end(writer, kind, chain);
+	ruleset_begin(writer, prefix);
+	nft_queue(writer->batch, RULESET_QUEUE, writer->plan->ruleset->features.native_queue);
+	nft_rule_end(writer->batch);
+}
+
+/* Audit mode lifts "no rule allows it" for TCP and UDP, and nothing else. */
+static void write_audit(const struct ruleset_writer *writer)
+{
 	for (size_t f = 0; f < 2; f++) {
 		struct nft_key key = ruleset_key_destination(families[f]);
 
 		if (!ruleset_subnet(writer->network, families[f]))
 			continue;
-		begin(writer, "net");
+		ruleset_begin(writer, "net");
 		nft_match_set(writer->batch, families[f] == AF_INET ? RULESET_SPECIAL "4" : RULESET_SPECIAL "6", &key);
-		end(writer, NFT_VERDICT_GOTO, writer->deny);
+		ruleset_end(writer, NFT_VERDICT_GOTO, writer->deny);
 	}
-	begin(writer, "net");
+	ruleset_begin(writer, "net");
 	nft_match_protocol_set(writer->batch, RULESET_TRANSPORT);
-	end(writer, NFT_VERDICT_GOTO, writer->audit);
+	ruleset_end(writer, NFT_VERDICT_GOTO, writer->audit);
 
 	/* Later packets of a flow that has not been answered yet. */
-	begin(writer, "audit");
+	ruleset_begin(writer, "audit");
 	nft_match_ct_mark(writer->batch, RULESET_MARK_AUDIT);
-	end(writer, NFT_VERDICT_ACCEPT, NULL);
-	begin(writer, "audit");
-	nft_limit_over(writer->batch, RULESET_RATE, RULESET_BURST);
-	nft_count(writer->batch, ruleset_name("audited", writer->network, counter));
-	nft_set_ct_mark(writer->batch, RULESET_MARK_AUDIT);
-	end(writer, NFT_VERDICT_ACCEPT, NULL);
-	begin(writer, "audit");
-	nft_queue(writer->batch, RULESET_QUEUE, writer->plan->ruleset->features.native_queue);
-	nft_rule_end(writer->batch);
+	ruleset_end(writer, NFT_VERDICT_ACCEPT, NULL);
+	ruleset_write_audit_limit(writer, "audit", NFT_VERDICT_ACCEPT, NULL);
 }
 
-static void write_net(const struct writer *writer, const struct address_set *addresses, size_t count)
+static void write_net(const struct ruleset_writer *writer, const struct address_set *addresses, size_t count)
 {
 	/* No uplink: no interface has index 0, so nothing passes. */
-	begin(writer, "net");
+	ruleset_begin(writer, "net");
 	nft_match_meta32(writer->batch, NFT_META_OIF, writer->plan->interfaces->uplink, false);
-	end(writer, NFT_VERDICT_GOTO, writer->deny);
+	ruleset_end(writer, NFT_VERDICT_GOTO, writer->deny);
 	write_addresses(writer, RULE_DENY, addresses, count);
 	write_addresses(writer, RULE_ALLOW, addresses, count);
-	write_names(writer);
-	if (policy_is_auditing(writer->network, writer->plan->wall))
+	if (writer->network->has_virtual_addresses)
+		ruleset_virtual_forward(writer);
+	else
+		ruleset_write_names(writer, "net", NFT_VERDICT_ACCEPT, NULL);
+	if (!writer->network->has_virtual_addresses && policy_is_auditing(writer->network, writer->plan->wall))
 		write_audit(writer);
-	begin(writer, "net");
-	end(writer, NFT_VERDICT_GOTO, writer->deny);
+	ruleset_begin(writer, "net");
+	ruleset_end(writer, NFT_VERDICT_GOTO, writer->deny);
 }
 
-static void accept_echo(const struct writer *writer, int family)
+static void accept_echo(const struct ruleset_writer *writer, int family)
 {
 	uint8_t type = family == AF_INET ? ICMP_ECHO_REQUEST : ICMP6_ECHO;
 
-	begin(writer, "input");
+	ruleset_begin(writer, "input");
 	match_to_gateway(writer, family);
 	nft_match_meta8(writer->batch, NFT_META_L4PROTO, family == AF_INET ? IPPROTO_ICMP : IPPROTO_ICMPV6, true);
 	nft_match_icmp_type(writer->batch, type, type);
-	end(writer, NFT_VERDICT_ACCEPT, NULL);
+	ruleset_end(writer, NFT_VERDICT_ACCEPT, NULL);
 }
 
 /* Nobody may address the second port: only what came there by translation. */
-static void accept_redirected(const struct writer *writer, int family)
+static void accept_redirected(const struct ruleset_writer *writer, int family)
 {
-	begin(writer, "input");
+	ruleset_begin(writer, "input");
 	match_to_gateway(writer, family);
 	nft_match_protocol_set(writer->batch, RULESET_TRANSPORT);
 	nft_match_port(writer->batch, NFT_FIELD_DESTINATION_PORT, RULESET_REDIRECT_PORT, RULESET_REDIRECT_PORT);
-	nft_match_ct_status(writer->batch, STATUS_DESTINATION_NAT);
-	end(writer, NFT_VERDICT_ACCEPT, NULL);
+	nft_match_ct_status(writer->batch, RULESET_STATUS_DNAT);
+	ruleset_end(writer, NFT_VERDICT_ACCEPT, NULL);
 }
 
-static void write_input(const struct writer *writer)
+static void write_input(const struct ruleset_writer *writer)
 {
 	for (size_t f = 0; f < 2; f++) {
 		if (!ruleset_subnet(writer->network, families[f]))
 			continue;
-		begin(writer, "input");
+		ruleset_begin(writer, "input");
 		match_to_gateway(writer, families[f]);
 		match_dns(writer, NFT_FIELD_DESTINATION_PORT);
-		end(writer, NFT_VERDICT_ACCEPT, NULL);
+		ruleset_end(writer, NFT_VERDICT_ACCEPT, NULL);
 		accept_redirected(writer, families[f]);
 		accept_echo(writer, families[f]);
 	}
 	if (ruleset_subnet(writer->network, AF_INET6)) {
-		begin(writer, "input");
+		ruleset_begin(writer, "input");
 		nft_match_meta8(writer->batch, NFT_META_NFPROTO, NFPROTO_IPV6, true);
 		nft_match_meta8(writer->batch, NFT_META_L4PROTO, IPPROTO_ICMPV6, true);
-		end(writer, NFT_VERDICT_JUMP, RULESET_DISCOVERY);
+		ruleset_end(writer, NFT_VERDICT_JUMP, RULESET_DISCOVERY);
 	}
-	begin(writer, "input");
-	end(writer, NFT_VERDICT_GOTO, writer->deny);
+	if (writer->network->has_virtual_addresses)
+		ruleset_virtual_input(writer);
+	ruleset_begin(writer, "input");
+	ruleset_end(writer, NFT_VERDICT_GOTO, writer->deny);
 }
 
 /* Multicast and broadcast get no answer, also when their frame was addressed to us alone. */
-static void drop_multicast(const struct writer *writer)
+static void drop_multicast(const struct ruleset_writer *writer)
 {
 	static const struct prefix groups[] = {
 		{{.family = AF_INET, .bytes = {224}}, 4},
@@ -459,45 +488,49 @@ static void drop_multicast(const struct writer *writer)
 		{{.family = AF_INET6, .bytes = {0xff}}, 8},
 	};
 
-	begin(writer, "deny");
+	ruleset_begin(writer, "deny");
 	nft_match_meta8(writer->batch, NFT_META_PKTTYPE, PKTTYPE_HOST, false);
 	end_counted(writer, "multicast");
 	for (size_t i = 0; i < sizeof(groups) / sizeof(groups[0]); i++) {
-		begin(writer, "deny");
+		ruleset_begin(writer, "deny");
 		nft_match_prefix(writer->batch, NFT_FIELD_DESTINATION, &groups[i], true);
 		end_counted(writer, "multicast");
 	}
 }
 
-static void write_deny(const struct writer *writer)
+void ruleset_write_limits(const struct ruleset_writer *writer, const char *prefix, const char *refuse)
 {
 	char set[NFT_NAME_SIZE];
 
-	drop_multicast(writer);
-	begin(writer, "deny");
+	ruleset_begin(writer, prefix);
 	nft_limit_over(writer->batch, RULESET_RATE, RULESET_BURST);
-	end(writer, NFT_VERDICT_GOTO, writer->refuse);
+	ruleset_end(writer, NFT_VERDICT_GOTO, refuse);
 	for (size_t f = 0; f < 2; f++) {
 		struct nft_key key = ruleset_key_seen(families[f]);
 
 		if (!ruleset_subnet(writer->network, families[f]))
 			continue;
-		begin(writer, "deny");
+		ruleset_begin(writer, prefix);
 		nft_match_protocol_set(writer->batch, RULESET_TRANSPORT);
 		nft_match_set(writer->batch, ruleset_set_name("seen", families[f], writer->network, NULL, set), &key);
-		end(writer, NFT_VERDICT_GOTO, writer->refuse);
+		ruleset_end(writer, NFT_VERDICT_GOTO, refuse);
 	}
-	begin(writer, "deny");
+	ruleset_begin(writer, prefix);
 	nft_queue(writer->batch, RULESET_QUEUE, writer->plan->ruleset->features.native_queue);
 	nft_rule_end(writer->batch);
 }
 
-/* In a chain: count the packet as refused, for the network and for its source. */
-static void count_refused(const struct writer *writer, const char *prefix)
+static void write_deny(const struct ruleset_writer *writer)
+{
+	drop_multicast(writer);
+	ruleset_write_limits(writer, "deny", writer->refuse);
+}
+
+void ruleset_count_refused(const struct ruleset_writer *writer, const char *prefix)
 {
 	char name[NFT_NAME_SIZE];
 
-	begin(writer, prefix);
+	ruleset_begin(writer, prefix);
 	nft_count(writer->batch, ruleset_name("refused", writer->network, name));
 	nft_rule_end(writer->batch);
 	for (size_t f = 0; f < 2; f++) {
@@ -505,23 +538,23 @@ static void count_refused(const struct writer *writer, const char *prefix)
 
 		if (!ruleset_subnet(writer->network, families[f]))
 			continue;
-		begin(writer, prefix);
+		ruleset_begin(writer, prefix);
 		nft_count_key(writer->batch, ruleset_set_name("sources", families[f], writer->network, NULL, name), &key);
 		nft_rule_end(writer->batch);
 	}
 }
 
-static void write_refuse(const struct writer *writer)
+static void write_refuse(const struct ruleset_writer *writer)
 {
-	count_refused(writer, "refuse");
-	begin(writer, "refuse");
-	end(writer, NFT_VERDICT_GOTO, RULESET_REJECT);
-	count_refused(writer, "excess");
-	begin(writer, "excess");
-	end(writer, NFT_VERDICT_DROP, NULL);
+	ruleset_count_refused(writer, "refuse");
+	ruleset_begin(writer, "refuse");
+	ruleset_end(writer, NFT_VERDICT_GOTO, RULESET_REJECT);
+	ruleset_count_refused(writer, "excess");
+	ruleset_begin(writer, "excess");
+	ruleset_end(writer, NFT_VERDICT_DROP, NULL);
 }
 
-static void write_marked(const struct writer *writer)
+static void write_marked(const struct ruleset_writer *writer)
 {
 	char set[NFT_NAME_SIZE];
 
@@ -530,19 +563,19 @@ static void write_marked(const struct writer *writer)
 
 		if (!ruleset_subnet(writer->network, families[f]))
 			continue;
-		begin(writer, "marked");
+		ruleset_begin(writer, "marked");
 		nft_match_protocol_set(writer->batch, RULESET_TRANSPORT);
 		nft_remember(writer->batch, ruleset_set_name("seen", families[f], writer->network, NULL, set), &key,
 			     RULESET_SEEN_SECONDS * 1000);
 		nft_rule_end(writer->batch);
 	}
-	begin(writer, "marked");
-	end(writer, NFT_VERDICT_GOTO, RULESET_REJECT);
+	ruleset_begin(writer, "marked");
+	ruleset_end(writer, NFT_VERDICT_GOTO, RULESET_REJECT);
 }
 
 void ruleset_network_rules(struct ruleset_plan *plan, const struct network *network, const struct address_set *addresses, size_t count)
 {
-	struct writer writer = {.batch = &plan->batch, .plan = plan, .network = network};
+	struct ruleset_writer writer = {.batch = &plan->batch, .plan = plan, .network = network};
 
 	ruleset_name("deny", network, writer.deny);
 	ruleset_name("refuse", network, writer.refuse);

@@ -18,8 +18,6 @@
 
 #include "gateway/ruleset_internal.h"
 
-#define STATUS_DESTINATION_NAT 0x20 /* IPS_DST_NAT */
-
 const char *ruleset_inbound_counter(const char *network, char out[static RULESET_SET_NAME_MAX])
 {
 	snprintf(out, RULESET_SET_NAME_MAX, RULESET_INBOUND "_%s", network);
@@ -71,6 +69,27 @@ void ruleset_publish_nat(struct ruleset_plan *plan)
 	}
 }
 
+/* An app without a route answers nobody but its neighbours: to it, a flow comes from the gateway. */
+static void write_source(struct ruleset_plan *plan, const struct network *network, const struct address *gateway)
+{
+	const struct interface *interface = interfaces_of_network(plan->interfaces, network->id);
+
+	if (!interface || !gateway->family)
+		return;
+	nft_rule_begin(&plan->batch, "postrouting");
+	nft_match_meta32(&plan->batch, NFT_META_OIF, interface->index, true);
+	nft_match_meta8(&plan->batch, NFT_META_NFPROTO, gateway->family == AF_INET ? NFPROTO_IPV4 : NFPROTO_IPV6, true);
+	nft_match_ct_mark(&plan->batch, RULESET_MARK_PUBLISH);
+	nft_source_nat(&plan->batch, gateway);
+	nft_rule_end(&plan->batch);
+}
+
+void ruleset_publish_source(struct ruleset_plan *plan, const struct network *network)
+{
+	write_source(plan, network, &network->gateway4);
+	write_source(plan, network, &network->gateway6);
+}
+
 void ruleset_publish_forward(struct ruleset_plan *plan)
 {
 	struct nft_batch *batch = &plan->batch;
@@ -89,7 +108,7 @@ void ruleset_publish_forward(struct ruleset_plan *plan)
 		nft_match_meta8(batch, NFT_META_L4PROTO, opening->protocol, true);
 		nft_match_port(batch, NFT_FIELD_DESTINATION_PORT, opening->target_port,
 			       (uint16_t)(opening->target_port + (opening->ports.last - opening->ports.first)));
-		nft_match_ct_status(batch, STATUS_DESTINATION_NAT);
+		nft_match_ct_status(batch, RULESET_STATUS_DNAT);
 		end(batch, NFT_VERDICT_GOTO, ruleset_name(RULESET_INBOUND, network, chain));
 	}
 }

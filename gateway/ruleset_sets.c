@@ -263,6 +263,15 @@ void ruleset_put_lease(const struct ruleset *ruleset, struct nft_batch *batch, c
 	renew(batch, &ruleset->features, set, &element, 1);
 }
 
+void ruleset_close_lease(struct nft_batch *batch, const char *set, const struct address *address)
+{
+	struct nft_element element = nft_element_address(address);
+
+	element.timeout_ms = MOMENT_MS;
+	nft_elements_add(batch, set, &element, 1);
+	nft_elements_delete(batch, set, &element, 1);
+}
+
 /* The elements that a name set should have, sorted as the kernel's list. Return: how many. */
 static size_t wanted_elements(const struct ruleset_plan *plan, const struct network *network, uint8_t spec, int family, size_t first,
 			      size_t last, struct nft_element *out)

@@ -27,8 +27,14 @@ static void journal_say(struct gateway *gateway, int rc)
 static int write_grants(void *context, const struct grant *grants, size_t count)
 {
 	struct gateway *gateway = context;
-	int rc = grants_write(&gateway->grants, gateway->policy, grants, count, gateway_now(gateway));
-	struct lease *leases = rc == 0 ? calloc(count + 1, sizeof(*leases)) : NULL;
+	int rc = virtual_write(gateway);
+	struct lease *leases;
+
+	if (rc != 0)
+		gateway->grants.error = rc;
+	else
+		rc = grants_write(&gateway->grants, gateway->policy, grants, count, gateway_now(gateway));
+	leases = rc == 0 ? calloc(count + 1, sizeof(*leases)) : NULL;
 
 	if (rc != 0)
 		return rc;
@@ -42,6 +48,11 @@ static int write_grants(void *context, const struct grant *grants, size_t count)
 void traffic_keep(struct gateway *gateway, const struct lease *leases, size_t count)
 {
 	journal_say(gateway, journal_append(&gateway->journal, gateway->policy, leases, count, gateway_now(gateway)));
+}
+
+void traffic_keep_mappings(struct gateway *gateway, const struct mapping *mappings, size_t count)
+{
+	journal_say(gateway, journal_append_mappings(&gateway->journal, gateway->policy, mappings, count, gateway_now(gateway)));
 }
 
 static void question_came(void *context, uint16_t network, const struct address *client)
@@ -74,8 +85,12 @@ static struct families usable_families(void *context, const struct network *netw
 static size_t names_of(void *context, uint16_t network, const struct address *address, struct domain *out, size_t max)
 {
 	const struct gateway *gateway = context;
+	const struct mapping *mapping = mapping_find(gateway->virtuals.table, network, address);
 
-	return lease_names(gateway->leases, network, address, gateway_now(gateway), out, max);
+	if (mapping == NULL)
+		return lease_names(gateway->leases, network, address, gateway_now(gateway), out, max);
+	out[0] = mapping->name;
+	return 1;
 }
 
 static void say_upstream(void *context, bool trouble, const char *text)
@@ -90,6 +105,7 @@ struct resolver_host traffic_host(struct gateway *gateway)
 	return (struct resolver_host){
 		.context = gateway,
 		.grant = write_grants,
+		.map = virtual_map,
 		.asked = question_came,
 		.denied = question_denied,
 		.upstream_says = say_upstream,
@@ -114,6 +130,14 @@ static bool may_have_chance(const struct denial *denial, const struct flow *flow
 	return denial->reason == REASON_LEASE_EXPIRED && (flow->protocol != IPPROTO_TCP || (flow->tcp_flags & TH_RST) == 0);
 }
 
+/* Where a virtual address leads; family 0: nowhere. */
+static struct address real_address(const struct gateway *gateway, const struct network *network, const struct address *address)
+{
+	const struct mapping *mapping = mapping_find(gateway->virtuals.table, network->id, address);
+
+	return mapping != NULL ? mapping->real : (struct address){.family = 0};
+}
+
 /* @chance: the packet may be held, once. */
 static uint32_t decide(struct gateway *gateway, const struct queued_packet *packet, const struct flow *flow, bool parsed, bool chance)
 {
@@ -121,16 +145,22 @@ static uint32_t decide(struct gateway *gateway, const struct queued_packet *pack
 	const struct network *network = interface != NULL ? policy_network(gateway->policy, interface->network) : NULL;
 	bool local = packet->hook == NF_INET_LOCAL_IN;
 	struct denial denial;
+	bool in_pool;
 
 	/* Its interface or network has just gone. */
 	if (network == NULL) {
 		denials_counted(gateway->denials, NULL, NULL, REASON_ISOLATED, 1);
 		return 0;
 	}
+	in_pool = parsed && policy_in_pool(network, &flow->destination);
+	if (in_pool)
+		virtual_remember(gateway, network, &flow->destination);
 	denial = classify_judge(gateway->policy, network, gateway->leases, flow, parsed, local, gateway_now(gateway), time(NULL));
-	if (denial.reason == REASON_NONE && packet->out_interface == gateway->interfaces.uplink)
+	if (denial.reason == REASON_NONE && (packet->hook == NF_INET_PRE_ROUTING || packet->out_interface == gateway->interfaces.uplink))
 		return RULESET_MARK_ALLOW;
-	if (chance && may_have_chance(&denial, flow) && chances_take(gateway->chances, network, packet, flow))
+	if (in_pool)
+		denial.real = real_address(gateway, network, &flow->destination);
+	if (chance && !local && may_have_chance(&denial, flow) && chances_take(gateway->chances, network, packet, flow))
 		return NFQUEUE_HOLD;
 	denials_flow(gateway->denials, network, interface, flow, &denial, denial.audited ? "allowed" : action_of(flow));
 	return denial.audited ? RULESET_MARK_AUDIT : RULESET_MARK_DENY;
@@ -178,6 +208,7 @@ static void say_failures(struct gateway *gateway)
 		return;
 	snprintf(text, sizeof(text), "were answered SERVFAIL: their addresses could not be granted (%s)", strerror(-gateway->grants.error));
 	say_more(gateway, now->ungranted, said->ungranted, text);
+	say_more(gateway, now->unmapped, said->unmapped, "were answered SERVFAIL: there was no virtual address for their names");
 	say_more(gateway, now->overloaded, said->overloaded, "were answered SERVFAIL: too many in progress");
 	say_more(gateway, now->unanswered, said->unanswered, "were answered SERVFAIL: no upstream server had an answer");
 	say_more(gateway, now->stale, said->stale, "were answered with addresses past their TTL: no upstream server had an answer");

@@ -113,7 +113,10 @@ static bool is_to_end(const struct gateway *gateway, const struct network *netwo
 
 	if (flow->mark == RULESET_MARK_AUDIT)
 		return !policy_is_auditing(network, wall);
-	if (!gateway->upkeep.ending || flow->translated || network->keep_established)
+	if (!gateway->upkeep.ending || network->keep_established)
+		return false;
+	/* Questions to other servers, which were brought to us. */
+	if (flow->translated && !policy_in_pool(network, &flow->flow.destination))
 		return false;
 	/* A deny rule for the address closes it whatever its names are. */
 	if (is_of_allowed_name(gateway, network, &flow->flow) && !is_denied_address(gateway, network, &flow->flow))
@@ -138,8 +141,10 @@ static bool visit(void *context, const struct tracked_flow *flow)
 	/* Flows of the gateway itself; those of a network that is gone cannot send any more. */
 	if (network == NULL)
 		return false;
-	if (!flow->over)
+	if (!flow->over) {
 		keep_leases(gateway, network, &flow->flow.destination);
+		mapping_touch(gateway->virtuals.table, network->id, &flow->flow.destination, gateway->upkeep.now);
+	}
 	return is_to_end(gateway, network, flow);
 }
 

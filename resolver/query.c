@@ -144,11 +144,17 @@ static void report_answer(struct queries *queries, struct query *query, const st
 }
 
 /* What the network may see of an answer becomes the reply. Takes `shown` over when it is to be granted. */
-static void reply_verdict(struct queries *queries, struct query *query, struct answer_verdict *verdict, bool stale)
+static void reply_verdict(struct queries *queries, struct query *query, const struct network *network, struct answer_verdict *verdict,
+			  bool stale)
 {
 	if (verdict->denied)
 		report_answer(queries, query, verdict);
 	if (!verdict->reply) {
+		query_reply_code(queries, query, RCODE_SERVFAIL, EDE_NONE);
+		return;
+	}
+	if (network->has_virtual_addresses && verdict->shown_count && query_map(queries, query, network, verdict)) {
+		queries->counters->unmapped++;
 		query_reply_code(queries, query, RCODE_SERVFAIL, EDE_NONE);
 		return;
 	}
@@ -178,7 +184,7 @@ static void take_answer(struct queries *queries, struct query *query, const stru
 	if (verdict.chase)
 		chase(queries, query, &verdict.target);
 	else
-		reply_verdict(queries, query, &verdict, age == JUDGE_STALE);
+		reply_verdict(queries, query, network, &verdict, age == JUDGE_STALE);
 	answer_free(verdict.reply);
 	free(verdict.shown);
 }

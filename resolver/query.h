@@ -148,6 +148,14 @@ void query_wait_cancel(struct queries *queries);
 /** query_forget_listener() - Release all queries of a listener that is being closed, and cancel their look-ups. */
 void query_forget_listener(struct queries *queries, const void *listener);
 
+/* query_map.c */
+
+/**
+ * query_map() - What an answer shows to a network with virtual addresses becomes virtual: the records of its reply, and what is granted
+ * Return: 0; or -errno: it may not be shown.
+ */
+int query_map(const struct queries *queries, const struct query *query, const struct network *network, struct answer_verdict *verdict);
+
 /* query_reply.c */
 
 /** query_reply_code() - The reply is a code without records: ANSWERED. */

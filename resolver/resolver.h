@@ -13,6 +13,7 @@
 #include <uv.h>
 
 #include "common/lease.h"
+#include "common/mapping.h"
 #include "common/policy.h"
 #include "resolver/judge.h"
 
@@ -40,6 +41,13 @@ struct denied_question {
 	const char *action;      /* "nxdomain", "nodata", "formerr", "notimp"; "allowed" when audited */
 };
 
+/* Virtual addresses of a name, in their order. */
+struct virtual_addresses {
+	struct address list[MAPPING_PER_NAME_MAX];
+	size_t count;
+	size_t shown; /* the first ones are to be shown */
+};
+
 struct resolver_host {
 	void *context;
 	uint16_t port;          /* to listen on; 0: 53 */
@@ -48,6 +56,12 @@ struct resolver_host {
 	int (*grant)(void *context, const struct grant *grants, size_t count);
 	/* A message came in, whatever becomes of it. Called for each one, so it has to be quick. */
 	void (*asked)(void *context, uint16_t network, const struct address *client);
+	/*
+	 * Map a name's virtual addresses to the real ones, at least one and all of a family, that an answer shows to a network which has
+	 * such addresses. @asked: by an app. @ttl: seconds. Return: 0, or -errno: the answer may not leave. -ENOSPC: the pool is full.
+	 */
+	int (*map)(void *context, const struct network *network, const struct domain *name, bool asked, const struct shown_address *reals,
+		   size_t count, uint32_t ttl, struct virtual_addresses *out);
 	/* Log a denied question. */
 	void (*denied)(void *context, const struct denied_question *denied);
 	/* Families that apps of the network can use now. */
@@ -59,17 +73,18 @@ struct resolver_host {
 };
 
 struct resolver_counters {
-	uint64_t questions; /* messages that came in */
-	uint64_t denied;    /* given to resolver_host.denied */
-	uint64_t badvers;   /* EDNS version other than 0: answered with the version we speak, which is no denial */
-	uint64_t cached;    /* answered from the cache, per look-up */
-	uint64_t stale;     /* answered from the cache although past its end, because no upstream had an answer */
-	uint64_t forwarded; /* look-ups at an upstream */
-	uint64_t joined;    /* questions that waited for a look-up which was under way, counted again after a change of policy */
-	uint64_t failed;    /* SERVFAIL in all, for one of the next three reasons or another one (out of memory, a chain that never ends) */
+	uint64_t questions;  /* messages that came in */
+	uint64_t denied;     /* given to resolver_host.denied */
+	uint64_t badvers;    /* EDNS version other than 0: answered with the version we speak, which is no denial */
+	uint64_t cached;     /* answered from the cache, per look-up */
+	uint64_t stale;      /* answered from the cache although past its end, because no upstream had an answer */
+	uint64_t forwarded;  /* look-ups at an upstream */
+	uint64_t joined;     /* questions that waited for a look-up which was under way, counted again after a change of policy */
+	uint64_t failed;     /* SERVFAIL in all, for one of the next four reasons or another one (out of memory, a chain that never ends) */
 	uint64_t overloaded; /* too many questions or look-ups in progress, in all or of one network */
 	uint64_t unanswered; /* no server answered in time, or all said that they cannot */
 	uint64_t ungranted;  /* resolver_host.grant failed */
+	uint64_t unmapped;   /* no virtual address was to be had */
 	uint64_t dropped;    /* no reply: the question was too long, or the client was gone or too slow, or the kernel did not take it */
 	uint64_t invalid;    /* no reply: shorter than a header, or no question but a response */
 	uint64_t ignored;    /* upstream datagrams that answered nothing we had asked: late, broken or forged */

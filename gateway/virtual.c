@@ -1,0 +1,403 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Theory of operation: an answer's real addresses are mapped as soon as it is judged, in the table only. Before the answers of a loop turn
+ * are granted, virtual_write() brings what has changed to the kernel. The order of its transactions matters:
+ *
+ *	1. an address that another name had is taken out of the name sets which that name had opened;
+ *	2. the second map of each network gets what is new, then the first one (ruleset_put_mapping());
+ *	3. the journal gets it; and then the address is granted, by grants.c.
+ *
+ * So an address is open only while it leads to where its name of now leads.
+ *
+ * A name whose addresses are in use is asked for again when its TTL has run out, so that a flow to a virtual address, however long the app
+ * has kept that, leads to a current real one. The longer nobody uses them, the seldomer: a name that was used an hour ago every four
+ *minutes. With no use for the life of a lease it is left alone; then the lease has ended, and the next flow waits until the name was asked
+ *again (chances.h).
+ */
+#include "gateway/virtual.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "common/lifetime.h"
+#include "gateway/gateway.h"
+#include "gateway/nft.h"
+
+static void on_tick(uv_timer_t *timer);
+
+int virtual_open(struct gateway *gateway)
+{
+	int rc = uv_timer_init(&gateway->loop, &gateway->virtuals.timer);
+
+	if (rc != 0)
+		return rc;
+	gateway->virtuals.timer.data = gateway;
+	return uv_timer_start(&gateway->virtuals.timer, on_tick, VIRTUAL_TICK_MS, VIRTUAL_TICK_MS);
+}
+
+void virtual_close(struct gateway *gateway)
+{
+	if (gateway->virtuals.timer.data != NULL)
+		uv_close((uv_handle_t *)&gateway->virtuals.timer, NULL);
+	free(gateway->virtuals.recycled);
+}
+
+/* Time without use after which an address may go: an app may be a little late, and flows are only looked for now and then. */
+static uint64_t idle_time(const struct gateway *gateway, const struct network *network)
+{
+	return (uint64_t)network->lifetimes.min_ttl * 1000 + 2 * gateway->upkeep.period;
+}
+
+/* There has to be room for its lease: nothing that is open may be forgotten. */
+static bool may_go(void *context, const struct mapping *mapping)
+{
+	struct virtuals *virtuals = &((struct gateway *)context)->virtuals;
+	size_t wanted = virtuals->recycled_capacity * 2 + 2 * MAPPING_PER_NAME_MAX;
+	struct lease *grown;
+
+	(void)mapping;
+	if (virtuals->recycled_capacity - virtuals->recycled_count >= MAPPING_PER_NAME_MAX)
+		return true;
+	grown = reallocarray(virtuals->recycled, wanted, sizeof(*grown));
+	if (grown == NULL)
+		return false;
+	virtuals->recycled = grown;
+	virtuals->recycled_capacity = wanted;
+	return true;
+}
+
+static void on_gone(void *context, const struct mapping *mapping)
+{
+	struct gateway *gateway = context;
+	struct virtuals *virtuals = &gateway->virtuals;
+
+	virtuals->recycled[virtuals->recycled_count++] = (struct lease){
+		.address = mapping->address,
+		.network = mapping->network,
+		.specs = lease_specs(gateway->leases, mapping->network, &mapping->address),
+	};
+	lease_remove(gateway->leases, mapping->network, &mapping->address, &mapping->name);
+}
+
+static void say_full(struct gateway *gateway, const struct network *network, int family)
+{
+	const struct prefix *pool = family == AF_INET ? &network->pool4 : &network->pool6;
+	uint64_t now = gateway_now(gateway);
+	char text[ADDRESS_TEXT_MAX];
+
+	if (gateway->virtuals.full_said_at != 0 && now - gateway->virtuals.full_said_at < VIRTUAL_FULL_SAY_MS)
+		return;
+	gateway->virtuals.full_said_at = now;
+	log_say(gateway->log, LOG_ERROR,
+		"network %s: the pool %s is full of names in use: questions for further names are answered SERVFAIL; a wider `pool`, or a "
+		"smaller `per_name` (now %u), makes room",
+		network->name, prefix_format(pool, text), network->per_name);
+}
+
+int virtual_map(void *context, const struct network *network, const struct domain *name, bool asked, const struct shown_address *reals,
+		size_t count, uint32_t ttl, struct virtual_addresses *out)
+{
+	struct gateway *gateway = context;
+	const struct mapping *mappings[MAPPING_PER_NAME_MAX];
+	struct address *list = calloc(count, sizeof(*list));
+	struct mapping_answer answer = {
+		.network = network,
+		.name = name,
+		.reals = list,
+		.real_count = count,
+		.ttl = ttl,
+		.asked = asked,
+		.now = gateway_now(gateway),
+		.idle = idle_time(gateway, network),
+		.may_go = may_go,
+		.gone = on_gone,
+		.context = gateway,
+	};
+	int rc = list != NULL ? 0 : -ENOMEM;
+
+	for (size_t i = 0; i < count && rc == 0; i++)
+		list[i] = reals[i].address;
+	if (rc == 0)
+		rc = mapping_assign(gateway->virtuals.table, &answer, mappings, &out->count, &out->shown);
+	if (rc == -ENOSPC)
+		say_full(gateway, network, list[0].family);
+	for (size_t i = 0; i < out->count && rc == 0; i++)
+		out->list[i] = mappings[i]->address;
+	free(list);
+	return rc;
+}
+
+/* Changes on their way. */
+struct writing {
+	struct gateway *gateway;
+	struct nft_batch *batch;
+	unsigned int map;
+	struct mapping *list; /* for the journal */
+	size_t count, capacity;
+	int rc;
+};
+
+static int close_recycled(struct gateway *gateway)
+{
+	struct virtuals *virtuals = &gateway->virtuals;
+	struct nft_batch batch;
+	char set[RULESET_SET_NAME_MAX], text[256];
+	int rc;
+
+	if (virtuals->recycled_count == 0)
+		return 0;
+	nft_batch_begin(&batch, &gateway->ruleset.netlink, NFT_TABLE);
+	for (size_t i = 0; i < virtuals->recycled_count; i++) {
+		const struct lease *lease = &virtuals->recycled[i];
+		const struct network *network = policy_network(gateway->policy, lease->network);
+
+		for (unsigned int spec = 0; network != NULL && spec < network->spec_count; spec++) {
+			if (!(lease->specs >> spec & 1))
+				continue;
+			ruleset_name_set(network, spec, lease->address.family, set);
+			ruleset_close_lease(&batch, set, &lease->address);
+		}
+	}
+	rc = nft_batch_commit(&batch, text, sizeof(text));
+	if (rc == 0)
+		virtuals->recycled_count = 0;
+	return rc;
+}
+
+static void write_mapping(void *context, const struct mapping *mapping)
+{
+	struct writing *writing = context;
+	const struct network *network = policy_network(writing->gateway->policy, mapping->network);
+
+	if (network != NULL)
+		ruleset_put_mapping(writing->batch, network, writing->map, mapping);
+}
+
+static int write_map(struct gateway *gateway, unsigned int map)
+{
+	struct nft_batch batch;
+	struct writing writing = {.gateway = gateway, .batch = &batch, .map = map};
+	char text[256];
+
+	nft_batch_begin(&batch, &gateway->ruleset.netlink, NFT_TABLE);
+	mapping_changes(gateway->virtuals.table, write_mapping, &writing);
+	return nft_batch_commit(&batch, text, sizeof(text));
+}
+
+/* A neighbour that cannot find a new IPv6 address has not been shown it yet. */
+static void hold_and_list(void *context, const struct mapping *mapping)
+{
+	struct writing *writing = context;
+	struct mapping *grown;
+	size_t wanted = writing->capacity * 2 + 16;
+
+	if (mapping->written.family == 0 && writing->rc == 0)
+		writing->rc = interfaces_hold_address(&writing->gateway->interfaces, mapping->network, &mapping->address);
+	if (writing->count == writing->capacity) {
+		grown = reallocarray(writing->list, wanted, sizeof(*grown));
+		if (grown == NULL) {
+			writing->rc = -ENOMEM;
+			return;
+		}
+		writing->list = grown;
+		writing->capacity = wanted;
+	}
+	writing->list[writing->count++] = *mapping;
+}
+
+static int hold_and_keep(struct gateway *gateway)
+{
+	struct writing writing = {.gateway = gateway};
+
+	mapping_changes(gateway->virtuals.table, hold_and_list, &writing);
+	if (writing.rc == 0)
+		traffic_keep_mappings(gateway, writing.list, writing.count);
+	free(writing.list);
+	return writing.rc;
+}
+
+int virtual_write(struct gateway *gateway)
+{
+	int rc;
+
+	if (mapping_is_settled(gateway->virtuals.table))
+		return 0;
+	rc = close_recycled(gateway);
+	for (unsigned int map = RULESET_MAPS; map > 0 && rc == 0; map--)
+		rc = write_map(gateway, map - 1);
+	if (rc == 0)
+		rc = hold_and_keep(gateway);
+	if (rc == 0)
+		mapping_settle(gateway->virtuals.table);
+	else
+		gateway->apply_due = true; /* which of it the kernel has is found out then */
+	return rc;
+}
+
+void virtual_restore(struct gateway *gateway, const struct policy *policy, const struct mapping *mapping)
+{
+	if (mapping_fits(mapping, policy_network(policy, mapping->network)) && mapping_put(gateway->virtuals.table, mapping) != 0)
+		log_say(gateway->log, LOG_ERROR, "out of memory: a virtual address of before is not known any more");
+}
+
+static bool fits_running(void *context, const struct mapping *mapping)
+{
+	const struct gateway *gateway = context;
+
+	return mapping_fits(mapping, policy_network(gateway->policy, mapping->network));
+}
+
+void virtual_applied(struct gateway *gateway)
+{
+	mapping_each(gateway->virtuals.table, fits_running, gateway);
+	mapping_settle(gateway->virtuals.table);
+	gateway->virtuals.recycled_count = 0; /* the sets have what leases open, and no more */
+}
+
+struct holding {
+	struct gateway *gateway;
+	int rc;
+};
+
+static bool hold(void *context, const struct mapping *mapping)
+{
+	struct holding *holding = context;
+	int rc = interfaces_hold_address(&holding->gateway->interfaces, mapping->network, &mapping->address);
+
+	if (holding->rc == 0)
+		holding->rc = rc;
+	return true;
+}
+
+int virtual_hold(struct gateway *gateway)
+{
+	struct holding holding = {.gateway = gateway};
+
+	mapping_each(gateway->virtuals.table, hold, &holding);
+	return holding.rc;
+}
+
+/* What is given back, and to whom it belonged. */
+struct releasing {
+	struct gateway *gateway;
+	const struct network *old, *network; /* NULL: it is gone */
+};
+
+static bool release(void *context, const struct mapping *mapping)
+{
+	const struct releasing *releasing = context;
+
+	/* An address that cannot be removed answers neighbours, and leads nowhere. */
+	if (mapping->network == releasing->old->id && !mapping_fits(mapping, releasing->network))
+		(void)interfaces_release_address(&releasing->gateway->interfaces, mapping->network, &mapping->address);
+	return true;
+}
+
+static bool same_prefix(const struct prefix *a, const struct prefix *b)
+{
+	return a->length == b->length && address_equal(&a->address, &b->address);
+}
+
+void virtual_release(struct gateway *gateway, const struct policy *old, const struct policy *policy)
+{
+	for (size_t i = 0; old != NULL && i < old->network_count; i++) {
+		const struct network *network = policy_network(policy, old->networks[i].id);
+		struct releasing releasing = {.gateway = gateway, .old = &old->networks[i], .network = network};
+
+		if (!old->networks[i].has_virtual_addresses)
+			continue;
+		mapping_each(gateway->virtuals.table, release, &releasing);
+		if (network == NULL || !same_prefix(&network->pool4, &old->networks[i].pool4))
+			(void)interfaces_release_pool(&gateway->interfaces, &old->networks[i]);
+	}
+}
+
+const struct address *virtual_shown(const struct gateway *gateway, const struct network *network, const struct lease *lease)
+{
+	const struct mapping *mapping;
+
+	if (!network->has_virtual_addresses)
+		return &lease->address;
+	mapping = mapping_find(gateway->virtuals.table, network->id, &lease->address);
+	return mapping != NULL && domain_equal(&mapping->name, &lease->name) && policy_in_pool(network, &lease->address) ? &mapping->real
+															 : NULL;
+}
+
+void virtual_remember(struct gateway *gateway, const struct network *network, const struct address *address)
+{
+	const struct mapping *mapping = mapping_find(gateway->virtuals.table, network->id, address);
+	struct lease lease;
+
+	if (mapping == NULL || lease_has(gateway->leases, network->id, address, &mapping->name))
+		return;
+	lease = (struct lease){.address = *address, .network = network->id, .name = mapping->name, .shown = mapping->answered};
+	lease.until = mapping->answered;
+	(void)lease_put(gateway->leases, &lease); /* without it the denial has no name, and the name no second chance */
+}
+
+/* Is it time to ask for the name again? */
+static bool is_due(const struct network *network, const struct mapping *mapping, uint64_t now)
+{
+	uint64_t idle = now - mapping->used;
+	uint64_t last = mapping->checked > mapping->answered ? mapping->checked : mapping->answered;
+	uint64_t wait = (uint64_t)mapping->ttl * 1000;
+
+	if (wait < VIRTUAL_REFRESH_MIN_MS)
+		wait = VIRTUAL_REFRESH_MIN_MS;
+	if (wait < idle / VIRTUAL_REFRESH_IDLE)
+		wait = idle / VIRTUAL_REFRESH_IDLE;
+	return idle < (uint64_t)lifetime_seconds(&network->lifetimes, mapping->ttl) * 1000 && now - last >= wait;
+}
+
+/* Names that are due, in one tick. */
+struct due {
+	struct gateway *gateway;
+	struct mapping list[VIRTUAL_REFRESH_MAX];
+	size_t count;
+};
+
+static bool find_due(void *context, const struct mapping *mapping)
+{
+	struct due *due = context;
+	const struct network *network = policy_network(due->gateway->policy, mapping->network);
+
+	if (mapping->slot == 0 && network != NULL && due->count < VIRTUAL_REFRESH_MAX &&
+	    is_due(network, mapping, gateway_now(due->gateway)))
+		due->list[due->count++] = *mapping;
+	return true;
+}
+
+static void on_tick(uv_timer_t *timer)
+{
+	struct gateway *gateway = timer->data;
+	struct due due = {.gateway = gateway};
+
+	mapping_each(gateway->virtuals.table, find_due, &due);
+	for (size_t i = 0; i < due.count; i++) {
+		uint16_t type = due.list[i].address.family == AF_INET ? TYPE_A : TYPE_AAAA;
+
+		/* Too many questions in progress: the next tick asks. */
+		if (resolver_check(gateway->resolver, due.list[i].network, &due.list[i].name, type, NULL, NULL) == 0)
+			mapping_checked(gateway->virtuals.table, due.list[i].network, &due.list[i].address, gateway_now(gateway));
+	}
+}
+
+json_t *virtual_answer(const struct gateway *gateway, const json_t *request)
+{
+	const char *name = json_string_value(json_object_get(request, "network"));
+	const char *text = json_string_value(json_object_get(request, "address"));
+	const struct network *network = name != NULL ? policy_network_by_name(gateway->policy, name) : NULL;
+	const struct mapping *mapping;
+	struct address address;
+	char domain[DOMAIN_TEXT_MAX], real[ADDRESS_TEXT_MAX];
+
+	if (network == NULL || text == NULL || !address_parse(text, &address))
+		return json_pack("{s:b, s:s}", "ok", 0, "error", "\"mapping\" needs the name of a network and an address");
+	mapping = mapping_find(gateway->virtuals.table, network->id, &address);
+	if (mapping == NULL)
+		return json_pack("{s:b, s:s}", "ok", 0, "error", "the address stands for no name now");
+	return json_pack("{s:b, s:s, s:s, s:s, s:s}", "ok", 1, "network", network->name, "address", text, "name",
+			 domain_format(&mapping->name, domain), "real", address_format(&mapping->real, real));
+}

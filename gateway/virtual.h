@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef SLUICE_GATEWAY_VIRTUAL_H
+#define SLUICE_GATEWAY_VIRTUAL_H
+
+/*
+ * Virtual addresses at work (common/mapping.h has them as data): answers get them, the kernel's maps and the journal follow, and the real
+ * addresses behind them are kept current.
+ */
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "common/lease.h"
+#include "common/mapping.h"
+#include "resolver/resolver.h"
+
+#define VIRTUAL_TICK_MS        1000
+#define VIRTUAL_REFRESH_MIN_MS 5000  /* a name is asked for again at most so often ... */
+#define VIRTUAL_REFRESH_IDLE   16    /* ... and not before this part of the time for which nobody used it has passed once more */
+#define VIRTUAL_REFRESH_MAX    64    /* names in one tick */
+#define VIRTUAL_FULL_SAY_MS    60000 /* that a pool is full is told at most so often */
+
+struct gateway;
+
+struct virtuals {
+	struct mapping_table *table; /* owned */
+	uv_timer_t timer;
+	struct lease *recycled; /* owned: leases whose address was given to another name; the kernel's sets have them still */
+	size_t recycled_count, recycled_capacity;
+	uint64_t full_said_at; /* ms */
+};
+
+/** virtual_open() - Keep real addresses current, on the gateway's loop. Return: 0 or -errno. */
+int virtual_open(struct gateway *gateway);
+void virtual_close(struct gateway *gateway);
+
+/** virtual_map() - The resolver's `map` (resolver.h). */
+int virtual_map(void *context, const struct network *network, const struct domain *name, bool asked, const struct shown_address *reals,
+		size_t count, uint32_t ttl, struct virtual_addresses *out);
+
+/**
+ * virtual_write() - Bring to the kernel and the journal what has changed, before anything is granted that needs it
+ * Return: 0 or -errno: no answer may leave.
+ */
+int virtual_write(struct gateway *gateway);
+
+/** virtual_restore() - A mapping from the journal; of one that fits no network of @policy nothing is kept. */
+void virtual_restore(struct gateway *gateway, const struct policy *policy, const struct mapping *mapping);
+
+/** virtual_applied() - The kernel has what the table has. The running policy's networks are the only ones that have mappings. */
+void virtual_applied(struct gateway *gateway);
+
+/** virtual_hold() - Answer neighbour discovery for all virtual addresses in use; the interfaces are there. Return: 0 or -errno. */
+int virtual_hold(struct gateway *gateway);
+
+/** virtual_release() - Give back the pools of networks that @policy has without them. */
+void virtual_release(struct gateway *gateway, const struct policy *old, const struct policy *policy);
+
+/**
+ * virtual_shown() - The address that an answer showed when it gave a lease: the lease's own, or where its virtual address leads
+ * Return: NULL when the lease is of no use to the network: it has virtual addresses and the lease does not, or the other way round.
+ */
+const struct address *virtual_shown(const struct gateway *gateway, const struct network *network, const struct lease *lease);
+
+/** virtual_remember() - See to it that a virtual address that stands for a name has a lease, be it ended, so that a flow to it has a name.
+ */
+void virtual_remember(struct gateway *gateway, const struct network *network, const struct address *address);
+
+/** virtual_answer() - The control command "mapping": {"network": NAME, "address": TEXT} -> name and real address. */
+json_t *virtual_answer(const struct gateway *gateway, const json_t *request);
+
+#endif
