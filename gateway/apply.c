@@ -63,7 +63,9 @@ static void restore_leases(struct gateway *gateway, const struct policy *policy)
 	if (gateway->restored)
 		return;
 	gateway->restored = true;
-	count = journal_restore(&gateway->journal, policy, gateway->leases, gateway_now(gateway), &damaged);
+	/* The loop's time may be that of the start: two clocks are read together here. */
+	uv_update_time(&gateway->loop);
+	count = journal_restore(&gateway->journal, policy, gateway->leases, gateway_now(gateway), &damaged, NULL, NULL);
 	if (damaged > 0)
 		log_say(gateway->log, LOG_WARNING, "the journal of leases was damaged: its last %zu octets are not used", damaged);
 	if (count < 0)

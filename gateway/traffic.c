@@ -151,7 +151,7 @@ void traffic_settle(struct gateway *gateway, const struct queued_packet *packet,
 
 void traffic_compact(struct gateway *gateway)
 {
-	journal_say(gateway, journal_compact(&gateway->journal, gateway->policy, gateway->leases, gateway_now(gateway)));
+	journal_say(gateway, journal_compact(&gateway->journal, gateway->policy, gateway->leases, gateway_now(gateway), NULL, NULL));
 }
 
 static void report_counter(void *context, uint16_t id, const struct address *source, enum reason reason, uint64_t packets)
