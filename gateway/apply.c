@@ -21,7 +21,7 @@ struct judging {
 	time_t wall;
 };
 
-/* What a lease may still open under a policy: nothing, when its name or address is no longer allowed. */
+/* What a lease may still open under a policy: nothing, when its name or address is no longer allowed, or a name of its chain is denied. */
 static bool judge_lease(void *context, struct lease *lease)
 {
 	const struct judging *judging = context;
@@ -33,7 +33,7 @@ static bool judge_lease(void *context, struct lease *lease)
 	if (network == NULL)
 		return true;
 	lease->until = lifetime_bounded(&network->lifetimes, lease->shown, lease->until);
-	verdict = policy_judge_name(network, &lease->name, judging->wall);
+	verdict = policy_judge_chain(network, &lease->name, &lease->chain, judging->wall, NULL);
 	if (!verdict.allowed || !policy_answer_may_show(judging->policy, network, &lease->name, &lease->address))
 		return true;
 	lease->audited = verdict.audited;
