@@ -2,8 +2,8 @@
 /*
  * Theory of operation: a holder is a name of a network and family, with its mappings in order of their slots. Two hash tables find it, by
  * name, and by virtual address. The holders of a network and family are a list, the one that was unused for longest first, so that the
- * one which has to go is found without a search. A pool remembers below which address none is free, so that a flood of new names does not
- * look through all of it again and again.
+ * one which has to go is soon found. A pool remembers below which address none is free, and before which time no name is idle, so that a
+ * flood of new names does not look through all of it again and again.
  */
 #include "common/mapping.h"
 
@@ -13,8 +13,6 @@
 #include <utlist.h>
 
 #include "common/hash.h"
-
-#define CANDIDATES_MAX 64 /* holders looked at for one that may go */
 
 struct holder;
 
@@ -56,6 +54,7 @@ struct pool {
 	struct holder *holders; /* list */
 	uint32_t first_free;    /* no host of the prefix below this number is free ... */
 	struct prefix prefix;   /* ... of this prefix */
+	uint64_t none_before;   /* ms: no holder is idle before this time */
 };
 
 struct mapping_table {
@@ -331,23 +330,31 @@ static bool find_free(const struct mapping_table *table, struct pool *pool, cons
 	return false;
 }
 
-static bool is_idle(const struct holder *holder, const struct mapping_answer *answer)
+/* When a holder will have been idle for long enough, if nobody uses it until then. */
+static uint64_t idle_at(const struct holder *holder, const struct mapping_answer *answer)
 {
 	const struct mapping *first = &holder->slots[0]->mapping;
-	uint64_t last = first->told > first->used ? first->told : first->used;
 
-	return answer->now >= last && answer->now - last >= answer->idle;
+	return (first->told > first->used ? first->told : first->used) + answer->idle;
 }
 
-/* The list is by use; a name that was told a long TTL stays for longer than one that was used after it. */
-static struct holder *find_idle(const struct pool *pool, const struct mapping_answer *answer)
+/* The list is by use, but a name that was told a long TTL stays for longer than one that was used after it. */
+static struct holder *find_idle(struct pool *pool, const struct mapping_answer *answer)
 {
-	struct holder *holder = pool->holders;
+	uint64_t earliest = UINT64_MAX;
+	struct holder *holder;
 
-	for (unsigned int i = 0; holder && i < CANDIDATES_MAX; i++, holder = holder->next) {
-		if (holder->count && is_idle(holder, answer) && answer->may_go(answer->context, &holder->slots[0]->mapping))
+	if (answer->now < pool->none_before)
+		return NULL;
+	DL_FOREACH (pool->holders, holder) {
+		uint64_t at = holder->count ? idle_at(holder, answer) : UINT64_MAX;
+
+		if (at <= answer->now && answer->may_go(answer->context, &holder->slots[0]->mapping))
 			return holder;
+		if (at < earliest)
+			earliest = at;
 	}
+	pool->none_before = earliest == UINT64_MAX ? 0 : earliest;
 	return NULL;
 }
 
