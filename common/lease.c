@@ -11,7 +11,8 @@
  *
  * lease_sweep() goes through one network after the other, a bounded number of entries per call, from where it stopped before.
  *
- * A lease of an address and a name of its own takes less than 300 bytes. The callers see struct lease, built in `scratch`.
+ * A lease of an address and a name of its own takes less than 300 bytes, and its CNAME chain nothing more when another lease has the same
+ * one: chains are kept once (chain.h). The callers see struct lease, built in `scratch`.
  */
 #include "common/lease.h"
 
@@ -34,8 +35,9 @@ struct entry {
 	UT_hash_handle hh;
 	uint64_t until, shown;
 	struct group *group;
-	uint32_t position; /* in the group's heap */
-	uint8_t length;    /* of the name, octets */
+	struct chain_kept *chain; /* the store's; NULL: none */
+	uint32_t position;        /* in the group's heap */
+	uint8_t length;           /* of the name, octets */
 	struct place *place;
 	uint8_t wire[];
 };
@@ -72,10 +74,11 @@ struct holding {
 };
 
 struct lease_table {
-	struct holding *holdings; /* owned, hash; none is empty between calls */
-	struct holding *cursor;   /* the one that the next sweep begins with; NULL: the first */
-	struct lease *scratch;    /* owned: what lease_find() returns */
-	uint64_t now;             /* latest time heard of, to tell ended leases when there is no room */
+	struct holding *holdings;   /* owned, hash; none is empty between calls */
+	struct holding *cursor;     /* the one that the next sweep begins with; NULL: the first */
+	struct chain_store *chains; /* owned */
+	struct lease *scratch;      /* owned: what lease_find() returns */
+	uint64_t now;               /* latest time heard of, to tell ended leases when there is no room */
 	size_t count;
 };
 
@@ -85,8 +88,9 @@ struct lease_table *lease_table_new(void)
 	if (!table)
 		return NULL;
 	table->scratch = calloc(1, sizeof(*table->scratch));
-	if (!table->scratch) {
-		free(table);
+	table->chains = chain_store_new();
+	if (!table->scratch || !table->chains) {
+		lease_table_free(table);
 		return NULL;
 	}
 	return table;
@@ -345,6 +349,7 @@ static void entry_remove(struct lease_table *table, struct holding *holding, str
 	HASH_DEL(holding->entries, entry);
 	heap_take_out(entry);
 	place_settle(holding, entry->place);
+	chain_give_back(table->chains, entry->chain);
 	free(entry);
 	table->count--;
 }
@@ -382,7 +387,8 @@ static int entry_change(struct entry *entry, uint64_t specs, bool audited, uint6
 	return 0;
 }
 
-static struct entry *entry_new(struct holding *holding, struct place *place, const struct lease *lease)
+/* Takes @chain over when there is memory. */
+static struct entry *entry_new(struct holding *holding, struct place *place, const struct lease *lease, struct chain_kept *chain)
 {
 	struct group *group = group_get(place, lease->specs, lease->audited);
 	struct entry *entry = group ? calloc(1, sizeof(*entry) + lease->name.length) : NULL;
@@ -392,6 +398,7 @@ static struct entry *entry_new(struct holding *holding, struct place *place, con
 	entry->place = place;
 	entry->shown = lease->shown;
 	entry->until = lease->until;
+	entry->chain = chain;
 	entry->length = lease->name.length;
 	memcpy(entry->wire, lease->name.wire, lease->name.length);
 	HASH_ADD_KEYPTR(hh, holding->entries, &entry->place, sizeof(entry->place) + entry->length, entry);
@@ -414,6 +421,7 @@ void lease_table_free(struct lease_table *table)
 			entry_remove(table, holding, holding->entries);
 		holding_settle(table, holding);
 	}
+	chain_store_free(table->chains);
 	free(table->scratch);
 	free(table);
 }
@@ -459,7 +467,8 @@ static bool holding_has_room(struct lease_table *table, struct holding *holding)
 	return holding_may_grow(table, holding);
 }
 
-static int lease_add(struct lease_table *table, struct holding *holding, const struct lease *lease)
+/* Takes @chain over when it returns 0. */
+static int lease_add(struct lease_table *table, struct holding *holding, const struct lease *lease, struct chain_kept *chain)
 {
 	struct place *place;
 
@@ -469,7 +478,7 @@ static int lease_add(struct lease_table *table, struct holding *holding, const s
 	place = place_get(holding, &lease->address);
 	if (!place)
 		return -ENOMEM;
-	if (!entry_new(holding, place, lease)) {
+	if (!entry_new(holding, place, lease, chain)) {
 		place_settle(holding, place);
 		return -ENOMEM;
 	}
@@ -477,9 +486,24 @@ static int lease_add(struct lease_table *table, struct holding *holding, const s
 	return 0;
 }
 
+/* What a new answer says of a lease. As lease_add(). */
+static int lease_renew(struct lease_table *table, struct entry *entry, const struct lease *lease, struct chain_kept *chain)
+{
+	int error = entry_change(entry, lease->specs, lease->audited, lease->until > entry->until ? lease->until : entry->until);
+
+	if (error)
+		return error;
+	if (lease->shown > entry->shown)
+		entry->shown = lease->shown;
+	chain_give_back(table->chains, entry->chain);
+	entry->chain = chain;
+	return 0;
+}
+
 int lease_put(struct lease_table *table, const struct lease *lease)
 {
 	struct holding *holding = holding_get(table, lease->network);
+	struct chain_kept *chain;
 	struct place *place;
 	struct entry *entry;
 	int error;
@@ -488,30 +512,33 @@ int lease_put(struct lease_table *table, const struct lease *lease)
 		return -ENOMEM;
 	place = place_find(holding, &lease->address);
 	entry = place ? entry_find(holding, place, &lease->name) : NULL;
-	if (entry) {
-		error = entry_change(entry, lease->specs, lease->audited, lease->until > entry->until ? lease->until : entry->until);
-		if (error == 0 && lease->shown > entry->shown)
-			entry->shown = lease->shown;
-		return error;
+	error = chain_keep(table->chains, &lease->chain, &chain);
+	if (!error) {
+		error = entry ? lease_renew(table, entry, lease, chain) : lease_add(table, holding, lease, chain);
+		if (error)
+			chain_give_back(table->chains, chain);
 	}
-	error = lease_add(table, holding, lease);
 	holding_settle(table, holding);
 	return error;
 }
 
-bool lease_has(const struct lease_table *table, uint16_t network, const struct address *address, const struct domain *name)
+static struct entry *entry_of(const struct lease_table *table, uint16_t network, const struct address *address, const struct domain *name)
 {
 	const struct holding *holding = holding_find(table, network);
 	struct place *place = holding ? place_find(holding, address) : NULL;
 
-	return place && entry_find(holding, place, name);
+	return place ? entry_find(holding, place, name) : NULL;
+}
+
+bool lease_has(const struct lease_table *table, uint16_t network, const struct address *address, const struct domain *name)
+{
+	return entry_of(table, network, address, name);
 }
 
 void lease_remove(struct lease_table *table, uint16_t network, const struct address *address, const struct domain *name)
 {
+	struct entry *entry = entry_of(table, network, address, name);
 	struct holding *holding = holding_find(table, network);
-	struct place *place = holding ? place_find(holding, address) : NULL;
-	struct entry *entry = place ? entry_find(holding, place, name) : NULL;
 
 	if (!entry)
 		return;
@@ -580,7 +607,17 @@ static void lease_fill(const struct entry *entry, struct lease *out)
 	out->specs = entry->group->specs;
 	out->shown = entry->shown;
 	out->until = entry->until;
+	out->chain = chain_of(entry->chain);
 	name_copy(entry, &out->name);
+}
+
+bool lease_refresh(const struct lease_table *table, struct lease *lease)
+{
+	const struct entry *entry = entry_of(table, lease->network, &lease->address, &lease->name);
+
+	if (entry)
+		lease_fill(entry, lease);
+	return entry;
 }
 
 /* The lease of a place that ends last, or @best when that one does. */

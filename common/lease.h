@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "common/address.h"
+#include "common/chain.h"
 #include "common/domain.h"
 
 /*
@@ -34,9 +35,14 @@ struct lease {
 	uint16_t network;   /* struct network's id */
 	bool audited;       /* known by audit mode only: nothing was granted */
 	struct domain name; /* the name that was asked for, not the end of its CNAME chain */
-	uint64_t specs;     /* port specifications granted, bits of network->specs */
-	uint64_t shown;     /* ms: when an answer last showed the address */
-	uint64_t until;     /* ms */
+	/*
+	 * How the latest answer led from it to the address. Not owned: of a lease that the table hands out it is the table's, valid as long
+	 * as is said there; of one that lease_put() is given it is the caller's, and the table keeps its own copy.
+	 */
+	struct chain chain;
+	uint64_t specs; /* port specifications granted, bits of network->specs */
+	uint64_t shown; /* ms: when an answer last showed the address */
+	uint64_t until; /* ms */
 };
 
 struct lease_table; /* lease.c */
@@ -48,8 +54,8 @@ size_t lease_table_count(const struct lease_table *table);
 /**
  * lease_put() - Add a lease, or extend the one of the same network, address and name
  *
- * `until` and `shown` are never moved backwards; specs and audited are taken over. When the network may have no more, those of its leases
- * that had ended at the last lease_sweep() make room; a bounded piece of work per call.
+ * `until` and `shown` are never moved backwards; specs, audited and chain are taken over. When the network may have no more, those of its
+ * leases that had ended at the last lease_sweep() make room; a bounded piece of work per call.
  *
  * Return: 0, -ENOSPC when the network may have no more, -ENOMEM; then nothing has changed.
  */
@@ -57,6 +63,12 @@ int lease_put(struct lease_table *table, const struct lease *lease);
 
 /** lease_has() - Is there a lease of this network, address and name, be it ended? */
 bool lease_has(const struct lease_table *table, uint16_t network, const struct address *address, const struct domain *name);
+
+/**
+ * lease_refresh() - Take what the table has of the lease of the same network, address and name
+ * Return: false when it has none. The chain is valid until the next change of the table.
+ */
+bool lease_refresh(const struct lease_table *table, struct lease *lease);
 
 /** lease_remove() - Forget one lease; nothing happens when it is not there. */
 void lease_remove(struct lease_table *table, uint16_t network, const struct address *address, const struct domain *name);
@@ -100,7 +112,7 @@ bool lease_touch(struct lease_table *table, uint16_t network, const struct addre
  * lease_visit() - Call @visit for leases of an address on a network, live or ended; as lease_each(), but none is removed
  *
  * At most LEASE_VISIT_MAX of them, for an address may have a hundred thousand names: of those that open the same, the one that ends last
- * comes first.
+ * comes first. The lease's chain is valid during the call.
  */
 void lease_visit(struct lease_table *table, uint16_t network, const struct address *address,
 		 void (*visit)(void *context, struct lease *lease), void *context);

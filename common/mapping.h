@@ -49,7 +49,7 @@ struct mapping_answer {
 	uint32_t ttl;                /* seconds */
 	bool asked;                  /* by an app, not by the gateway itself */
 	uint64_t now;
-	uint64_t idle; /* ms: a mapping used within that time keeps its address */
+	uint64_t idle; /* ms: after the last use, and the end of all TTLs that were told, a name keeps its addresses for so long */
 	/* May the address be given to another name? Asked for those that are idle. */
 	bool (*may_go)(void *context, const struct mapping *mapping);
 	/* It is being given to another name. */
@@ -81,6 +81,7 @@ int mapping_assign(struct mapping_table *table, const struct mapping_answer *ans
  * mapping_put() - Add a mapping as it is, from a journal; it counts as changed
  *
  * One of the same network, name, family and slot is replaced (a journal's later record holds), one of the same network and address too.
+ * `written` is not taken over. Slots that are missing before it close up.
  *
  * Return: 0 or -ENOMEM.
  */
@@ -99,7 +100,9 @@ void mapping_touch(struct mapping_table *table, uint16_t network, const struct a
 void mapping_checked(struct mapping_table *table, uint16_t network, const struct address *address, uint64_t now);
 
 /**
- * mapping_each() - Call @visit for every mapping, in no order; it returns false to remove the mapping
+ * mapping_each() - Call @visit for every mapping; it returns false to remove the mapping
+ *
+ * Those of a name in order of their slots, names in order of their last use.
  *
  * @visit gets the mapping itself, and may not touch the table.
  */
@@ -108,12 +111,15 @@ void mapping_each(struct mapping_table *table, bool (*visit)(void *context, cons
 /**
  * mapping_changes() - Call @visit for every mapping that is new or has another real address since mapping_settle()
  *
- * In no order; a mapping that was removed meanwhile is not visited. @visit may not touch the table.
+ * In the order in which they changed; a mapping that was removed meanwhile is not visited. @visit may not touch the table.
  */
 void mapping_changes(const struct mapping_table *table, void (*visit)(void *context, const struct mapping *mapping), void *context);
 
 /** mapping_is_settled() - Has nothing changed since mapping_settle()? */
 bool mapping_is_settled(const struct mapping_table *table);
+
+/** mapping_synchronised() - The kernel has for every address what the table has, and no others. */
+void mapping_synchronised(struct mapping_table *table);
 
 /** mapping_settle() - The changes have reached the kernel and the journal: `written` is what is real. */
 void mapping_settle(struct mapping_table *table);

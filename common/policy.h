@@ -16,6 +16,7 @@
 #include <time.h>
 
 #include "common/address.h"
+#include "common/chain.h"
 #include "common/domain.h"
 #include "common/lifetime.h"
 #include "common/ports.h"
@@ -220,6 +221,15 @@ const char *policy_server_format(const struct upstream_server *server, char out[
  * Deny rules without ports win over every allow rule. Local names (see policy_name_is_local()) are denied also in audit mode.
  */
 struct name_verdict policy_judge_name(const struct network *network, const struct domain *name, time_t now);
+
+/**
+ * policy_judge_chain() - May this network reach what an answer for @name showed, when it led there through @chain?
+ * @by:	receives the name that decided: @name, or the one of the chain that a deny rule matches; may be NULL
+ *
+ * As policy_judge_name(), but deny rules reach every name of the chain. That one of the others is merely not allowed does not matter.
+ */
+struct name_verdict policy_judge_chain(const struct network *network, const struct domain *name, const struct chain *chain, time_t now,
+				       struct domain *by);
 
 /** policy_specs_on() - Which of the network's port specifications have this port? Return: bits of network->specs. */
 uint64_t policy_specs_on(const struct network *network, uint8_t protocol, uint16_t port);

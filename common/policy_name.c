@@ -489,6 +489,26 @@ struct name_verdict policy_judge_name(const struct network *network, const struc
 	return verdict;
 }
 
+static bool is_denied(const struct name_verdict *verdict)
+{
+	return !verdict->allowed && verdict->reason == REASON_DENIED_BY_RULE;
+}
+
+struct name_verdict policy_judge_chain(const struct network *network, const struct domain *name, const struct chain *chain, time_t now,
+				       struct domain *by)
+{
+	const struct name_verdict asked = policy_judge_name(network, name, now);
+	struct name_verdict verdict = asked;
+	struct domain judged = *name;
+	struct chain rest = *chain;
+
+	while (!is_denied(&verdict) && chain_next(&rest, &judged))
+		verdict = policy_judge_name(network, &judged, now);
+	if (by)
+		*by = is_denied(&verdict) ? judged : *name;
+	return is_denied(&verdict) ? verdict : asked;
+}
+
 /* Is the name this one, or below it? @suffix: wire form without the root label, as a string. */
 static bool ends_in(const struct domain *name, const char *suffix)
 {

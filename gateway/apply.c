@@ -17,15 +17,17 @@
 #include "gateway/memory.h"
 
 struct judging {
+	const struct gateway *gateway;
 	const struct policy *policy;
 	time_t wall;
 };
 
-/* What a lease may still open under a policy: nothing, when its name or address is no longer allowed. */
+/* What a lease may still open under a policy: nothing, when its name or address is no longer allowed, or a name of its chain is denied. */
 static bool judge_lease(void *context, struct lease *lease)
 {
 	const struct judging *judging = context;
 	const struct network *network = policy_network(judging->policy, lease->network);
+	const struct address *shown = network != NULL ? virtual_shown(judging->gateway, network, lease) : NULL;
 	struct name_verdict verdict;
 
 	/* Whatever is closed is kept: it names denials, and the policy may yet be refused by the kernel. */
@@ -33,8 +35,8 @@ static bool judge_lease(void *context, struct lease *lease)
 	if (network == NULL)
 		return true;
 	lease->until = lifetime_bounded(&network->lifetimes, lease->shown, lease->until);
-	verdict = policy_judge_name(network, &lease->name, judging->wall);
-	if (!verdict.allowed || !policy_answer_may_show(judging->policy, network, &lease->name, &lease->address))
+	verdict = policy_judge_chain(network, &lease->name, &lease->chain, judging->wall, NULL);
+	if (!verdict.allowed || shown == NULL || !policy_answer_may_show(judging->policy, network, &lease->name, shown))
 		return true;
 	lease->audited = verdict.audited;
 	if (!verdict.audited)
@@ -44,7 +46,7 @@ static bool judge_lease(void *context, struct lease *lease)
 
 static void judge_leases(struct gateway *gateway, const struct policy *policy)
 {
-	struct judging judging = {.policy = policy, .wall = time(NULL)};
+	struct judging judging = {.gateway = gateway, .policy = policy, .wall = time(NULL)};
 
 	lease_each(gateway->leases, judge_lease, &judging);
 }
@@ -54,16 +56,31 @@ static bool network_is_there(void *context, struct lease *lease)
 	return policy_network(context, lease->network) != NULL;
 }
 
-/* Leases of the worker before; once, as soon as a policy says which networks there are. */
+struct restoring {
+	struct gateway *gateway;
+	const struct policy *policy;
+};
+
+static void restore_mapping(void *context, const struct mapping *mapping)
+{
+	const struct restoring *restoring = context;
+
+	virtual_restore(restoring->gateway, restoring->policy, mapping);
+}
+
+/* Leases of the worker before, and mappings; once, as soon as a policy says which networks there are. */
 static void restore_leases(struct gateway *gateway, const struct policy *policy)
 {
+	struct restoring restoring = {.gateway = gateway, .policy = policy};
 	size_t damaged;
 	ssize_t count;
 
 	if (gateway->restored)
 		return;
 	gateway->restored = true;
-	count = journal_restore(&gateway->journal, policy, gateway->leases, gateway_now(gateway), &damaged);
+	/* The loop's time may be that of the start: two clocks are read together here. */
+	uv_update_time(&gateway->loop);
+	count = journal_restore(&gateway->journal, policy, gateway->leases, gateway_now(gateway), &damaged, restore_mapping, &restoring);
 	if (damaged > 0)
 		log_say(gateway->log, LOG_WARNING, "the journal of leases was damaged: its last %zu octets are not used", damaged);
 	if (count < 0)

@@ -133,7 +133,7 @@ static void ask_for_name(void *context, struct lease *lease)
 	const struct asking *asking = context;
 	const struct network *network = asking->network;
 	const struct flow *flow = &asking->held->flow;
-	struct name_verdict verdict = policy_judge_name(network, &lease->name, time(NULL));
+	struct name_verdict verdict = policy_judge_chain(network, &lease->name, &lease->chain, time(NULL), NULL);
 
 	if (!verdict.allowed || verdict.audited)
 		return;

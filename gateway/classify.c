@@ -235,7 +235,7 @@ static void decide(struct denial *denial, enum reason reason, const struct rule 
 /* The destination is, or was, a lease of this network. */
 static void judge_own_lease(const struct judgement *j, enum reason address_reason, struct denial *denial)
 {
-	struct name_verdict name = policy_judge_name(j->network, &j->lease->name, j->wall);
+	struct name_verdict name = policy_judge_chain(j->network, &j->lease->name, &j->lease->chain, j->wall, NULL);
 
 	if (name.allowed && !name.audited) {
 		if (!specs_cover(j, name.specs))

@@ -32,6 +32,7 @@ struct lease grants_lease(const struct grant *grant, uint64_t now)
 		.network = grant->network,
 		.audited = grant->audited,
 		.name = *grant->name,
+		.chain = grant->chain,
 		.specs = grant->audited ? 0 : grant->specs,
 		.shown = now,
 		.until = now + (uint64_t)grant->seconds * 1000,

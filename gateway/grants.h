@@ -18,7 +18,7 @@ struct grants {
 	int error;                /* -errno of the latest that failed */
 };
 
-/** grants_lease() - The lease that a grant gives. */
+/** grants_lease() - The lease that a grant gives; its chain is the grant's. */
 struct lease grants_lease(const struct grant *grant, uint64_t now);
 
 /**

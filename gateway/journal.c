@@ -10,7 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MAGIC     UINT64_C(0x33656369756c53) /* "Sluice3": another form of the file gets another number */
+#define MAGIC     UINT64_C(0x34656369756c53) /* "Sluice4": another form of the file gets another number */
 #define BOOT_ID   "/proc/sys/kernel/random/boot_id"
 #define BOOT_SIZE 36
 
@@ -21,17 +21,44 @@ struct header {
 	uint64_t sum;             /* of what is before it */
 };
 
+enum kind { KIND_LEASE = 1, KIND_MAPPING = 2 };
+
 /*
- * A record: this head, the network's name, the domain's wire form, and the sum of all that. In host byte order: the file stays on its
- * host.
+ * A record: this head, the body of its kind, the network's name, the domain's wire form, of a lease its CNAME chain, and the sum of all
+ * that. In host byte order: the file stays on its host.
  */
 struct head {
 	uint16_t size; /* of the whole record */
+	uint8_t kind;  /* enum kind */
 	uint8_t network_length;
 	uint8_t domain_length;
-	uint8_t audited;
+};
+
+/* Times are ms, CLOCK_BOOTTIME. */
+struct lease_body {
+	uint64_t shown, until;
 	struct address address;
-	uint64_t shown, until; /* ms, CLOCK_BOOTTIME */
+	uint16_t chain_length; /* octets */
+	uint8_t audited;
+};
+
+struct mapping_body {
+	uint64_t answered, used;
+	struct address address, real;
+	uint32_t ttl;
+	uint8_t slot;
+};
+
+/* A record that is being written or was read. */
+struct record {
+	enum kind kind;
+	union {
+		struct lease_body lease;
+		struct mapping_body mapping;
+	} body;
+	char network[POLICY_NAME_MAX + 1];
+	struct domain domain;
+	struct chain chain; /* of a lease; not owned */
 };
 
 /* One moment on two clocks, ms: CLOCK_BOOTTIME, and the leases' clock, which begins with the boot as well, or later. */
@@ -122,28 +149,97 @@ static void output_put(struct output *output, const void *bytes, size_t size)
 	output->used += size;
 }
 
-static void output_record(struct output *output, const struct network *network, const struct lease *lease, const struct moment *moment)
+/* Of the body. Return: 0 when there is no such kind. */
+static size_t body_size(unsigned int kind)
+{
+	switch (kind) {
+	case KIND_LEASE: return sizeof(struct lease_body);
+	case KIND_MAPPING: return sizeof(struct mapping_body);
+	default: return 0;
+	}
+}
+
+static size_t record_size(const struct head *head, size_t chain_length)
+{
+	return sizeof(*head) + body_size(head->kind) + head->network_length + head->domain_length + chain_length + sizeof(uint64_t);
+}
+
+static void output_record(struct output *output, const struct record *record)
 {
 	struct head head;
 	uint64_t sum;
 	size_t begin;
 
+	_Static_assert(sizeof(head) + sizeof(record->body) + POLICY_NAME_MAX + DOMAIN_WIRE_MAX + CHAIN_WIRE_MAX + sizeof(sum) < UINT16_MAX,
+		       "any record fits into the output, and its size into the head");
 	memset(&head, 0, sizeof(head)); /* the padding too: it goes into a file */
-	head.network_length = (uint8_t)strlen(network->name);
-	head.domain_length = lease->name.length;
-	head.audited = lease->audited;
-	head.address = lease->address;
-	head.shown = to_boot(moment, lease->shown);
-	head.until = to_boot(moment, lease->until);
-	head.size = (uint16_t)(sizeof(head) + head.network_length + head.domain_length + sizeof(sum));
+	head.kind = (uint8_t)record->kind;
+	head.network_length = (uint8_t)strlen(record->network);
+	head.domain_length = record->domain.length;
+	head.size = (uint16_t)record_size(&head, record->chain.length);
 	if (output->used + head.size > sizeof(output->bytes))
 		output_flush(output);
 	begin = output->used;
 	output_put(output, &head, sizeof(head));
-	output_put(output, network->name, head.network_length);
-	output_put(output, lease->name.wire, head.domain_length);
+	output_put(output, &record->body, body_size(head.kind));
+	output_put(output, record->network, head.network_length);
+	output_put(output, record->domain.wire, head.domain_length);
+	if (record->chain.length > 0)
+		output_put(output, record->chain.wire, record->chain.length);
 	sum = sum_of(output->bytes + begin, output->used - begin);
 	output_put(output, &sum, sizeof(sum));
+}
+
+/* What compacting or appending needs to know. */
+struct writing {
+	const struct policy *policy;
+	struct output *output;
+	struct moment moment;
+};
+
+/* A record without its body, all of it zero: the padding too. Return: false when the policy has no such network. */
+static bool begin_record(const struct writing *writing, enum kind kind, uint16_t network_id, const struct domain *domain,
+			 struct record *out)
+{
+	const struct network *network = policy_network(writing->policy, network_id);
+
+	if (network == NULL)
+		return false;
+	memset(out, 0, sizeof(*out));
+	out->kind = kind;
+	out->domain = *domain;
+	memcpy(out->network, network->name, sizeof(out->network));
+	return true;
+}
+
+static void write_lease(const struct writing *writing, const struct lease *lease)
+{
+	struct record record;
+
+	if (!begin_record(writing, KIND_LEASE, lease->network, &lease->name, &record))
+		return;
+	record.body.lease.address = lease->address;
+	record.body.lease.audited = lease->audited;
+	record.body.lease.shown = to_boot(&writing->moment, lease->shown);
+	record.body.lease.until = to_boot(&writing->moment, lease->until);
+	record.body.lease.chain_length = (uint16_t)lease->chain.length;
+	record.chain = lease->chain;
+	output_record(writing->output, &record);
+}
+
+static void write_mapping(const struct writing *writing, const struct mapping *mapping)
+{
+	struct record record;
+
+	if (!begin_record(writing, KIND_MAPPING, mapping->network, &mapping->name, &record))
+		return;
+	record.body.mapping.address = mapping->address;
+	record.body.mapping.real = mapping->real;
+	record.body.mapping.slot = mapping->slot;
+	record.body.mapping.ttl = mapping->ttl;
+	record.body.mapping.answered = to_boot(&writing->moment, mapping->answered);
+	record.body.mapping.used = to_boot(&writing->moment, mapping->used);
+	output_record(writing->output, &record);
 }
 
 static int write_header(int file, uint64_t generation)
@@ -206,26 +302,55 @@ int journal_open(struct journal *journal, const int files[static JOURNAL_FILES])
 	return rc;
 }
 
-/* Takes one record apart. Return: its size, or 0 when it is damaged. */
-static size_t parse_record(const uint8_t *bytes, size_t available, struct head *head, char network[static POLICY_NAME_MAX + 1],
-			   struct domain *name)
+static bool is_address(const struct address *address)
+{
+	return address->family == AF_INET || address->family == AF_INET6;
+}
+
+/* Is the body, which was read with a sum that is right, one that we could have written? */
+static bool body_is_valid(const struct record *record)
+{
+	const struct mapping_body *mapping = &record->body.mapping;
+
+	if (record->kind == KIND_LEASE)
+		return is_address(&record->body.lease.address) && chain_is_whole(&record->chain);
+	return is_address(&mapping->address) && mapping->real.family == mapping->address.family && mapping->slot < MAPPING_PER_NAME_MAX;
+}
+
+/* The head and the sum. Return: the record's size, or 0 when it is damaged. */
+static size_t check_record(const uint8_t *bytes, size_t available, struct head *head)
 {
 	uint64_t sum;
 
 	if (available < sizeof(*head))
 		return 0;
 	memcpy(head, bytes, sizeof(*head));
-	if (head->network_length > POLICY_NAME_MAX || head->size > available ||
-	    head->size != sizeof(*head) + head->network_length + head->domain_length + sizeof(sum))
+	if (head->size > available || body_size(head->kind) == 0 || head->network_length > POLICY_NAME_MAX ||
+	    head->size < record_size(head, 0))
 		return 0;
 	memcpy(&sum, bytes + head->size - sizeof(sum), sizeof(sum));
-	if (sum != sum_of(bytes, head->size - sizeof(sum)) || (head->address.family != AF_INET && head->address.family != AF_INET6))
+	return sum == sum_of(bytes, head->size - sizeof(sum)) ? head->size : 0;
+}
+
+/* Takes one record apart; its chain stays in @bytes. Return: its size, or 0 when it is damaged. */
+static size_t parse_record(const uint8_t *bytes, size_t available, struct record *out)
+{
+	struct head head;
+	size_t chain_length;
+
+	if (check_record(bytes, available, &head) == 0)
 		return 0;
-	memcpy(network, bytes + sizeof(*head), head->network_length);
-	network[head->network_length] = '\0';
-	if (domain_from_wire(bytes + sizeof(*head) + head->network_length, head->domain_length, name) != head->domain_length)
+	*out = (struct record){.kind = head.kind};
+	bytes += sizeof(head);
+	memcpy(&out->body, bytes, body_size(head.kind));
+	bytes += body_size(head.kind);
+	memcpy(out->network, bytes, head.network_length);
+	bytes += head.network_length;
+	if (domain_from_wire(bytes, head.domain_length, &out->domain) != head.domain_length)
 		return 0;
-	return head->size;
+	chain_length = head.kind == KIND_LEASE ? out->body.lease.chain_length : 0;
+	out->chain = (struct chain){bytes + head.domain_length, chain_length};
+	return head.size == record_size(&head, chain_length) && body_is_valid(out) ? head.size : 0;
 }
 
 /* What restoring needs to know. */
@@ -234,40 +359,75 @@ struct restoring {
 	struct lease_table *leases;
 	struct moment moment;
 	ssize_t count;
+	void (*mapped)(void *context, const struct mapping *mapping);
+	void *context;
 };
 
-static void restore_one(struct restoring *restoring, const struct head *head, const char *network_name, const struct domain *name)
+static void restore_lease(struct restoring *restoring, uint16_t network, const struct record *record)
 {
-	const struct network *network = policy_network_by_name(restoring->policy, network_name);
-	struct lease lease = {.address = head->address, .name = *name, .audited = head->audited != 0};
+	const struct lease_body *body = &record->body.lease;
+	const struct lease lease = {
+		.address = body->address,
+		.network = network,
+		.audited = body->audited != 0,
+		.name = record->domain,
+		.chain = record->chain,
+		.shown = from_boot(&restoring->moment, body->shown),
+		.until = from_boot(&restoring->moment, body->until),
+	};
 
-	if (network == NULL || head->until + LEASE_MEMORY_MS <= restoring->moment.boot)
+	if (body->until + LEASE_MEMORY_MS <= restoring->moment.boot)
 		return;
-	lease.network = network->id;
-	lease.shown = from_boot(&restoring->moment, head->shown);
-	lease.until = from_boot(&restoring->moment, head->until);
 	if (lease_put(restoring->leases, &lease) == 0 && lease.until > restoring->moment.now)
 		restoring->count++;
+}
+
+static void restore_mapping(const struct restoring *restoring, uint16_t network, const struct record *record)
+{
+	const struct mapping_body *body = &record->body.mapping;
+	const struct mapping mapping = {
+		.address = body->address,
+		.real = body->real,
+		.network = network,
+		.slot = body->slot,
+		.name = record->domain,
+		.answered = from_boot(&restoring->moment, body->answered),
+		.used = from_boot(&restoring->moment, body->used),
+		.ttl = body->ttl,
+	};
+
+	if (restoring->mapped != NULL)
+		restoring->mapped(restoring->context, &mapping);
 }
 
 /* Return: how many of @size bytes were whole records. */
 static size_t restore_all(struct restoring *restoring, const uint8_t *bytes, size_t size)
 {
-	char network[POLICY_NAME_MAX + 1];
-	struct domain name;
-	struct head head;
+	struct record record;
 	size_t offset = 0, step;
 
-	while ((step = parse_record(bytes + offset, size - offset, &head, network, &name)) > 0) {
-		restore_one(restoring, &head, network, &name);
+	while ((step = parse_record(bytes + offset, size - offset, &record)) > 0) {
+		const struct network *network = policy_network_by_name(restoring->policy, record.network);
+
+		if (network != NULL && record.kind == KIND_LEASE)
+			restore_lease(restoring, network->id, &record);
+		else if (network != NULL)
+			restore_mapping(restoring, network->id, &record);
 		offset += step;
 	}
 	return offset;
 }
 
-ssize_t journal_restore(struct journal *journal, const struct policy *policy, struct lease_table *leases, uint64_t now, size_t *damaged)
+ssize_t journal_restore(struct journal *journal, const struct policy *policy, struct lease_table *leases, uint64_t now, size_t *damaged,
+			void (*mapped)(void *context, const struct mapping *mapping), void *context)
 {
-	struct restoring restoring = {.policy = policy, .leases = leases, .moment = {.boot = boot_ms(), .now = now}};
+	struct restoring restoring = {
+		.policy = policy,
+		.leases = leases,
+		.moment = {.boot = boot_ms(), .now = now},
+		.mapped = mapped,
+		.context = context,
+	};
 	size_t size = (size_t)journal->size - sizeof(struct header);
 	uint8_t *bytes;
 
@@ -301,69 +461,98 @@ static struct output *output_new(int file, off_t offset)
 	return output;
 }
 
-int journal_append(struct journal *journal, const struct policy *policy, const struct lease *leases, size_t count, uint64_t now)
+/* Return: 0, or -ENOMEM. */
+static int begin_writing(struct writing *writing, const struct policy *policy, int file, off_t offset, uint64_t now)
 {
-	struct output *output = output_new(journal->files[journal->current], journal->size);
-	const struct moment moment = {.boot = boot_ms(), .now = now};
+	*writing = (struct writing){.policy = policy, .output = output_new(file, offset), .moment = {.boot = boot_ms(), .now = now}};
+	return writing->output != NULL ? 0 : -ENOMEM;
+}
+
+/* What was written behind the current file's end belongs to it now, if all of it was. */
+static int finish_append(struct journal *journal, struct writing *writing)
+{
 	int rc;
 
-	if (output == NULL)
-		return -ENOMEM;
-	for (size_t i = 0; i < count; i++) {
-		const struct network *network = policy_network(policy, leases[i].network);
-
-		if (network != NULL)
-			output_record(output, network, &leases[i], &moment);
-	}
-	output_flush(output);
-	rc = output->rc;
+	output_flush(writing->output);
+	rc = writing->output->rc;
 	if (rc == 0)
-		journal->size = output->offset;
-	free(output);
+		journal->size = writing->output->offset;
+	free(writing->output);
 	return rc;
 }
 
-/* What compacting needs to know. */
-struct compacting {
-	const struct policy *policy;
-	struct output *output;
-	struct moment moment;
-};
+int journal_append(struct journal *journal, const struct policy *policy, const struct lease *leases, size_t count, uint64_t now)
+{
+	struct writing writing;
+	int rc = begin_writing(&writing, policy, journal->files[journal->current], journal->size, now);
+
+	if (rc != 0)
+		return rc;
+	for (size_t i = 0; i < count; i++)
+		write_lease(&writing, &leases[i]);
+	return finish_append(journal, &writing);
+}
+
+int journal_append_mappings(struct journal *journal, const struct policy *policy, const struct mapping *mappings, size_t count,
+			    uint64_t now)
+{
+	struct writing writing;
+	int rc = begin_writing(&writing, policy, journal->files[journal->current], journal->size, now);
+
+	if (rc != 0)
+		return rc;
+	for (size_t i = 0; i < count; i++)
+		write_mapping(&writing, &mappings[i]);
+	return finish_append(journal, &writing);
+}
 
 /* Ended ones as well: they are what is known of an app that caches for ever. */
-static bool compact_one(void *context, struct lease *lease)
+static bool compact_lease(void *context, struct lease *lease)
 {
-	struct compacting *compacting = context;
-	const struct network *network = policy_network(compacting->policy, lease->network);
-
-	if (network != NULL)
-		output_record(compacting->output, network, lease, &compacting->moment);
+	write_lease(context, lease);
 	return true;
 }
 
-int journal_compact(struct journal *journal, const struct policy *policy, struct lease_table *leases, uint64_t now)
+static bool compact_mapping(void *context, const struct mapping *mapping)
+{
+	write_mapping(context, mapping);
+	return true;
+}
+
+/* Without a header nothing of it counts. */
+static int finish_compact(struct journal *journal, unsigned int other, struct writing *writing)
+{
+	int rc;
+
+	output_flush(writing->output);
+	rc = writing->output->rc;
+	if (rc == 0)
+		rc = write_header(journal->files[other], journal->generation + 1);
+	if (rc == 0) {
+		journal->current = other;
+		journal->generation++;
+		journal->size = journal->live_size = writing->output->offset;
+	}
+	free(writing->output);
+	return rc;
+}
+
+int journal_compact(struct journal *journal, const struct policy *policy, struct lease_table *leases, uint64_t now,
+		    journal_each_mapping each_mapping, void *context)
 {
 	unsigned int other = (journal->current + 1) % JOURNAL_FILES;
-	struct compacting compacting = {.policy = policy, .moment = {.boot = boot_ms(), .now = now}};
+	struct writing writing;
 	int rc;
 
 	if (journal->size < 2 * journal->live_size + JOURNAL_SLACK)
 		return 0;
 	if (ftruncate(journal->files[other], 0) != 0)
 		return -errno;
-	compacting.output = output_new(journal->files[other], sizeof(struct header));
-	if (compacting.output == NULL)
-		return -ENOMEM;
-	lease_each(leases, compact_one, &compacting);
-	output_flush(compacting.output);
-	rc = compacting.output->rc;
-	if (rc == 0)
-		rc = write_header(journal->files[other], journal->generation + 1);
-	if (rc == 0) {
-		journal->current = other;
-		journal->generation++;
-		journal->size = journal->live_size = compacting.output->offset;
-	}
-	free(compacting.output);
-	return rc;
+	rc = begin_writing(&writing, policy, journal->files[other], sizeof(struct header), now);
+	if (rc != 0)
+		return rc;
+	lease_each(leases, compact_lease, &writing);
+	if (each_mapping != NULL)
+		each_mapping(context, compact_mapping, &writing);
+	return finish_compact(journal, other, &writing);
 }

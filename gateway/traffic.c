@@ -34,10 +34,9 @@ static int write_grants(void *context, const struct grant *grants, size_t count)
 		gateway->grants.error = rc;
 	else
 		rc = grants_write(&gateway->grants, gateway->policy, grants, count, gateway_now(gateway));
-	leases = rc == 0 ? calloc(count + 1, sizeof(*leases)) : NULL;
-
 	if (rc != 0)
 		return rc;
+	leases = calloc(count + 1, sizeof(*leases));
 	for (size_t i = 0; leases != NULL && i < count; i++)
 		leases[i] = grants_lease(&grants[i], gateway_now(gateway));
 	traffic_keep(gateway, leases, leases != NULL ? count : 0);
@@ -179,9 +178,15 @@ void traffic_settle(struct gateway *gateway, const struct queued_packet *packet,
 	nfqueue_verdict(gateway->queue, packet, decide(gateway, packet, flow, true, false));
 }
 
+static void each_mapping(void *context, bool (*put)(void *put_context, const struct mapping *mapping), void *put_context)
+{
+	mapping_each(context, put, put_context);
+}
+
 void traffic_compact(struct gateway *gateway)
 {
-	journal_say(gateway, journal_compact(&gateway->journal, gateway->policy, gateway->leases, gateway_now(gateway)));
+	journal_say(gateway, journal_compact(&gateway->journal, gateway->policy, gateway->leases, gateway_now(gateway), each_mapping,
+					     gateway->virtuals.table));
 }
 
 static void report_counter(void *context, uint16_t id, const struct address *source, enum reason reason, uint64_t packets)

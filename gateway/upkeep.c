@@ -34,11 +34,25 @@ static const struct network *network_of(const struct policy *policy, const struc
 	return NULL;
 }
 
+/* Leases may have gone since, or be others after a change of policy: what the table has now is what counts. */
+static void refresh_extended(struct gateway *gateway)
+{
+	struct upkeep *upkeep = &gateway->upkeep;
+	size_t kept = 0;
+
+	for (size_t i = 0; i < upkeep->extended_count; i++) {
+		if (lease_refresh(gateway->leases, &upkeep->extended[i]))
+			upkeep->extended[kept++] = upkeep->extended[i];
+	}
+	upkeep->extended_count = kept;
+}
+
 static void write_extended(struct gateway *gateway)
 {
 	struct upkeep *upkeep = &gateway->upkeep;
 	int rc;
 
+	refresh_extended(gateway);
 	if (upkeep->extended_count == 0)
 		return;
 	rc = grants_extend(&gateway->grants, gateway->policy, upkeep->extended, upkeep->extended_count, gateway_now(gateway));

@@ -22,15 +22,15 @@
 struct gateway;
 
 struct upkeep {
-	struct flows *flows;  /* owned */
-	uv_timer_t timer;     /* the next look */
-	uint64_t period;      /* ms between looks */
-	uint64_t now;         /* ms: when the look under way began */
-	bool end_wanted;      /* the policy has changed since the last look began */
-	bool openings_wanted; /* openings have changed since the last look began */
-	bool ending;          /* the look under way ends what is not allowed */
-	size_t rechecks;      /* of the look under way */
-	struct lease extended[UPKEEP_EXTEND_MAX];
+	struct flows *flows;                      /* owned */
+	uv_timer_t timer;                         /* the next look */
+	uint64_t period;                          /* ms between looks */
+	uint64_t now;                             /* ms: when the look under way began */
+	bool end_wanted;                          /* the policy has changed since the last look began */
+	bool openings_wanted;                     /* openings have changed since the last look began */
+	bool ending;                              /* the look under way ends what is not allowed */
+	size_t rechecks;                          /* of the look under way */
+	struct lease extended[UPKEEP_EXTEND_MAX]; /* their chains may not be used: lease_refresh() */
 	size_t extended_count;
 };
 

@@ -252,7 +252,7 @@ static bool fits_running(void *context, const struct mapping *mapping)
 void virtual_applied(struct gateway *gateway)
 {
 	mapping_each(gateway->virtuals.table, fits_running, gateway);
-	mapping_settle(gateway->virtuals.table);
+	mapping_synchronised(gateway->virtuals.table);
 	gateway->virtuals.recycled_count = 0; /* the sets have what leases open, and no more */
 }
 

@@ -15,7 +15,7 @@
 #include "common/policy.h"
 #include "resolver/message.h"
 
-#define JUDGE_CHAIN_MAX 16 /* CNAMEs and DNAMEs followed in one answer, and from one answer to the next */
+#define JUDGE_CHAIN_MAX CHAIN_NAMES_MAX /* CNAMEs and DNAMEs followed in one answer, and from one answer to the next */
 
 /* What to do with a question. */
 enum question_step {
@@ -66,6 +66,8 @@ struct answer_verdict {
 	struct domain denied_name;   /* which name of the chain */
 	struct shown_address *shown; /* owned by the caller (free()): to be granted before the reply leaves */
 	size_t shown_count;
+	uint8_t *names; /* owned by the caller (free()): of the chain after the question's, as struct chain has them; NULL: none */
+	size_t names_length;
 };
 
 /**

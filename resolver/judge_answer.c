@@ -112,18 +112,31 @@ static void deny(struct judging *judging, const struct domain *name, enum reason
 	judging->verdict.rule = rule;
 }
 
-/* Deny rules reach every name of the chain; that a name of it is merely not allowed does not matter. */
+/* Return: false when out of memory. */
+static bool take_names(struct judging *judging)
+{
+	struct answer_verdict *verdict = &judging->verdict;
+
+	if (judging->link_count == 0)
+		return true;
+	verdict->names = malloc(judging->link_count * DOMAIN_WIRE_MAX);
+	for (size_t i = 1; verdict->names && i <= judging->link_count; i++) {
+		memcpy(verdict->names + verdict->names_length, judging->names[i].wire, judging->names[i].length);
+		verdict->names_length += judging->names[i].length;
+	}
+	return verdict->names;
+}
+
 static bool chain_is_denied(struct judging *judging)
 {
-	for (size_t i = 0; i <= judging->link_count; i++) {
-		struct name_verdict verdict = policy_judge_name(judging->network, &judging->names[i], judging->now);
+	const struct chain chain = {judging->verdict.names, judging->verdict.names_length};
+	struct domain by;
+	struct name_verdict verdict = policy_judge_chain(judging->network, &judging->names[0], &chain, judging->now, &by);
 
-		if (!verdict.allowed && verdict.reason == REASON_DENIED_BY_RULE) {
-			deny(judging, &judging->names[i], verdict.reason, verdict.rule);
-			return true;
-		}
-	}
-	return false;
+	if (verdict.allowed || verdict.reason != REASON_DENIED_BY_RULE)
+		return false;
+	deny(judging, &by, verdict.reason, verdict.rule);
+	return true;
 }
 
 static uint32_t reduced_ttl(const struct judging *judging, uint32_t ttl, bool new)
@@ -330,6 +343,11 @@ static void judge_chain(struct judging *judging)
 
 	if (!walk(judging)) {
 		finish_empty(judging, RCODE_SERVFAIL, EDE_NONE);
+		return;
+	}
+	if (!take_names(judging)) {
+		answer_free(judging->reply);
+		judging->reply = NULL;
 		return;
 	}
 	if (chain_is_denied(judging)) {

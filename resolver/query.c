@@ -143,7 +143,7 @@ static void report_answer(struct queries *queries, struct query *query, const st
 	report_once(queries, query, denied);
 }
 
-/* What the network may see of an answer becomes the reply. Takes `shown` over when it is to be granted. */
+/* What the network may see of an answer becomes the reply. Takes `shown` and `names` over when it is to be granted. */
 static void reply_verdict(struct queries *queries, struct query *query, const struct network *network, struct answer_verdict *verdict,
 			  bool stale)
 {
@@ -167,6 +167,9 @@ static void reply_verdict(struct queries *queries, struct query *query, const st
 	query->shown = verdict->shown;
 	query->shown_count = verdict->shown_count;
 	verdict->shown = NULL;
+	query->names = verdict->names;
+	query->names_length = verdict->names_length;
+	verdict->names = NULL;
 }
 
 /* An answer is there, from the cache or an upstream; @age: as judge_answer() takes it. It stays the caller's, and may be gone when this
@@ -187,6 +190,7 @@ static void take_answer(struct queries *queries, struct query *query, const stru
 		reply_verdict(queries, query, network, &verdict, age == JUDGE_STALE);
 	answer_free(verdict.reply);
 	free(verdict.shown);
+	free(verdict.names);
 }
 
 static void take_stale(struct queries *queries, struct query *query, const struct answer *answer)

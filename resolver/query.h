@@ -64,6 +64,8 @@ struct query {
 	size_t wire_size;
 	struct shown_address *shown; /* owned: to be granted before the reply leaves */
 	size_t shown_count;
+	uint8_t *names; /* owned: of the CNAME chain that led to them, as struct answer_verdict has them */
+	size_t names_length;
 	bool audited;
 	uint64_t specs;
 	struct query *prev, *next;             /* all queries in progress, oldest first; or the free ones */

@@ -104,6 +104,7 @@ void query_release(struct queries *queries, struct query *query)
 	answer_free(query->chain);
 	free(query->wire);
 	free(query->shown);
+	free(query->names);
 	query->next = queries->free;
 	queries->free = query;
 	if (query->checked)

@@ -101,7 +101,7 @@ static bool grants_room(struct queries *queries, size_t wanted)
 static bool grant_same(const struct grant *a, const struct grant *b)
 {
 	return a->network == b->network && address_equal(&a->address, &b->address) && a->specs == b->specs && a->audited == b->audited &&
-	       domain_equal(a->name, b->name);
+	       domain_equal(a->name, b->name) && chain_equal(&a->chain, &b->chain);
 }
 
 /* Add a grant, unless a joined question has the same one already. Return: the new count. */
@@ -129,6 +129,7 @@ static size_t grants_of(struct queries *queries, const struct query *query, size
 			.audited = query->audited,
 			.address = query->shown[i].address,
 			.name = &query->question.name,
+			.chain = {query->names, query->names_length},
 			.specs = query->specs,
 			.seconds = lifetime_seconds(&network->lifetimes, query->shown[i].ttl),
 		};

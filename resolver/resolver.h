@@ -23,6 +23,7 @@ struct grant {
 	bool audited; /* remember the name, open nothing */
 	struct address address;
 	const struct domain *name; /* valid during the call */
+	struct chain chain;        /* how the answer led from the name to the address; valid during the call */
 	uint64_t specs;
 	uint32_t seconds; /* life of the lease */
 };

@@ -79,6 +79,7 @@ static void judge(const struct question *question, const struct answer *answer, 
 	answer_free(verdict.reply);
 	answer_free(verdict.chain);
 	free(verdict.shown);
+	free(verdict.names);
 }
 
 /* What our reply says must be what the answer it was built from says. */

@@ -84,7 +84,7 @@ static struct lease_table *restart(struct fixture *fixture, ssize_t expected)
 
 	assert_non_null(leases);
 	assert_int_equal(journal_open(&fixture->journal, fixture->files), 0);
-	assert_int_equal(journal_restore(&fixture->journal, fixture->policy, leases, 1000, &fixture->damaged), expected);
+	assert_int_equal(journal_restore(&fixture->journal, fixture->policy, leases, 1000, &fixture->damaged, NULL, NULL), expected);
 	return leases;
 }
 
@@ -232,7 +232,7 @@ static void leases_of_another_boot_are_not_known(void **state)
 	append(fixture, 7, "198.18.0.1", "a.example", 60);
 	assert_true(journal_knows(fixture->files[0]));
 	assert_int_equal(pread(fixture->files[0], header, sizeof(header), 0), sizeof(header));
-	assert_memory_equal(header, "Sluice3", 8);
+	assert_memory_equal(header, "Sluice4", 8);
 	/* the header of the same file under another boot, with a sum that is right */
 	memset(header + 16, '0', 36);
 	write_sum(fixture->files[0], header, sizeof(header));
@@ -247,9 +247,9 @@ static void another_version_is_not_known(void **state)
 	struct fixture *fixture = *state;
 
 	assert_true(journal_knows(fixture->files[0]));
-	damage(fixture, 6, '2' ^ '3');
+	damage(fixture, 6, '3' ^ '4');
 	assert_false(journal_knows(fixture->files[0]));
-	damage(fixture, 6, '2' ^ '3');
+	damage(fixture, 6, '3' ^ '4');
 	assert_true(journal_knows(fixture->files[0]));
 	damage(fixture, 8, 1); /* the generation */
 	assert_false(journal_knows(fixture->files[0]));
@@ -265,8 +265,8 @@ static void compacting_keeps_what_lives(void **state)
 		append(fixture, 7, "198.18.0.1", "a.example", 60);
 	append(fixture, 9, "198.18.0.2", "b.example", 60);
 	leases = lease_table_new();
-	assert_true(journal_restore(&fixture->journal, fixture->policy, leases, 1000, &fixture->damaged) > 2);
-	assert_int_equal(journal_compact(&fixture->journal, fixture->policy, leases, 1000), 0);
+	assert_true(journal_restore(&fixture->journal, fixture->policy, leases, 1000, &fixture->damaged, NULL, NULL) > 2);
+	assert_int_equal(journal_compact(&fixture->journal, fixture->policy, leases, 1000, NULL, NULL), 0);
 	lease_table_free(leases);
 	assert_int_not_equal(fixture->journal.current, before);
 	assert_true(fixture->journal.size < 1000);
@@ -283,7 +283,7 @@ static void small_journals_are_not_compacted(void **state)
 	unsigned int before = fixture->journal.current;
 
 	append(fixture, 7, "198.18.0.1", "a.example", 60);
-	assert_int_equal(journal_compact(&fixture->journal, fixture->policy, leases, 1000), 0);
+	assert_int_equal(journal_compact(&fixture->journal, fixture->policy, leases, 1000, NULL, NULL), 0);
 	assert_int_equal(fixture->journal.current, before);
 	lease_table_free(leases);
 }

@@ -373,6 +373,7 @@ static void verdict_free(struct answer_verdict *verdict)
 	answer_free(verdict->reply);
 	answer_free(verdict->chain);
 	free(verdict->shown);
+	free(verdict->names);
 }
 
 /* Whatever an answer is, the addresses to be granted are exactly those of the reply, in its order and with its TTLs. */

@@ -231,7 +231,7 @@ static void restart(struct history *h)
 	h->table = lease_table_new();
 	assert_non_null(h->table);
 	assert_int_equal(journal_open(&h->journal, h->files), 0);
-	assert_true(journal_restore(&h->journal, &h->policy, h->table, h->now, &damaged) >= 0);
+	assert_true(journal_restore(&h->journal, &h->policy, h->table, h->now, &damaged, NULL, NULL) >= 0);
 	assert_int_equal(damaged, 0);
 	for (unsigned int n = 0; n < NETWORKS; n++) {
 		for (unsigned int a = 0; a < ADDRESSES; a++) {

@@ -108,6 +108,10 @@ struct world {
 	struct domain names[128];
 	struct denied_question last_denied;
 	size_t pointers;
+	int map_error;
+	size_t mapped; /* real addresses that the last map() was given */
+	bool map_asked;
+	uint32_t map_ttl;
 };
 
 /* --- messages --- */
@@ -356,6 +360,25 @@ static int host_grant(void *context, const struct grant *grants, size_t count)
 	return 0;
 }
 
+/* Three virtual addresses, of which two are to be shown. */
+static int host_map(void *context, const struct network *network, const struct domain *name, bool asked, const struct shown_address *reals,
+		    size_t count, uint32_t ttl, struct virtual_addresses *out)
+{
+	struct world *world = context;
+
+	assert_true(network->has_virtual_addresses);
+	assert_true(name->length > 0);
+	assert_int_equal(reals[0].address.family, AF_INET);
+	world->mapped = count;
+	world->map_asked = asked;
+	world->map_ttl = ttl;
+	out->count = 3;
+	out->shown = 2;
+	for (uint8_t i = 0; i < 3; i++)
+		out->list[i] = address_from_bytes(AF_INET, (const uint8_t[]){127, 0, 0, (uint8_t)(130 + i)});
+	return world->map_error;
+}
+
 static void host_asked(void *context, uint16_t network, const struct address *client)
 {
 	struct world *world = context;
@@ -462,6 +485,7 @@ static int setup(void **state)
 	struct world *world = calloc(1, sizeof(*world));
 	struct resolver_host host = {.context = world,
 				     .grant = host_grant,
+				     .map = host_map,
 				     .asked = host_asked,
 				     .denied = host_denied,
 				     .families = host_families,
@@ -1026,6 +1050,81 @@ static void test_chain_is_chased(void **state)
 	assert_true(domain_equal(&world->names[0], &name));
 }
 
+static void assert_virtual_grants(const struct world *world, uint8_t first)
+{
+	for (uint8_t i = 0; i < 3; i++) {
+		const struct address *address = &world->grants[first + i].address;
+
+		assert_int_equal(address->family, AF_INET);
+		assert_memory_equal(address->bytes, ((const uint8_t[]){127, 0, 0, (uint8_t)(130 + i)}), 4);
+	}
+}
+
+static void test_virtual_addresses_are_shown_and_granted(void **state)
+{
+	struct world *world = *state;
+
+	world->policy->networks[0].has_virtual_addresses = true;
+	world->servers[0].mode = MANY;
+	ask(world, "a.allowed.example", 1);
+	run_until(world, world->reply_count == 1);
+	assert_int_equal(world->mapped, 40);
+	assert_true(world->map_asked);
+	assert_int_equal(world->map_ttl, 60);
+	assert_int_equal(world->replies[0].answers, 2);
+	assert_int_equal(world->replies[0].address, 0x7f000083U);
+	assert_int_equal(world->granted, 3); /* the one that is not shown, too */
+	assert_virtual_grants(world, 0);
+	/* The other network has real addresses, from the same entry of the cache. */
+	ask_at(world, "127.0.0.2", "a.allowed.example", 2, TYPE_A);
+	run_until(world, world->reply_count == 2);
+	assert_int_equal(world->replies[1].answers, 40);
+}
+
+static void test_chain_to_virtual_addresses_is_kept(void **state)
+{
+	struct world *world = *state;
+	struct domain name;
+
+	world->policy->networks[0].has_virtual_addresses = true;
+	world->servers[0].mode = ALIAS;
+	ask(world, "alias.allowed.example", 1);
+	run_until(world, world->reply_count == 1);
+	assert_int_equal(world->replies[0].answers, 3);
+	assert_int_equal(world->replies[0].address, 0x7f000083U);
+	assert_int_equal(world->granted, 3);
+	assert_virtual_grants(world, 0);
+	assert_null(domain_parse("alias.allowed.example", &name));
+	assert_true(domain_equal(&world->names[0], &name));
+}
+
+static void test_without_virtual_address_nothing_is_shown(void **state)
+{
+	struct world *world = *state;
+
+	world->policy->networks[0].has_virtual_addresses = true;
+	world->map_error = -ENOSPC;
+	ask(world, "a.allowed.example", 1);
+	run_until(world, world->reply_count == 1);
+	assert_int_equal(world->replies[0].rcode, RCODE_SERVFAIL);
+	assert_int_equal(world->replies[0].answers, 0);
+	assert_int_equal(world->granted, 0);
+	assert_int_equal(resolver_counters(world->resolver)->unmapped, 1);
+	assert_int_equal(resolver_counters(world->resolver)->failed, 1);
+}
+
+static void test_own_question_maps_without_use(void **state)
+{
+	struct world *world = *state;
+	struct domain name;
+
+	world->policy->networks[0].has_virtual_addresses = true;
+	assert_null(domain_parse("a.allowed.example", &name));
+	assert_int_equal(resolver_check(world->resolver, world->policy->networks[0].id, &name, TYPE_A, NULL, NULL), 0);
+	run_until(world, world->granted == 3);
+	assert_false(world->map_asked);
+}
+
 static void test_pointer_is_answered_from_leases(void **state)
 {
 	struct world *world = *state;
@@ -1531,6 +1630,10 @@ int main(void)
 		TEST(test_failed_grant_of_one_network_leaves_others_alone),
 		TEST(test_cut_off_reply_grants_nothing),
 		TEST(test_chain_is_chased),
+		TEST(test_virtual_addresses_are_shown_and_granted),
+		TEST(test_chain_to_virtual_addresses_is_kept),
+		TEST(test_without_virtual_address_nothing_is_shown),
+		TEST(test_own_question_maps_without_use),
 		TEST(test_pointer_is_answered_from_leases),
 		TEST(test_any_is_answered_with_one_record),
 		TEST(test_refused_messages_get_a_code),
