@@ -2,8 +2,8 @@
 /*
  * Theory of operation: a holder is a name of a network and family, with its mappings in order of their slots. Two hash tables find it, by
  * name, and by virtual address. The holders of a network and family are a list, the one that was unused for longest first, so that the
- * one which has to go is found without a search. A pool remembers below which address none is free, so that a flood of new names does not
- * look through all of it again and again.
+ * one which has to go is soon found. A pool remembers below which address none is free, and before which time no name is idle, so that a
+ * flood of new names does not look through all of it again and again.
  */
 #include "common/mapping.h"
 
@@ -13,8 +13,6 @@
 #include <utlist.h>
 
 #include "common/hash.h"
-
-#define CANDIDATES_MAX 64 /* holders looked at for one that may go */
 
 struct holder;
 
@@ -55,7 +53,9 @@ struct pool {
 	} key;
 	struct holder *holders; /* list */
 	uint32_t first_free;    /* no host of the prefix below this number is free ... */
-	struct prefix prefix;   /* ... of this prefix */
+	struct prefix prefix;   /* ... of this prefix, with this gateway */
+	struct address gateway;
+	uint64_t none_before; /* ms: no holder is idle before this time */
 };
 
 struct mapping_table {
@@ -254,6 +254,8 @@ void mapping_table_free(struct mapping_table *table)
 
 static void use(struct holder *holder, uint64_t now)
 {
+	if (now < holder->slots[0]->mapping.used)
+		return;
 	for (size_t i = 0; i < holder->count; i++)
 		holder->slots[i]->mapping.used = now;
 	DL_DELETE(holder->pool->holders, holder);
@@ -317,10 +319,13 @@ _Static_assert(MAPPING_POOL_MAX == 1 << 12, "a pool of 12 bits is the widest tha
 static bool find_free(const struct mapping_table *table, struct pool *pool, const struct network *network, struct address *out)
 {
 	const struct prefix *prefix = pool->key.family == AF_INET ? &network->pool4 : &network->pool6;
+	const struct address *gateway = pool->key.family == AF_INET ? &network->gateway4 : &network->gateway6;
 	uint32_t size = pool_size(prefix);
 
-	if (!address_equal(&pool->prefix.address, &prefix->address) || pool->prefix.length != prefix->length) {
+	if (!address_equal(&pool->prefix.address, &prefix->address) || pool->prefix.length != prefix->length ||
+	    !address_equal(&pool->gateway, gateway)) {
 		pool->prefix = *prefix;
+		pool->gateway = *gateway;
 		pool->first_free = 0;
 	}
 	for (; pool->first_free < size; pool->first_free++) {
@@ -331,23 +336,31 @@ static bool find_free(const struct mapping_table *table, struct pool *pool, cons
 	return false;
 }
 
-static bool is_idle(const struct holder *holder, const struct mapping_answer *answer)
+/* When a holder will have been idle for long enough, if nobody uses it until then. */
+static uint64_t idle_at(const struct holder *holder, const struct mapping_answer *answer)
 {
 	const struct mapping *first = &holder->slots[0]->mapping;
-	uint64_t last = first->told > first->used ? first->told : first->used;
 
-	return answer->now >= last && answer->now - last >= answer->idle;
+	return (first->told > first->used ? first->told : first->used) + answer->idle;
 }
 
-/* The list is by use; a name that was told a long TTL stays for longer than one that was used after it. */
-static struct holder *find_idle(const struct pool *pool, const struct mapping_answer *answer)
+/* The list is by use, but a name that was told a long TTL stays for longer than one that was used after it. */
+static struct holder *find_idle(struct pool *pool, const struct mapping_answer *answer)
 {
-	struct holder *holder = pool->holders;
+	uint64_t earliest = UINT64_MAX;
+	struct holder *holder;
 
-	for (unsigned int i = 0; holder && i < CANDIDATES_MAX; i++, holder = holder->next) {
-		if (holder->count && is_idle(holder, answer) && answer->may_go(answer->context, &holder->slots[0]->mapping))
+	if (answer->now < pool->none_before)
+		return NULL;
+	DL_FOREACH (pool->holders, holder) {
+		uint64_t at = holder->count ? idle_at(holder, answer) : UINT64_MAX;
+
+		if (at <= answer->now && answer->may_go(answer->context, &holder->slots[0]->mapping))
 			return holder;
+		if (at < earliest)
+			earliest = at;
 	}
+	pool->none_before = earliest == UINT64_MAX ? 0 : earliest;
 	return NULL;
 }
 
@@ -476,6 +489,8 @@ int mapping_assign(struct mapping_table *table, const struct mapping_answer *ans
 		return -ENOMEM;
 	if (wanted > per_name)
 		wanted = per_name;
+	if (wanted > MAPPING_PER_NAME_MAX)
+		wanted = MAPPING_PER_NAME_MAX;
 	while (holder->count < wanted && error == 0)
 		error = grow(table, holder, answer);
 	if (holder->count == 0) {
@@ -561,9 +576,20 @@ int mapping_put(struct mapping_table *table, const struct mapping *mapping)
 	return 0;
 }
 
+bool mapping_pool_has(const struct network *network, const struct address *address)
+{
+	const struct prefix *prefix = address->family == AF_INET ? &network->pool4 : &network->pool6;
+	struct address last;
+
+	if (!policy_in_pool(network, address) || is_reserved(network, address))
+		return false;
+	last = prefix_host(prefix, pool_size(prefix) - 1);
+	return address_compare(address, &last) <= 0;
+}
+
 bool mapping_fits(const struct mapping *mapping, const struct network *network)
 {
-	return network && policy_in_pool(network, &mapping->address) && mapping->slot < network->per_name;
+	return network && mapping->slot < network->per_name && mapping_pool_has(network, &mapping->address);
 }
 
 /* Calls for each entry, holders by use and slots in order; entries whose visitor says so are removed. */

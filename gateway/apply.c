@@ -199,8 +199,8 @@ static int apply_to_interfaces(struct gateway *gateway, const struct policy *pol
 
 	if (rc == 0)
 		rc = interfaces_claim(&gateway->interfaces, policy, gateway->log, error, error_size);
-	if (rc == 0 && (rc = virtual_hold(gateway)) != 0)
-		snprintf(error, error_size, "the virtual addresses in use cannot be held: %s", strerror(-rc));
+	if (rc == 0)
+		virtual_hold(gateway);
 	if (rc == 0)
 		rc = interfaces_repair_route(&gateway->interfaces, policy, gateway->log, error, error_size);
 	return rc;

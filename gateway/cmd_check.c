@@ -136,6 +136,19 @@ static size_t count_open_rules(const struct network *network)
 	return count;
 }
 
+static void print_pools(const struct network *network)
+{
+	const struct prefix *pools[] = {&network->pool4, &network->pool6};
+	char text[ADDRESS_TEXT_MAX];
+
+	printf("  addresses: virtual, %u for each name, of", network->per_name);
+	for (size_t i = 0; i < 2; i++) {
+		if (pools[i]->address.family)
+			printf(" %s", prefix_format(pools[i], text));
+	}
+	printf("\n");
+}
+
 static void print_network(const struct network *network)
 {
 	const struct lifetimes *lifetimes = &network->lifetimes;
@@ -152,6 +165,8 @@ static void print_network(const struct network *network)
 		printf("  ports: all, for names without a port\n");
 	printf("  lifetimes: min_ttl %us, grace %us, max_age %us, max_addresses %u\n", lifetimes->min_ttl, lifetimes->grace,
 	       lifetimes->max_age, lifetimes->max_addresses);
+	if (network->has_virtual_addresses)
+		print_pools(network);
 	if (network->keep_established)
 		printf("  keep_established: yes, flows that a reload no longer allows go on\n");
 	print_privates(network->privates, network->private_count);
@@ -185,13 +200,19 @@ static void append(json_t **array, json_t *item)
 	*array = NULL;
 }
 
+static void append_prefix(json_t **array, const struct prefix *prefix)
+{
+	char text[ADDRESS_TEXT_MAX];
+
+	append(array, json_string(prefix_format(prefix, text)));
+}
+
 static json_t *prefixes_json(const struct prefix *prefixes, size_t count)
 {
 	json_t *array = json_array();
-	char text[ADDRESS_TEXT_MAX];
 
 	for (size_t i = 0; i < count; i++)
-		append(&array, json_string(prefix_format(&prefixes[i], text)));
+		append_prefix(&array, &prefixes[i]);
 	return array;
 }
 
@@ -241,6 +262,22 @@ static json_t *subnets_json(const struct network *network)
 	return array;
 }
 
+/* NULL: the network has no virtual addresses. */
+static json_t *virtual_json(const struct network *network)
+{
+	const struct prefix *pools[] = {&network->pool4, &network->pool6};
+	json_t *array;
+
+	if (!network->has_virtual_addresses)
+		return json_null();
+	array = json_array();
+	for (size_t i = 0; i < 2; i++) {
+		if (pools[i]->address.family)
+			append_prefix(&array, pools[i]);
+	}
+	return json_pack("{s:i, s:o}", "per_name", (int)network->per_name, "pools", array);
+}
+
 static json_t *network_json(const struct network *network)
 {
 	const struct lifetimes *lifetimes = &network->lifetimes;
@@ -251,13 +288,14 @@ static json_t *network_json(const struct network *network)
 		append(&rules, rule_json(&network->rules[i]));
 	for (size_t i = 0; i < network->publish_count; i++)
 		append(&publishes, publish_json(&network->publishes[i]));
-	return json_pack("{s:s, s:s, s:i, s:o, s:s, s:b, s:s?, s:s, s:{s:i, s:i, s:i, s:i}, s:o, s:o, s:o}", "name", network->name, "file",
-			 network->source.file, "line", (int)network->source.line, "subnets", subnets_json(network), "mode",
+	return json_pack("{s:s, s:s, s:i, s:o, s:s, s:b, s:s?, s:s, s:{s:i, s:i, s:i, s:i}, s:o, s:o, s:o, s:o}", "name", network->name,
+			 "file", network->source.file, "line", (int)network->source.line, "subnets", subnets_json(network), "mode",
 			 mode_name(network->mode), "keep_established", network->keep_established, "audit_until",
 			 network->audit_until ? format_date(network->audit_until, date) : NULL, "ports",
 			 ports_format(&network->default_ports, ports), "lifetimes", "min_ttl", (int)lifetimes->min_ttl, "grace",
 			 (int)lifetimes->grace, "max_age", (int)lifetimes->max_age, "max_addresses", (int)lifetimes->max_addresses,
-			 "private", prefixes_json(network->privates, network->private_count), "rules", rules, "publish", publishes);
+			 "private", prefixes_json(network->privates, network->private_count), "rules", rules, "publish", publishes,
+			 "virtual", virtual_json(network));
 }
 
 static json_t *policy_json(const struct policy *policy)

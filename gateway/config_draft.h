@@ -20,6 +20,7 @@
 #define CONFIG_GRACE               (24U * 3600U) /* s: with max_age this keeps every address that was shown reachable for max_age */
 #define CONFIG_MAX_AGE             (24U * 3600U) /* s */
 #define CONFIG_MAX_ADDRESSES       64U
+#define CONFIG_PER_NAME            2U
 #define CONFIG_MAX_ADDRESSES_LIMIT 4096U /* more A records do not fit into a DNS message */
 
 enum section_kind { SECTION_GATEWAY, SECTION_UPSTREAM, SECTION_RULES, SECTION_NETWORK, SECTION_KIND_COUNT };
@@ -30,6 +31,9 @@ enum place {
 	PLACE_SUBNET6,
 	PLACE_GATEWAY4,
 	PLACE_GATEWAY6,
+	PLACE_POOL4,
+	PLACE_POOL6,
+	PLACE_PER_NAME,
 	PLACE_AUDIT_UNTIL,
 	PLACE_SUBNET,
 	PLACE_MATCH,

@@ -9,6 +9,7 @@
 
 #include "gateway/config_publish.h"
 #include "gateway/config_rules.h"
+#include "gateway/config_virtual.h"
 
 #define TITLE_MAX (POLICY_NAME_MAX + CONFIG_HINT_MAX)
 
@@ -183,6 +184,7 @@ static void settle_network(struct draft *draft, struct section *section)
 	settle_audit(draft, section);
 	for (size_t i = 0; i < section->use_count; i++)
 		follow_use(draft, section, &section->uses[i]);
+	config_virtual_settle(draft, section);
 	config_publish_settle(draft, section);
 	apply_default_ports(network);
 	warn_repeated_rules(draft, network);

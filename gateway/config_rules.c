@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/mapping.h"
 #include "gateway/config_ca.h"
 #include "gateway/config_values.h"
 
@@ -286,6 +287,38 @@ static int one_of(struct draft *draft, const char *key, const char *value, const
 	}
 	SAY_ERROR(draft, "'%." SHOWN "s' is no value of '%s'%s", value, key, config_hint(value, names, count, hint));
 	return -1;
+}
+
+void config_rules_addresses(struct draft *draft, struct section *section, const char *value)
+{
+	static const char *const names[] = {"routed", "virtual"};
+	int which = one_of(draft, "addresses", value, names, 2);
+
+	if (which >= 0)
+		section->network.has_virtual_addresses = which;
+}
+
+void config_rules_pool(struct draft *draft, struct section *section, const char *value)
+{
+	struct config_complaint complaint = {0};
+	struct prefix pool;
+
+	if (!strchr(value, '/'))
+		SAY_ERROR(draft, "'%." SHOWN "s' is not a pool such as 10.201.1.128/25", value);
+	else if (!report(draft, config_value_prefix(value, &pool, &complaint), &complaint))
+		return;
+	else if (pool.address.family == AF_INET && take_place(draft, section, PLACE_POOL4, "IPv4 pool"))
+		section->network.pool4 = pool;
+	else if (pool.address.family == AF_INET6 && take_place(draft, section, PLACE_POOL6, "IPv6 pool"))
+		section->network.pool6 = pool;
+}
+
+void config_rules_per_name(struct draft *draft, struct section *section, const char *value)
+{
+	struct config_complaint complaint = {0};
+
+	section->places[PLACE_PER_NAME] = draft->here;
+	report(draft, config_value_number(value, 1, MAPPING_PER_NAME_MAX, &section->network.per_name, &complaint), &complaint);
 }
 
 void config_rules_mode(struct draft *draft, struct section *section, const char *value)

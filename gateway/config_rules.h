@@ -21,6 +21,9 @@ void config_rules_match(struct draft *draft, struct section *section, const char
 void config_rules_server(struct draft *draft, struct section *section, const char *value);
 void config_rules_subnet(struct draft *draft, struct section *section, const char *value);
 void config_rules_gateway(struct draft *draft, struct section *section, const char *value);
+void config_rules_addresses(struct draft *draft, struct section *section, const char *value);
+void config_rules_pool(struct draft *draft, struct section *section, const char *value);
+void config_rules_per_name(struct draft *draft, struct section *section, const char *value);
 void config_rules_mode(struct draft *draft, struct section *section, const char *value);
 void config_rules_audit_until(struct draft *draft, struct section *section, const char *value);
 void config_rules_uplink(struct draft *draft, struct section *section, const char *value);

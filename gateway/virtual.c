@@ -87,7 +87,7 @@ static void say_full(struct gateway *gateway, const struct network *network, int
 	uint64_t now = gateway_now(gateway);
 	char text[ADDRESS_TEXT_MAX];
 
-	if (gateway->virtuals.full_said_at != 0 && now - gateway->virtuals.full_said_at < VIRTUAL_FULL_SAY_MS)
+	if (gateway->virtuals.full_said_at != 0 && now - gateway->virtuals.full_said_at < VIRTUAL_SAY_MS)
 		return;
 	gateway->virtuals.full_said_at = now;
 	log_say(gateway->log, LOG_ERROR,
@@ -186,15 +186,32 @@ static int write_map(struct gateway *gateway, unsigned int map)
 	return nft_batch_commit(&batch, text, sizeof(text));
 }
 
-/* A neighbour that cannot find a new IPv6 address has not been shown it yet. */
+/* An app that cannot find it has another family, or another network has: no reason to answer nothing. */
+static int hold(struct gateway *gateway, const struct mapping *mapping)
+{
+	const struct network *network = policy_network(gateway->policy, mapping->network);
+	int rc = interfaces_hold_address(&gateway->interfaces, mapping->network, &mapping->address);
+	uint64_t now = gateway_now(gateway);
+	char text[ADDRESS_TEXT_MAX];
+
+	if (rc == 0 || (gateway->virtuals.hold_said_at != 0 && now - gateway->virtuals.hold_said_at < VIRTUAL_SAY_MS))
+		return rc;
+	gateway->virtuals.hold_said_at = now;
+	log_say(gateway->log, LOG_ERROR,
+		"network %s: the virtual address %s cannot be added to the interface: %s (is IPv6 enabled on the network: enable_ipv6: "
+		"true?)",
+		network != NULL ? network->name : "-", address_format(&mapping->address, text), strerror(-rc));
+	return rc;
+}
+
 static void hold_and_list(void *context, const struct mapping *mapping)
 {
 	struct writing *writing = context;
 	struct mapping *grown;
 	size_t wanted = writing->capacity * 2 + 16;
 
-	if (mapping->written.family == 0 && writing->rc == 0)
-		writing->rc = interfaces_hold_address(&writing->gateway->interfaces, mapping->network, &mapping->address);
+	if (mapping->written.family == 0)
+		(void)hold(writing->gateway, mapping);
 	if (writing->count == writing->capacity) {
 		grown = reallocarray(writing->list, wanted, sizeof(*grown));
 		if (grown == NULL) {
@@ -238,7 +255,10 @@ int virtual_write(struct gateway *gateway)
 
 void virtual_restore(struct gateway *gateway, const struct policy *policy, const struct mapping *mapping)
 {
-	if (mapping_fits(mapping, policy_network(policy, mapping->network)) && mapping_put(gateway->virtuals.table, mapping) != 0)
+	struct mapping restored = *mapping;
+
+	restored.told = mapping->answered + (uint64_t)mapping->ttl * 1000;
+	if (mapping_fits(mapping, policy_network(policy, mapping->network)) && mapping_put(gateway->virtuals.table, &restored) != 0)
 		log_say(gateway->log, LOG_ERROR, "out of memory: a virtual address of before is not known any more");
 }
 
@@ -256,27 +276,15 @@ void virtual_applied(struct gateway *gateway)
 	gateway->virtuals.recycled_count = 0; /* the sets have what leases open, and no more */
 }
 
-struct holding {
-	struct gateway *gateway;
-	int rc;
-};
-
-static bool hold(void *context, const struct mapping *mapping)
+static bool hold_again(void *context, const struct mapping *mapping)
 {
-	struct holding *holding = context;
-	int rc = interfaces_hold_address(&holding->gateway->interfaces, mapping->network, &mapping->address);
-
-	if (holding->rc == 0)
-		holding->rc = rc;
+	(void)hold(context, mapping);
 	return true;
 }
 
-int virtual_hold(struct gateway *gateway)
+void virtual_hold(struct gateway *gateway)
 {
-	struct holding holding = {.gateway = gateway};
-
-	mapping_each(gateway->virtuals.table, hold, &holding);
-	return holding.rc;
+	mapping_each(gateway->virtuals.table, hold_again, gateway);
 }
 
 /* What is given back, and to whom it belonged. */

@@ -21,7 +21,7 @@
 #define VIRTUAL_REFRESH_MIN_MS 5000  /* a name is asked for again at most so often ... */
 #define VIRTUAL_REFRESH_IDLE   16    /* ... and not before this part of the time for which nobody used it has passed once more */
 #define VIRTUAL_REFRESH_MAX    64    /* names in one tick */
-#define VIRTUAL_FULL_SAY_MS    60000 /* that a pool is full is told at most so often */
+#define VIRTUAL_SAY_MS         60000 /* that a pool is full, or an address cannot be held, is told at most so often */
 
 struct gateway;
 
@@ -30,7 +30,7 @@ struct virtuals {
 	uv_timer_t timer;
 	struct lease *recycled; /* owned: leases whose address was given to another name; the kernel's sets have them still */
 	size_t recycled_count, recycled_capacity;
-	uint64_t full_said_at; /* ms */
+	uint64_t full_said_at, hold_said_at; /* ms */
 };
 
 /** virtual_open() - Keep real addresses current, on the gateway's loop. Return: 0 or -errno. */
@@ -53,8 +53,8 @@ void virtual_restore(struct gateway *gateway, const struct policy *policy, const
 /** virtual_applied() - The kernel has what the table has. The running policy's networks are the only ones that have mappings. */
 void virtual_applied(struct gateway *gateway);
 
-/** virtual_hold() - Answer neighbour discovery for all virtual addresses in use; the interfaces are there. Return: 0 or -errno. */
-int virtual_hold(struct gateway *gateway);
+/** virtual_hold() - Answer neighbour discovery for all virtual addresses in use, on interfaces that may be new; what goes wrong is said. */
+void virtual_hold(struct gateway *gateway);
 
 /** virtual_release() - Give back the pools of networks that @policy has without them. */
 void virtual_release(struct gateway *gateway, const struct policy *old, const struct policy *policy);

@@ -283,3 +283,93 @@ def test_a_flow_whose_lease_has_ended_is_not_ended_by_a_reload(lab):
         lab.gateway.set_policy(with_keys("min_ttl = 0\ngrace = 1s\nmax_age = 2s") + "\n; another text\n")
         time.sleep(1)
         assert talk(flow, "still") == "still"
+
+
+# --- aliases ---
+
+def resolved_alias(lab, ttl=60):
+    """An alias of a name that no rule is about, by way of another one. Return: alias, target, its IPv4 and its IPv6 address."""
+    target, *addresses = lab.names.new("target.example", ttl=ttl, ipv6=True)
+    label = target.split(".")[0]
+    lab.names.add(f"{label}.middle.example", CNAME=f"{target}.", ttl=ttl)
+    lab.names.add(f"{label}.https.example", CNAME=f"{label}.middle.example.", ttl=ttl)
+    assert [lab.web1.resolve(f"{label}.https.example", kind) for kind in ("A", "AAAA")] == [[address] for address in addresses]
+    return f"{label}.https.example", target, *addresses
+
+
+def denying(name, policy=POLICY):
+    """Return: the policy with a deny rule for a name, the rule's line."""
+    text = policy.replace("deny   = **.bad.ok.example", f"deny   = {name}\ndeny   = **.bad.ok.example")
+    return text, text.split("\n").index(f"deny   = {name}") + 1
+
+
+def assert_denied_as(lab, address, name, line_number):
+    assert lab.web1.tcp_result(address) == "refused"
+    line = lab.gateway.log.wait(event="denied", dst=address)[0]
+    assert (line["reason"], line["name"]) == ("denied-by-rule", name)
+    assert line["rule"].endswith(f"sluice.conf:{line_number}")
+
+
+@pytest.mark.parametrize("which", ["target", "middle"])
+def test_a_reload_that_denies_a_name_behind_an_alias_closes_its_addresses(lab, which):
+    """Any name of the chain, in both families; flows that were there end, and another name of the same address stays open."""
+    name, target, *addresses = resolved_alias(lab)
+    also, _, *shared = resolved_alias(lab)
+    lab.names.add(f"plain.{also}", A=shared[0], AAAA=shared[1])
+    assert [lab.web1.resolve(f"plain.{also}", kind) for kind in ("A", "AAAA")] == [[address] for address in shared]
+    flows = [lab.web1.connect(address, 443) for address in addresses]
+    stay = [lab.web1.connect(address, 443) for address in shared]
+    text, line = denying(f"*.{which}.example")
+    lab.gateway.set_policy(text)
+    for flow, address in zip(flows, addresses):
+        wait_until_broken(flow)
+        assert_denied_as(lab, address, name, line)
+    for flow, address in zip(stay, shared):
+        assert lab.web1.tcp_result(address) == "open"
+        assert talk(flow, "still") == "still"
+    lab.gateway.set_policy(POLICY)
+    assert [lab.web1.tcp_result(address) for address in addresses] == ["open", "open"], "the rule is gone again"
+    for flow in flows + stay:
+        flow.close()
+
+
+def test_a_new_worker_still_knows_what_an_alias_stands_for(lab):
+    name, target, *addresses = resolved_alias(lab)
+    lab.gateway.kill_worker()
+    lab.gateway.wait_healthy()
+    assert [lab.web1.tcp_result(address) for address in addresses] == ["open", "open"]
+    text, line = denying(target)
+    lab.gateway.set_policy(text)
+    for address in addresses:
+        assert_denied_as(lab, address, name, line)
+
+
+def test_keep_established_holds_for_what_an_alias_stands_for_too(lab):
+    _, target, address, _ = resolved_alias(lab)
+    with lab.web1.connect(address, 443) as flow:
+        lab.gateway.set_policy(denying(target, with_keys("keep_established = yes"))[0])
+        assert lab.web1.tcp_result(address) == "refused"
+        time.sleep(1)
+        assert talk(flow, "still") == "still"
+
+
+def test_there_is_no_second_chance_for_an_alias_of_a_denied_name(lab):
+    lab.gateway.set_policy(SHORT)
+    name, target, address, address6 = resolved_alias(lab, ttl=0)
+    wait_until_ended(lab, address, address6)
+    text, line = denying(target, SHORT)
+    lab.gateway.set_policy(text)
+    before = lab.names.count()
+    assert_denied_as(lab, address, name, line)
+    assert_denied_as(lab, address6, name, line)
+    assert lab.names.count() == before, "nothing of it leaves"
+
+
+def test_an_alias_that_leads_elsewhere_is_judged_by_where_it_leads_now(lab):
+    """The address has a name of its own by then: the chain of the latest answer counts."""
+    name, target, address, _ = resolved_alias(lab, ttl=0)
+    lab.names.remove(name)
+    lab.names.add(name, A=address, ttl=0)
+    wait_until(lambda: lab.web1.ask(name).answer[0].rdtype == 1, "the alias is still one")
+    lab.gateway.set_policy(denying(target)[0])
+    assert lab.web1.tcp_result(address) == "open"

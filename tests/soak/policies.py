@@ -114,7 +114,10 @@ class NetworkPolicy:
 
     @functools.cache
     def ports(self, name):
-        """What a name may be reached on: the ports of all allow rules, less those of all deny rules."""
+        """What a name may be reached on: the ports of all allow rules, less those of all deny rules. An alias on none when a deny rule
+        is about the name that it leads to, also for flows to addresses that were known before."""
+        if any(self.denies(one) for one in chain(name)[1:]):
+            return set()
         return ports_of(self.allow, name) - ports_of(self.deny, name)
 
     def denies(self, name):
@@ -123,7 +126,7 @@ class NetworkPolicy:
         return whole or bool(ports_of(self.allow, name) and not self.ports(name))
 
     def answers(self, name):
-        """May it be asked for? An alias not when a deny rule is about the name that it leads to."""
+        """May it be asked for?"""
         if any(self.denies(one) for one in chain(name)):
             return False
         return self.audit or bool(self.ports(name))

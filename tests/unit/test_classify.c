@@ -229,6 +229,18 @@ static void lease(struct lease_table *leases, const struct policy *policy, size_
 	assert_int_equal(lease_put(leases, &entry), 0);
 }
 
+/* An ended lease of @name, an alias of @target. */
+static void alias_lease(struct lease_table *leases, const struct policy *policy, const char *address, const char *name, const char *target)
+{
+	struct lease entry = {.address = address_of(address), .network = policy->networks[0].id, .until = NOW};
+	struct domain end;
+
+	assert_null(domain_parse(name, &entry.name));
+	assert_null(domain_parse(target, &end));
+	entry.chain = (struct chain){end.wire, end.length};
+	assert_int_equal(lease_put(leases, &entry), 0);
+}
+
 struct judge_case {
 	const char *destination;
 	uint16_t port;
@@ -272,6 +284,9 @@ static const struct judge_case judge_cases[] = {
 	/* names that are not allowed any more */
 	{"9.9.9.4", 443, IPPROTO_TCP, REASON_DENIED_BY_RULE, LINE_GIST, "gist.example.com", false},
 	{"9.9.9.5", 443, IPPROTO_TCP, REASON_NAME_NOT_ALLOWED, 0, "gone.example.com", true},
+	/* an alias of a name that is denied now, and of one that is merely not allowed */
+	{"9.9.9.8", 443, IPPROTO_TCP, REASON_DENIED_BY_RULE, LINE_GIST, "api.example.com", false},
+	{"9.9.9.9", 443, IPPROTO_TCP, REASON_LEASE_EXPIRED, LINE_API, "api.example.com", true},
 	/* names known from elsewhere */
 	{"9.9.9.6", 443, IPPROTO_TCP, REASON_NAME_NOT_ALLOWED, 0, "elsewhere.example.com", true},
 	{"9.9.9.7", 443, IPPROTO_TCP, REASON_NAME_NOT_ALLOWED, 0, "unlisted.example.com", true},
@@ -289,6 +304,8 @@ static struct lease_table *make_leases(const struct policy *policy)
 	lease(leases, policy, 0, "9.9.9.5", "gone.example.com", NOW + 1000, false);
 	lease(leases, policy, 1, "9.9.9.6", "elsewhere.example.com", NOW + 1000, false);
 	lease(leases, policy, 0, "9.9.9.7", "unlisted.example.com", NOW + 1000, true);
+	alias_lease(leases, policy, "9.9.9.8", "api.example.com", "gist.example.com");
+	alias_lease(leases, policy, "9.9.9.9", "api.example.com", "gone.example.com");
 	lease(leases, policy, 1, "192.168.9.9", "elsewhere.example.com", NOW + 1000, false);
 	lease(leases, policy, 0, "192.168.8.8", "unlisted.example.com", NOW + 1000, true);
 	lease(leases, policy, 0, "192.168.7.8", "unlisted.example.com", NOW + 1000, true);

@@ -173,6 +173,65 @@ static void keys_and_values_are_checked(void **state)
 	REFUSED(table);
 }
 
+#define VIRTUAL NET "addresses = virtual\n" /* 3 lines */
+
+static void virtual_addresses_ask_for_a_pool(void **state)
+{
+	static const struct finding table[] = {
+		{NET "addresses = virtuel\n", "p.conf:3: 'virtuel' is no value of 'addresses'; did you mean 'virtual'?"},
+		{NET "pool = 10.1.0.128/25\n", "p.conf:3: 'pool' without 'addresses = virtual'"},
+		{NET "addresses = routed\npool = 10.1.0.128/25\n", "p.conf:4: 'pool' without 'addresses = virtual'"},
+		{NET "per_name = 1\n", "p.conf:3: 'per_name' without 'addresses = virtual'"},
+		{VIRTUAL "per_name = 0\n", "p.conf:4: '0' is not a number from 1 to 8"},
+		{VIRTUAL "per_name = 9\n", "p.conf:4: '9' is not a number from 1 to 8"},
+		{VIRTUAL "pool = 10.1.0.130\n", "p.conf:4: '10.1.0.130' is not a pool such as"},
+		{VIRTUAL "pool = 10.1.0.130/25\n", "p.conf:4: '10.1.0.130/25' has bits set behind its length: write 10.1.0.128/25"},
+		{VIRTUAL "pool = 10.1.1.0/25\n", "p.conf:4: the pool 10.1.1.0/25 is not in the subnet 10.1.0.0/24"},
+		{VIRTUAL "pool = 10.1.0.0/24\n", "p.conf:4: the pool 10.1.0.0/24 is the whole subnet"},
+		{VIRTUAL "pool = 10.1.0.0/25\n", "p.conf:4: the gateway 10.1.0.1 is in the pool 10.1.0.0/25"},
+		{VIRTUAL "pool = 10.1.0.128/25\npool = 10.1.0.64/26\n", "p.conf:5: a second IPv4 pool; first at p.conf:4"},
+		{VIRTUAL "pool = fd00::8000/113\n", "p.conf:4: the pool fd00::8000/113 has no subnet of its family"},
+		{VIRTUAL "gateway = 10.1.0.200\n", "p.conf:1: the gateway 10.1.0.200 of [network web] is in the upper half"},
+		{VIRTUAL "allow = a.example 192.0.2.0/24:443\n", "p.conf:4: '192.0.2.0/24:443' is an address, and [network web] has"},
+		{VIRTUAL "deny = 192.0.2.7\n", "p.conf:4: '192.0.2.7' is an address, and [network web] has"},
+		{"[rules shared]\nallow = 192.0.2.7\n" VIRTUAL "use = shared\n",
+		 "p.conf:2: '192.0.2.7' is an address, and [network web] has"},
+	};
+
+	(void)state;
+	REFUSED(table);
+}
+
+static void expect_pool(const struct prefix *pool, const char *wanted)
+{
+	char text[ADDRESS_TEXT_MAX];
+
+	assert_string_equal(pool->address.family ? prefix_format(pool, text) : "none", wanted);
+}
+
+static void the_pool_is_the_upper_half_of_the_subnet(void **state)
+{
+	struct policy *policy = load_clean(VIRTUAL "subnet = fd00:1::/64\nallow = a.example:443\n"
+						   "[network small]\nsubnet = 10.2.0.0/30\naddresses = virtual\n"
+						   "[network given]\nsubnet = 10.3.0.0/16\naddresses = virtual\ngateway = 10.3.200.1\n"
+						   "pool = 10.3.4.0/22\nper_name = 8\nprivate = 10.9.0.0/16\n"
+						   "[network other]\nsubnet = 10.4.0.0/24\naddresses = routed\nallow = 192.0.2.1\n");
+	const struct network *networks = policy->networks;
+
+	(void)state;
+	assert_true(networks[0].has_virtual_addresses);
+	assert_int_equal(networks[0].per_name, 2);
+	expect_pool(&networks[0].pool4, "10.1.0.128/25");
+	expect_pool(&networks[0].pool6, "fd00:1:0:0:8000::/65");
+	expect_pool(&networks[1].pool4, "10.2.0.2/31");
+	expect_pool(&networks[1].pool6, "none");
+	expect_pool(&networks[2].pool4, "10.3.4.0/22");
+	assert_int_equal(networks[2].per_name, 8);
+	assert_false(networks[3].has_virtual_addresses);
+	expect_pool(&networks[3].pool4, "none");
+	policy_free(policy);
+}
+
 static void rules_are_checked(void **state)
 {
 	static const struct finding table[] = {
@@ -865,6 +924,8 @@ int main(void)
 		cmocka_unit_test(harmless_forms_are_accepted),
 		cmocka_unit_test(keys_and_values_are_checked),
 		cmocka_unit_test(rules_are_checked),
+		cmocka_unit_test(virtual_addresses_ask_for_a_pool),
+		cmocka_unit_test(the_pool_is_the_upper_half_of_the_subnet),
 		cmocka_unit_test(publish_entries_are_read),
 		cmocka_unit_test(publish_entries_are_checked),
 		cmocka_unit_test(networks_are_checked),

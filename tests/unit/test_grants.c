@@ -64,10 +64,22 @@ static void test_refused_grants_leave_no_new_leases(void **state)
 	assert_int_equal(lease_until(world->leases, 7, &list[2].address, 1), 0);
 }
 
+static void test_a_lease_has_the_grants_chain(void **state)
+{
+	struct world *world = *state;
+	struct grant made = grant(world, "192.0.2.1", 0);
+	struct lease lease;
+
+	made.chain = (struct chain){world->names[1].wire, world->names[1].length};
+	lease = grants_lease(&made, 1000);
+	assert_true(chain_equal(&lease.chain, &made.chain));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_refused_grants_leave_no_new_leases, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_a_lease_has_the_grants_chain, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

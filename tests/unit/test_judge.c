@@ -376,6 +376,21 @@ static void verdict_free(struct answer_verdict *verdict)
 	free(verdict->names);
 }
 
+/* The names of the chain, each followed by a space. */
+static char *names_text(const struct answer_verdict *verdict, char out[static 256])
+{
+	struct chain rest = {verdict->names, verdict->names_length};
+	char text[DOMAIN_TEXT_MAX];
+	struct domain name;
+	size_t at = 0;
+
+	out[0] = '\0';
+	while (chain_next(&rest, &name))
+		at += (size_t)snprintf(out + at, 256 - at, "%s ", domain_format(&name, text));
+	assert_int_equal(rest.length, 0);
+	return out;
+}
+
 /* Whatever an answer is, the addresses to be granted are exactly those of the reply, in its order and with its TTLs. */
 static void check_shown(const struct answer_verdict *verdict)
 {
@@ -722,6 +737,34 @@ static void a_chain_goes_on_after_a_chase(void **state)
 	}
 }
 
+/* A lease remembers them. Those of earlier look-ups are among them. */
+static void the_names_of_the_chain_are_told(void **state)
+{
+	static const struct {
+		const char *chain, *records, *names;
+	} cases[] = {
+		{NULL, "alias.example 100 A 9.9.9.9", ""},
+		{NULL, "alias.example 100 CNAME x.example;x.example 50 CNAME y.example;y.example 40 A 9.9.9.9", "x.example y.example "},
+		{"alias.example 90 CNAME x.example", "x.example 100 A 9.9.9.9", "x.example "},
+		{"alias.example 90 CNAME x.example", "x.example 50 CNAME y.example;y.example 40 A 9.9.9.9", "x.example y.example "},
+	};
+	struct question question = question_of("alias.example", TYPE_A);
+	char text[256];
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(cases); i++) {
+		struct answer *chain = cases[i].chain ? answer_of(RCODE_NOERROR, cases[i].chain) : NULL;
+		struct answer *answer = answer_of(RCODE_NOERROR, cases[i].records);
+		struct answer_verdict verdict = judge_answer(policy, network, &question, answer, chain, 10, NOW);
+
+		assert_int_equal(verdict.shown_count, 1);
+		assert_string_equal(names_text(&verdict, text), cases[i].names);
+		verdict_free(&verdict);
+		answer_free(answer);
+		answer_free(chain);
+	}
+}
+
 static void audit_still_filters_answers(void **state)
 {
 	static const struct answer_case cases[] = {
@@ -767,6 +810,7 @@ int main(void)
 		cmocka_unit_test(pointer_names),
 		cmocka_unit_test(answers_are_judged),
 		cmocka_unit_test(signatures_with_do),
+		cmocka_unit_test(the_names_of_the_chain_are_told),
 		cmocka_unit_test(a_chain_goes_on_after_a_chase),
 		cmocka_unit_test(audit_still_filters_answers),
 		cmocka_unit_test(a_denied_answer_names_rule_and_name),

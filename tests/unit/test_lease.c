@@ -407,6 +407,56 @@ static void test_visit_takes_the_longest_of_every_kind_and_few_in_all(void **sta
 	assert_int_equal(count, LEASE_VISIT_MAX);
 }
 
+static int put_alias(struct lease_table *table, const char *address, const char *text, const char *target)
+{
+	struct lease lease = {.address = addr(address), .network = 1, .name = name(text), .specs = 1, .until = 1000};
+	struct domain end = name(target);
+	lease.chain = (struct chain){end.wire, end.length};
+	return lease_put(table, &lease);
+}
+
+static void assert_chain(const struct lease_table *table, const char *address, const char *text, const char *target)
+{
+	struct lease lease = {.address = addr(address), .network = 1, .name = name(text)};
+	struct domain end = name(target);
+	assert_true(lease_refresh(table, &lease));
+	assert_true(chain_equal(&lease.chain, &(struct chain){end.wire, end.length}));
+	assert_int_equal(lease.until, 1000);
+}
+
+static void test_chains_are_kept_once_and_as_long_as_a_lease_has_them(void **state)
+{
+	struct lease_table *table = *state;
+	struct address a = addr("192.0.2.1"), b = addr("192.0.2.2");
+	struct domain alias = name("a.example");
+	struct lease gone = {.address = b, .network = 1, .name = name("b.example")};
+	assert_int_equal(put_alias(table, "192.0.2.1", "a.example", "x.example"), 0);
+	assert_int_equal(put_alias(table, "192.0.2.2", "a.example", "x.example"), 0);
+	assert_int_equal(chain_store_count(table->chains), 1);
+	/* the next answer counts, for its address */
+	assert_int_equal(put_alias(table, "192.0.2.1", "a.example", "y.example"), 0);
+	assert_chain(table, "192.0.2.1", "a.example", "y.example");
+	assert_chain(table, "192.0.2.2", "a.example", "x.example");
+	assert_int_equal(chain_store_count(table->chains), 2);
+	assert_int_equal(put_alias(table, "192.0.2.2", "a.example", "y.example"), 0);
+	assert_int_equal(chain_store_count(table->chains), 1);
+	/* one that has no CNAME any more */
+	assert_int_equal(put(table, 1, "192.0.2.1", "a.example", 1, 900), 0);
+	assert_int_equal(lease_find(table, 1, &a)->chain.length, 0);
+	assert_int_equal(chain_store_count(table->chains), 1);
+	lease_remove(table, 1, &b, &alias);
+	assert_int_equal(chain_store_count(table->chains), 0);
+	assert_false(lease_refresh(table, &gone));
+}
+
+static void test_leases_that_do_not_fit_leave_no_chain(void **state)
+{
+	struct lease_table *table = *state;
+	fill(table, 1, LEASE_NETWORK_MAX);
+	assert_int_equal(put_alias(table, "198.51.100.1", "a.example", "x.example"), -ENOSPC);
+	assert_int_equal(chain_store_count(table->chains), 0);
+}
+
 int main(void)
 {
 #define TABLE_TEST(test) cmocka_unit_test_setup_teardown(test, new_table, free_table)
@@ -427,6 +477,8 @@ int main(void)
 		TABLE_TEST(test_leases_in_use_are_not_forgotten),
 		TABLE_TEST(test_specs_are_those_of_ended_leases_too),
 		TABLE_TEST(test_visit_takes_the_longest_of_every_kind_and_few_in_all),
+		TABLE_TEST(test_chains_are_kept_once_and_as_long_as_a_lease_has_them),
+		TABLE_TEST(test_leases_that_do_not_fit_leave_no_chain),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

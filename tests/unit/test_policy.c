@@ -531,6 +531,48 @@ static void hostile_names_of_the_greatest_depth(void **state)
 	policy_free(policy);
 }
 
+static void deny_rules_reach_the_names_of_a_chain(void **state)
+{
+	static const struct line lines[] = {
+		{RULE_ALLOW, "**.a.example", "443"}, {RULE_DENY, "bad.example", NULL}, {RULE_DENY, "x.a.example", NULL}};
+	static const struct {
+		const char *name, *chain[2], *by; /* by: who decides */
+		enum reason reason;
+		unsigned int line;
+	} cases[] = {
+		{"a.example", {NULL}, "a.example", REASON_NONE, 1},
+		{"a.example", {"y.example", "z.example"}, "a.example", REASON_NONE, 1}, /* not allowed, but not denied */
+		{"a.example", {"y.example", "bad.example"}, "bad.example", REASON_DENIED_BY_RULE, 2},
+		{"a.example", {"bad.example", "y.example"}, "bad.example", REASON_DENIED_BY_RULE, 2},
+		{"a.example", {"x.a.example", "bad.example"}, "x.a.example", REASON_DENIED_BY_RULE, 3},
+		{"x.a.example", {"bad.example"}, "x.a.example", REASON_DENIED_BY_RULE, 3},
+		{"y.example", {"a.example"}, "y.example", REASON_NAME_NOT_ALLOWED, 0}, /* the name that is asked for has to be allowed */
+	};
+	struct policy *policy = finished(lines, COUNT(lines), NULL);
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(cases); i++) {
+		struct domain name = name_of(cases[i].name), expected = name_of(cases[i].by), by;
+		uint8_t wire[2 * DOMAIN_WIRE_MAX];
+		struct chain chain = {wire, 0};
+		struct name_verdict verdict;
+
+		for (size_t j = 0; j < 2 && cases[i].chain[j]; j++) {
+			struct domain link = name_of(cases[i].chain[j]);
+
+			memcpy(wire + chain.length, link.wire, link.length);
+			chain.length += link.length;
+		}
+		verdict = policy_judge_chain(&policy->networks[0], &name, &chain, NOW, &by);
+		assert_int_equal(verdict.reason, cases[i].reason);
+		assert_int_equal(verdict.allowed, cases[i].reason == REASON_NONE);
+		assert_int_equal(verdict.rule ? verdict.rule->source.line : 0, cases[i].line);
+		assert_int_equal(verdict.specs != 0, verdict.allowed);
+		assert_true(domain_equal(&by, &expected));
+	}
+	policy_free(policy);
+}
+
 /* Addresses */
 
 struct address_case {
@@ -967,6 +1009,7 @@ int main(void)
 		cmocka_unit_test(index_agrees_with_trying_every_rule),
 		cmocka_unit_test(ten_thousand_rules),
 		cmocka_unit_test(hostile_names_of_the_greatest_depth),
+		cmocka_unit_test(deny_rules_reach_the_names_of_a_chain),
 		cmocka_unit_test(judges_addresses),
 		cmocka_unit_test(sets_agree_with_judging),
 		cmocka_unit_test(deny_sets_come_first_and_ranges_are_merged),

@@ -106,6 +106,7 @@ struct world {
 	bool reply_before_grant, network6;
 	struct grant grants[128];
 	struct domain names[128];
+	struct domain chain_end; /* of the last grant; length 0: it had no chain */
 	struct denied_question last_denied;
 	size_t pointers;
 	int map_error;
@@ -339,6 +340,15 @@ static bool client_has_reply(const struct world *world)
 	return recv(world->client, &octet, 1, MSG_DONTWAIT | MSG_PEEK) >= 0;
 }
 
+static void take_chain_end(struct world *world, struct chain chain)
+{
+	struct domain name;
+
+	world->chain_end.length = 0;
+	while (chain_next(&chain, &name))
+		world->chain_end = name;
+}
+
 static int host_grant(void *context, const struct grant *grants, size_t count)
 {
 	struct world *world = context;
@@ -356,6 +366,7 @@ static int host_grant(void *context, const struct grant *grants, size_t count)
 		assert_true(world->granted < 128);
 		world->grants[world->granted] = grants[i];
 		world->names[world->granted++] = *grants[i].name;
+		take_chain_end(world, grants[i].chain);
 	}
 	return 0;
 }
@@ -1048,6 +1059,12 @@ static void test_chain_is_chased(void **state)
 	assert_int_equal(world->granted, 1);
 	assert_null(domain_parse("alias.allowed.example", &name));
 	assert_true(domain_equal(&world->names[0], &name));
+	assert_null(domain_parse("t.other.example", &name));
+	assert_true(domain_equal(&world->chain_end, &name));
+	ask(world, "direct.allowed.example", 2);
+	run_until(world, world->reply_count == 2);
+	assert_int_equal(world->granted, 2);
+	assert_int_equal(world->chain_end.length, 0);
 }
 
 static void assert_virtual_grants(const struct world *world, uint8_t first)
