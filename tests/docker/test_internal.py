@@ -63,6 +63,12 @@ def test_the_app_has_no_way_out(internal):
     assert internal.exec("app", "ip", "-6", "route").stdout.count("default") == 0
 
 
+def test_the_app_cannot_make_frames(internal):
+    """With raw sockets it could speak to the host's bridge, which has a link-local IPv6 address."""
+    done = internal.python("app", "import socket\ntry:\n socket.socket(socket.AF_PACKET, socket.SOCK_RAW)\nexcept PermissionError as e:\n print('no', e)\n")
+    assert done.stdout.startswith("no "), done.stdout
+
+
 def test_the_host_has_no_address_in_the_network(internal):
     assert [address for address in host_addresses(internal) if ":" not in address] == []
 
@@ -97,6 +103,15 @@ def test_denied_name_is_no_such_host_and_asked_of_nobody(internal, world):
     assert world.questions("example.org", since) == 0
     line = internal.wait_log("event=denied", "network=web", "qname=example.org", "reason=name-not-allowed")
     assert re.search(r"app=internal[-_]app[-_]1 ", line), line
+
+
+@pytest.mark.parametrize("options", [[], ["--dns", "192.0.2.53"]], ids=["without dns", "another address"])
+def test_app_with_a_wrong_dns_resolves_nothing(internal, world, options):
+    since = world.names.count()
+    done = internal.engine.docker("run", "--rm", "--network", "internal_web", *options, "curlimages/curl:8.11.1", "curl", "-sS", "--max-time", "15",
+                                  "https://example.com/", check=False)
+    assert done.returncode == NO_SUCH_HOST, done.stdout
+    assert world.questions("example.com", since) == 0, "nor does the question get out"
 
 
 def test_address_of_the_pool_without_a_name_is_refused_and_logged(internal):
