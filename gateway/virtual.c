@@ -23,6 +23,7 @@
 
 #include "common/lifetime.h"
 #include "gateway/gateway.h"
+#include "gateway/neighbours.h"
 #include "gateway/nft.h"
 
 static void on_tick(uv_timer_t *timer);
@@ -253,6 +254,46 @@ int virtual_write(struct gateway *gateway)
 	return rc;
 }
 
+static bool same_prefix(const struct prefix *a, const struct prefix *b)
+{
+	return a->length == b->length && address_equal(&a->address, &b->address);
+}
+
+static int check_pool(struct gateway *gateway, const struct network *network, const struct prefix *pool, const struct prefix *held,
+		      char *error, size_t error_size)
+{
+	const struct interface *interface = interfaces_of_network(&gateway->interfaces, network->id);
+	char address[ADDRESS_TEXT_MAX], text[ADDRESS_TEXT_MAX];
+	struct address neighbour;
+
+	if (interface == NULL || pool->address.family == 0 || (held != NULL && same_prefix(pool, held)) ||
+	    !neighbours_in(&gateway->interfaces.requests, interface->index, pool, &neighbour))
+		return 0;
+	snprintf(error, error_size,
+		 "network %s: %s, an address of the pool %s, belongs to a container: keep Docker from giving these out, with 'ip_range:' "
+		 "of the "
+		 "network in the Compose file, or write another 'pool ='",
+		 network->name, address_format(&neighbour, address), prefix_format(pool, text));
+	return -EADDRINUSE;
+}
+
+int virtual_check(struct gateway *gateway, const struct policy *policy, char *error, size_t error_size)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < policy->network_count && rc == 0; i++) {
+		const struct network *network = &policy->networks[i];
+		const struct network *old = gateway->policy != NULL ? policy_network(gateway->policy, network->id) : NULL;
+
+		if (!network->has_virtual_addresses)
+			continue;
+		rc = check_pool(gateway, network, &network->pool4, old != NULL ? &old->pool4 : NULL, error, error_size);
+		if (rc == 0)
+			rc = check_pool(gateway, network, &network->pool6, old != NULL ? &old->pool6 : NULL, error, error_size);
+	}
+	return rc;
+}
+
 void virtual_restore(struct gateway *gateway, const struct policy *policy, const struct mapping *mapping)
 {
 	struct mapping restored = *mapping;
@@ -301,11 +342,6 @@ static bool release(void *context, const struct mapping *mapping)
 	if (mapping->network == releasing->old->id && !mapping_fits(mapping, releasing->network))
 		(void)interfaces_release_address(&releasing->gateway->interfaces, mapping->network, &mapping->address);
 	return true;
-}
-
-static bool same_prefix(const struct prefix *a, const struct prefix *b)
-{
-	return a->length == b->length && address_equal(&a->address, &b->address);
 }
 
 void virtual_release(struct gateway *gateway, const struct policy *old, const struct policy *policy)

@@ -47,6 +47,13 @@ int virtual_map(void *context, const struct network *network, const struct domai
  */
 int virtual_write(struct gateway *gateway);
 
+/**
+ * virtual_check() - Could the pools of a policy be held, as far as neighbours that were seen tell?
+ *
+ * Return: 0; or -EADDRINUSE with @error: a neighbour has an address of a pool that is not held yet.
+ */
+int virtual_check(struct gateway *gateway, const struct policy *policy, char *error, size_t error_size);
+
 /** virtual_restore() - A mapping from the journal; of one that fits no network of @policy nothing is kept. */
 void virtual_restore(struct gateway *gateway, const struct policy *policy, const struct mapping *mapping);
 
