@@ -12,7 +12,7 @@ import pytest
 from apps import AGAIN, NO_SUCH_HOST, OK, REFUSED, UDP_ECHO, blocks, fetch, h3get
 from engine import ROOT, TREE, Failed, Project
 from sites import browse, spki_of
-from world import CACHE, ELSEWHERE4, HOST4, SITE4
+from world import ELSEWHERE4, HOST4
 
 pytestmark = pytest.mark.matrix
 
