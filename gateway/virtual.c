@@ -82,15 +82,28 @@ static void on_gone(void *context, const struct mapping *mapping)
 	lease_remove(gateway->leases, mapping->network, &mapping->address, &mapping->name);
 }
 
+/* May it be told again, or for the first time? Then it is noted in the place of what was told longest ago. */
+static bool may_say(struct virtual_said said[static VIRTUAL_SAID_MAX], uint16_t network, uint8_t family, uint64_t now)
+{
+	struct virtual_said *place = &said[0];
+
+	for (size_t i = 0; i < VIRTUAL_SAID_MAX; i++) {
+		if (said[i].at != 0 && said[i].network == network && said[i].family == family && now - said[i].at < VIRTUAL_SAY_MS)
+			return false;
+		if (said[i].at < place->at)
+			place = &said[i];
+	}
+	*place = (struct virtual_said){.at = now, .network = network, .family = family};
+	return true;
+}
+
 static void say_full(struct gateway *gateway, const struct network *network, int family)
 {
 	const struct prefix *pool = family == AF_INET ? &network->pool4 : &network->pool6;
-	uint64_t now = gateway_now(gateway);
 	char text[ADDRESS_TEXT_MAX];
 
-	if (gateway->virtuals.full_said_at != 0 && now - gateway->virtuals.full_said_at < VIRTUAL_SAY_MS)
+	if (!may_say(gateway->virtuals.full, network->id, pool->address.family, gateway_now(gateway)))
 		return;
-	gateway->virtuals.full_said_at = now;
 	log_say(gateway->log, LOG_ERROR,
 		"network %s: the pool %s is full of names in use: questions for further names are answered SERVFAIL; a wider `pool`, or a "
 		"smaller `per_name` (now %u), makes room",
@@ -192,12 +205,10 @@ static int hold(struct gateway *gateway, const struct mapping *mapping)
 {
 	const struct network *network = policy_network(gateway->policy, mapping->network);
 	int rc = interfaces_hold_address(&gateway->interfaces, mapping->network, &mapping->address);
-	uint64_t now = gateway_now(gateway);
 	char text[ADDRESS_TEXT_MAX];
 
-	if (rc == 0 || (gateway->virtuals.hold_said_at != 0 && now - gateway->virtuals.hold_said_at < VIRTUAL_SAY_MS))
+	if (rc == 0 || !may_say(gateway->virtuals.unheld, mapping->network, mapping->address.family, gateway_now(gateway)))
 		return rc;
-	gateway->virtuals.hold_said_at = now;
 	log_say(gateway->log, LOG_ERROR,
 		"network %s: the virtual address %s cannot be added to the interface: %s (is IPv6 enabled on the network: enable_ipv6: "
 		"true?)",
