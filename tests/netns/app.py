@@ -122,16 +122,16 @@ class Host(Namespace):
         return sock
 
     def udp_result(self, address, port=443, seconds=2, payload=b"ping"):
-        """What becomes of a datagram: "open" when it is echoed, "rejected" after an ICMP error, or "timeout"."""
-        with self.udp(address, port) as sock:
-            sock.settimeout(patience(seconds))
-            try:
+        """What becomes of a datagram: "open" when it is echoed, "rejected" after an ICMP error or without a route, or "timeout"."""
+        try:
+            with self.udp(address, port) as sock:
+                sock.settimeout(patience(seconds))
                 sock.send(payload)
                 return "open" if sock.recv(2048) == payload else "garbled"
-            except TimeoutError:
-                return "timeout"
-            except OSError:
-                return "rejected"
+        except TimeoutError:
+            return "timeout"
+        except OSError:
+            return "rejected"
 
 
 class App(Host):
