@@ -53,8 +53,9 @@ struct pool {
 	} key;
 	struct holder *holders; /* list */
 	uint32_t first_free;    /* no host of the prefix below this number is free ... */
-	struct prefix prefix;   /* ... of this prefix */
-	uint64_t none_before;   /* ms: no holder is idle before this time */
+	struct prefix prefix;   /* ... of this prefix, with this gateway */
+	struct address gateway;
+	uint64_t none_before; /* ms: no holder is idle before this time */
 };
 
 struct mapping_table {
@@ -253,6 +254,8 @@ void mapping_table_free(struct mapping_table *table)
 
 static void use(struct holder *holder, uint64_t now)
 {
+	if (now < holder->slots[0]->mapping.used)
+		return;
 	for (size_t i = 0; i < holder->count; i++)
 		holder->slots[i]->mapping.used = now;
 	DL_DELETE(holder->pool->holders, holder);
@@ -316,10 +319,13 @@ _Static_assert(MAPPING_POOL_MAX == 1 << 12, "a pool of 12 bits is the widest tha
 static bool find_free(const struct mapping_table *table, struct pool *pool, const struct network *network, struct address *out)
 {
 	const struct prefix *prefix = pool->key.family == AF_INET ? &network->pool4 : &network->pool6;
+	const struct address *gateway = pool->key.family == AF_INET ? &network->gateway4 : &network->gateway6;
 	uint32_t size = pool_size(prefix);
 
-	if (!address_equal(&pool->prefix.address, &prefix->address) || pool->prefix.length != prefix->length) {
+	if (!address_equal(&pool->prefix.address, &prefix->address) || pool->prefix.length != prefix->length ||
+	    !address_equal(&pool->gateway, gateway)) {
 		pool->prefix = *prefix;
+		pool->gateway = *gateway;
 		pool->first_free = 0;
 	}
 	for (; pool->first_free < size; pool->first_free++) {
@@ -483,6 +489,8 @@ int mapping_assign(struct mapping_table *table, const struct mapping_answer *ans
 		return -ENOMEM;
 	if (wanted > per_name)
 		wanted = per_name;
+	if (wanted > MAPPING_PER_NAME_MAX)
+		wanted = MAPPING_PER_NAME_MAX;
 	while (holder->count < wanted && error == 0)
 		error = grow(table, holder, answer);
 	if (holder->count == 0) {
@@ -568,9 +576,20 @@ int mapping_put(struct mapping_table *table, const struct mapping *mapping)
 	return 0;
 }
 
+bool mapping_pool_has(const struct network *network, const struct address *address)
+{
+	const struct prefix *prefix = address->family == AF_INET ? &network->pool4 : &network->pool6;
+	struct address last;
+
+	if (!policy_in_pool(network, address) || is_reserved(network, address))
+		return false;
+	last = prefix_host(prefix, pool_size(prefix) - 1);
+	return address_compare(address, &last) <= 0;
+}
+
 bool mapping_fits(const struct mapping *mapping, const struct network *network)
 {
-	return network && policy_in_pool(network, &mapping->address) && mapping->slot < network->per_name;
+	return network && mapping->slot < network->per_name && mapping_pool_has(network, &mapping->address);
 }
 
 /* Calls for each entry, holders by use and slots in order; entries whose visitor says so are removed. */

@@ -40,6 +40,15 @@ struct mapping_table *mapping_table_new(void);
 void mapping_table_free(struct mapping_table *table);
 size_t mapping_table_count(const struct mapping_table *table);
 
+/**
+ * mapping_pool_has() - Is this an address that the network's pool gives to names?
+ *
+ * The pool's addresses up to the MAPPING_POOL_MAX-th, without the subnet's network and broadcast addresses (IPv4), its Subnet-Router
+ * anycast address (IPv6, RFC 4291 section 2.6.1) and the gateway's. Subnets of one or two addresses have none of these but the gateway's
+ * (RFC 3021, RFC 6164).
+ */
+bool mapping_pool_has(const struct network *network, const struct address *address);
+
 /* What an answer says about a name, and what is needed to find virtual addresses for it. */
 struct mapping_answer {
 	const struct network *network; /* with a pool of the family */

@@ -146,6 +146,9 @@ static int apply_to_kernel(struct gateway *gateway, struct policy *policy, struc
 
 	if (rc != 0)
 		return rc;
+	rc = virtual_check(gateway, policy, error, error_size);
+	if (rc != 0)
+		return rc;
 	rc = set_own_prefixes(gateway, policy);
 	if (rc == 0)
 		rc = targets_openings(gateway->targets, policy, &gateway->interfaces, openings);

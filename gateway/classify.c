@@ -232,27 +232,31 @@ static void decide(struct denial *denial, enum reason reason, const struct rule 
 	denial->rule = rule;
 }
 
-/* The destination is, or was, a lease of this network. */
+/* The answer that gave the lease could show the address; by the policy of today it might not. */
+static bool may_be_shown(const struct judgement *j)
+{
+	if (j->network->has_virtual_addresses)
+		return policy_in_pool(j->network, &j->flow->destination);
+	return policy_answer_may_show(j->policy, j->network, &j->lease->name, &j->flow->destination);
+}
+
+/*
+ * The destination is, or was, a lease of this network that does not open the flow. That its name is allowed is no reason to let it pass:
+ * what is open was decided when the lease was granted, and again at each reload.
+ */
 static void judge_own_lease(const struct judgement *j, enum reason address_reason, struct denial *denial)
 {
 	struct name_verdict name = policy_judge_chain(j->network, &j->lease->name, &j->lease->chain, j->wall, NULL);
+	bool allowed = name.allowed && !name.audited;
 
-	if (name.allowed && !name.audited) {
-		if (!specs_cover(j, name.specs))
-			decide(denial, REASON_PORT_NOT_ALLOWED, name.rule);
-		else if (j->lease->until > j->now)
-			decide(denial, REASON_NONE, name.rule);
-		else
-			decide(denial, REASON_LEASE_EXPIRED, name.rule);
-		return;
-	}
-	/* The answer that gave the lease passed the rebinding filter; by the policy of today it might not. */
-	if (address_reason == REASON_SPECIAL_ADDRESS &&
-	    !policy_answer_may_show(j->policy, j->network, &j->lease->name, &j->flow->destination)) {
-		decide(denial, REASON_SPECIAL_ADDRESS, NULL);
-		return;
-	}
-	decide(denial, name.reason, name.rule);
+	if ((allowed || address_reason == REASON_SPECIAL_ADDRESS) && !may_be_shown(j))
+		decide(denial, address_reason, NULL);
+	else if (!allowed)
+		decide(denial, name.reason, name.rule);
+	else if (!specs_cover(j, name.specs))
+		decide(denial, REASON_PORT_NOT_ALLOWED, name.rule);
+	else
+		decide(denial, REASON_LEASE_EXPIRED, name.rule);
 }
 
 /* No lease of this network: the address rules decide. A name known from elsewhere makes "no rule" more precise. */

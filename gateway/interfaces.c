@@ -29,7 +29,6 @@ struct scan {
 	struct interface *list;
 	size_t count;
 	bool overflow;
-	const struct policy *policy;
 };
 
 int interfaces_open(struct interfaces *interfaces)
@@ -134,14 +133,10 @@ bool interface_add_address(struct interface *interface, const struct prefix *add
 	return true;
 }
 
-/* Virtual addresses come and go with names, and are no addresses of the gateway. */
-static bool is_virtual(const struct policy *policy, const struct address *address)
+/* Virtual addresses come and go with names, and are no addresses of the gateway (interfaces_hold_address()). */
+static bool is_virtual(const struct ifaddrmsg *fields)
 {
-	for (size_t i = 0; i < policy->network_count; i++) {
-		if (policy_in_pool(&policy->networks[i], address))
-			return true;
-	}
-	return false;
+	return fields->ifa_family == AF_INET6 && fields->ifa_prefixlen == 128 && (fields->ifa_flags & IFA_F_DEPRECATED) != 0;
 }
 
 static int on_address(const struct nlmsghdr *message, void *context)
@@ -158,7 +153,7 @@ static int on_address(const struct nlmsghdr *message, void *context)
 		return MNL_CB_OK;
 	struct prefix address = {.address = address_from_bytes(fields->ifa_family, mnl_attr_get_payload(local)),
 				 .length = fields->ifa_prefixlen};
-	if (is_link_local(&address.address) || is_virtual(scan->policy, &address.address))
+	if (is_link_local(&address.address) || is_virtual(fields))
 		return MNL_CB_OK;
 	if (!interface_add_address(interface, &address))
 		scan->overflow = true;
@@ -412,7 +407,7 @@ static void report_missing(struct interfaces *interfaces, const struct policy *p
 
 int interfaces_scan(struct interfaces *interfaces, const struct policy *policy, struct log *log, char *error, size_t error_size)
 {
-	struct scan scan = {.list = calloc(INTERFACES_MAX, sizeof(*scan.list)), .policy = policy};
+	struct scan scan = {.list = calloc(INTERFACES_MAX, sizeof(*scan.list))};
 	int rc = scan.list ? read_kernel(interfaces, &scan) : -ENOMEM;
 	snprintf(error, error_size, "the interfaces cannot be read: %s", strerror(-rc));
 	for (size_t i = 0; i < policy->network_count && rc == 0; i++)

@@ -88,7 +88,7 @@ static int change_address(struct interfaces *interfaces, uint16_t type, const st
 		fields->ifa_flags = IFA_F_NODAD;
 	mnl_attr_put(message, IFA_LOCAL, address_size(&address->address), address->address.bytes);
 	mnl_attr_put(message, IFA_ADDRESS, address_size(&address->address), address->address.bytes);
-	/* Not preferred: nothing of our own is sent from it. */
+	/* Deprecated (RFC 4862 section 5.5.4): nothing of our own is sent from it. And a scan knows it by that. */
 	if (is_virtual)
 		mnl_attr_put(message, IFA_CACHEINFO, sizeof(deprecated), &deprecated);
 	return netlink_request(&interfaces->requests, message, NULL, NULL);

@@ -15,6 +15,7 @@
 #include <linux/rtnetlink.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "gateway/bucket.h"
 
@@ -27,6 +28,7 @@ _Static_assert(NEIGHBOURS_LINKS_MAX > NEIGHBOURS_FRESH_MS / NEIGHBOURS_READ_MS +
 struct neighbour {
 	uint8_t mac[MAC_SIZE];
 	struct address address;
+	uint64_t confirmed; /* ms ago */
 };
 
 struct table {
@@ -78,11 +80,16 @@ uint64_t neighbours_readings(const struct neighbours *neighbours)
 	return neighbours->readings;
 }
 
+static uint64_t confirmed_ago(const struct nda_cacheinfo *times)
+{
+	return (uint64_t)times->ndm_confirmed * 1000 / (uint64_t)sysconf(_SC_CLK_TCK);
+}
+
 static int on_neighbour(const struct nlmsghdr *message, void *context)
 {
 	struct table *table = context;
 	const struct ndmsg *fields = mnl_nlmsg_get_payload(message);
-	const struct nlattr *address = NULL, *mac = NULL;
+	const struct nlattr *address = NULL, *mac = NULL, *times = NULL;
 	struct nlattr *attribute;
 	struct neighbour *row;
 
@@ -95,12 +102,16 @@ static int on_neighbour(const struct nlmsghdr *message, void *context)
 			address = attribute;
 		else if (mnl_attr_get_type(attribute) == NDA_LLADDR && mnl_attr_get_payload_len(attribute) == MAC_SIZE)
 			mac = attribute;
+		else if (mnl_attr_get_type(attribute) == NDA_CACHEINFO &&
+			 mnl_attr_get_payload_len(attribute) >= sizeof(struct nda_cacheinfo))
+			times = attribute;
 	}
 	if (!address || !mac || mnl_attr_get_payload_len(address) != (fields->ndm_family == AF_INET ? 4 : 16))
 		return MNL_CB_OK;
 	row = &table->rows[table->count++];
 	memcpy(row->mac, mnl_attr_get_payload(mac), MAC_SIZE);
 	row->address = address_from_bytes(fields->ndm_family, mnl_attr_get_payload(address));
+	row->confirmed = times ? confirmed_ago(mnl_attr_get_payload(times)) : 0;
 	return MNL_CB_OK;
 }
 
@@ -203,4 +214,21 @@ bool neighbours_find4(struct neighbours *neighbours, unsigned int index, const s
 	if (pair)
 		*out = pair->address4;
 	return pair != NULL;
+}
+
+bool neighbours_in(struct netlink *netlink, unsigned int index, const struct prefix *prefix, struct address *out)
+{
+	struct table *table = calloc(1, sizeof(*table));
+	bool found = false;
+
+	if (table && read_table(netlink, prefix->address.family, index, table) == 0) {
+		for (size_t i = 0; i < table->count && !found; i++) {
+			const struct neighbour *row = &table->rows[i];
+
+			found = prefix_contains(prefix, &row->address) && row->confirmed < NEIGHBOURS_THERE_MS;
+			*out = row->address;
+		}
+	}
+	free(table);
+	return found;
 }

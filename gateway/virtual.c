@@ -23,6 +23,7 @@
 
 #include "common/lifetime.h"
 #include "gateway/gateway.h"
+#include "gateway/neighbours.h"
 #include "gateway/nft.h"
 
 static void on_tick(uv_timer_t *timer);
@@ -81,15 +82,28 @@ static void on_gone(void *context, const struct mapping *mapping)
 	lease_remove(gateway->leases, mapping->network, &mapping->address, &mapping->name);
 }
 
+/* May it be told again, or for the first time? Then it is noted in the place of what was told longest ago. */
+static bool may_say(struct virtual_said said[static VIRTUAL_SAID_MAX], uint16_t network, uint8_t family, uint64_t now)
+{
+	struct virtual_said *place = &said[0];
+
+	for (size_t i = 0; i < VIRTUAL_SAID_MAX; i++) {
+		if (said[i].at != 0 && said[i].network == network && said[i].family == family && now - said[i].at < VIRTUAL_SAY_MS)
+			return false;
+		if (said[i].at < place->at)
+			place = &said[i];
+	}
+	*place = (struct virtual_said){.at = now, .network = network, .family = family};
+	return true;
+}
+
 static void say_full(struct gateway *gateway, const struct network *network, int family)
 {
 	const struct prefix *pool = family == AF_INET ? &network->pool4 : &network->pool6;
-	uint64_t now = gateway_now(gateway);
 	char text[ADDRESS_TEXT_MAX];
 
-	if (gateway->virtuals.full_said_at != 0 && now - gateway->virtuals.full_said_at < VIRTUAL_SAY_MS)
+	if (!may_say(gateway->virtuals.full, network->id, pool->address.family, gateway_now(gateway)))
 		return;
-	gateway->virtuals.full_said_at = now;
 	log_say(gateway->log, LOG_ERROR,
 		"network %s: the pool %s is full of names in use: questions for further names are answered SERVFAIL; a wider `pool`, or a "
 		"smaller `per_name` (now %u), makes room",
@@ -191,12 +205,10 @@ static int hold(struct gateway *gateway, const struct mapping *mapping)
 {
 	const struct network *network = policy_network(gateway->policy, mapping->network);
 	int rc = interfaces_hold_address(&gateway->interfaces, mapping->network, &mapping->address);
-	uint64_t now = gateway_now(gateway);
 	char text[ADDRESS_TEXT_MAX];
 
-	if (rc == 0 || (gateway->virtuals.hold_said_at != 0 && now - gateway->virtuals.hold_said_at < VIRTUAL_SAY_MS))
+	if (rc == 0 || !may_say(gateway->virtuals.unheld, mapping->network, mapping->address.family, gateway_now(gateway)))
 		return rc;
-	gateway->virtuals.hold_said_at = now;
 	log_say(gateway->log, LOG_ERROR,
 		"network %s: the virtual address %s cannot be added to the interface: %s (is IPv6 enabled on the network: enable_ipv6: "
 		"true?)",
@@ -253,6 +265,46 @@ int virtual_write(struct gateway *gateway)
 	return rc;
 }
 
+static bool same_prefix(const struct prefix *a, const struct prefix *b)
+{
+	return a->length == b->length && address_equal(&a->address, &b->address);
+}
+
+static int check_pool(struct gateway *gateway, const struct network *network, const struct prefix *pool, const struct prefix *held,
+		      char *error, size_t error_size)
+{
+	const struct interface *interface = interfaces_of_network(&gateway->interfaces, network->id);
+	char address[ADDRESS_TEXT_MAX], text[ADDRESS_TEXT_MAX];
+	struct address neighbour;
+
+	if (interface == NULL || pool->address.family == 0 || (held != NULL && same_prefix(pool, held)) ||
+	    !neighbours_in(&gateway->interfaces.requests, interface->index, pool, &neighbour))
+		return 0;
+	snprintf(error, error_size,
+		 "network %s: %s, an address of the pool %s, belongs to a container: keep Docker from giving these out, with 'ip_range:' "
+		 "of the "
+		 "network in the Compose file, or write another 'pool ='",
+		 network->name, address_format(&neighbour, address), prefix_format(pool, text));
+	return -EADDRINUSE;
+}
+
+int virtual_check(struct gateway *gateway, const struct policy *policy, char *error, size_t error_size)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < policy->network_count && rc == 0; i++) {
+		const struct network *network = &policy->networks[i];
+		const struct network *old = gateway->policy != NULL ? policy_network(gateway->policy, network->id) : NULL;
+
+		if (!network->has_virtual_addresses)
+			continue;
+		rc = check_pool(gateway, network, &network->pool4, old != NULL ? &old->pool4 : NULL, error, error_size);
+		if (rc == 0)
+			rc = check_pool(gateway, network, &network->pool6, old != NULL ? &old->pool6 : NULL, error, error_size);
+	}
+	return rc;
+}
+
 void virtual_restore(struct gateway *gateway, const struct policy *policy, const struct mapping *mapping)
 {
 	struct mapping restored = *mapping;
@@ -301,11 +353,6 @@ static bool release(void *context, const struct mapping *mapping)
 	if (mapping->network == releasing->old->id && !mapping_fits(mapping, releasing->network))
 		(void)interfaces_release_address(&releasing->gateway->interfaces, mapping->network, &mapping->address);
 	return true;
-}
-
-static bool same_prefix(const struct prefix *a, const struct prefix *b)
-{
-	return a->length == b->length && address_equal(&a->address, &b->address);
 }
 
 void virtual_release(struct gateway *gateway, const struct policy *old, const struct policy *policy)

@@ -23,14 +23,23 @@
 #define VIRTUAL_REFRESH_MAX    64    /* names in one tick */
 #define VIRTUAL_SAY_MS         60000 /* that a pool is full, or an address cannot be held, is told at most so often */
 
+#define VIRTUAL_SAID_MAX 16 /* pools of which it is known when something was last told */
+
 struct gateway;
+
+/* When something was told about a pool. */
+struct virtual_said {
+	uint64_t at; /* ms; 0: never */
+	uint16_t network;
+	uint8_t family;
+};
 
 struct virtuals {
 	struct mapping_table *table; /* owned */
 	uv_timer_t timer;
 	struct lease *recycled; /* owned: leases whose address was given to another name; the kernel's sets have them still */
 	size_t recycled_count, recycled_capacity;
-	uint64_t full_said_at, hold_said_at; /* ms */
+	struct virtual_said full[VIRTUAL_SAID_MAX], unheld[VIRTUAL_SAID_MAX];
 };
 
 /** virtual_open() - Keep real addresses current, on the gateway's loop. Return: 0 or -errno. */
@@ -46,6 +55,13 @@ int virtual_map(void *context, const struct network *network, const struct domai
  * Return: 0 or -errno: no answer may leave.
  */
 int virtual_write(struct gateway *gateway);
+
+/**
+ * virtual_check() - Could the pools of a policy be held, as far as neighbours that were seen tell?
+ *
+ * Return: 0; or -EADDRINUSE with @error: a neighbour has an address of a pool that is not held yet.
+ */
+int virtual_check(struct gateway *gateway, const struct policy *policy, char *error, size_t error_size);
 
 /** virtual_restore() - A mapping from the journal; of one that fits no network of @policy nothing is kept. */
 void virtual_restore(struct gateway *gateway, const struct policy *policy, const struct mapping *mapping);

@@ -46,6 +46,24 @@ def wait_for_port(app, address, port, seconds=20):
         time.sleep(0.05)
 
 
+def spki_of(key):
+    """What Chromium calls the key of a certificate by, from the file of the private key."""
+    public = subprocess.run(["openssl", "ec", "-in", key, "-pubout", "-outform", "DER"], capture_output=True, check=True).stdout
+    return base64.b64encode(hashlib.sha256(public).digest()).decode()
+
+
+def browse(run, url, spki, directory, quic=True):
+    """Load a page in Chromium, which `run` starts like Namespace.run(), with a profile of its own below `directory`. Return: the page's text,
+    "" when it cannot be reached."""
+    host = url.split("/")[2]
+    options = ["--enable-quic", f"--origin-to-force-quic-on={host}:443"] if quic else ["--disable-quic"]
+    with tempfile.TemporaryDirectory(dir=directory, ignore_cleanup_errors=True) as profile:
+        return run(["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+                    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", f"--user-data-dir={profile}", *options,
+                    f"--ignore-certificate-errors-spki-list={spki}", "--dump-dom", url],
+                   timeout=60, env={**os.environ, "HOME": profile}).stdout
+
+
 class Web:
     """Caddy in the `site` namespace, with a certificate that only these tests trust."""
 
@@ -56,9 +74,8 @@ class Web:
         names = ",".join(f"DNS:{name}" for name in sites)
         command(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30", "-subj", "/CN=test",
                  "-keyout", key, "-out", certificate, "-addext", f"subjectAltName={names}"])
-        public = subprocess.run(["openssl", "ec", "-in", key, "-pubout", "-outform", "DER"], capture_output=True, check=True).stdout
         self.certificate = certificate
-        self.spki = base64.b64encode(hashlib.sha256(public).digest()).decode()
+        self.spki = spki_of(key)
         with open(self.directory + "/Caddyfile", "w", encoding="ascii") as file:
             file.write(CADDYFILE.format(directory=self.directory, sites=", ".join(sites)))
         for name in (*sites, "plain.any.example"):
@@ -74,18 +91,8 @@ class Web:
         return done.returncode, done.stdout
 
     def browse(self, app, url, quic=True):
-        """Load a page in Chromium. Return: the page's text, "" when it cannot be reached."""
-        host = url.split("/")[2]
-        profile = tempfile.mkdtemp(dir=self.directory)
-        options = ["--enable-quic", f"--origin-to-force-quic-on={host}:443"] if quic else ["--disable-quic"]
-        try:
-            done = app.run(["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-                            "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", f"--user-data-dir={profile}", *options,
-                            f"--ignore-certificate-errors-spki-list={self.spki}", "--dump-dom", url],
-                           timeout=60, env={**os.environ, "HOME": profile})
-        finally:
-            shutil.rmtree(profile, ignore_errors=True)
-        return done.stdout
+        """Load a page in an app's Chromium: browse()."""
+        return browse(app.run, url, self.spki, self.directory, quic)
 
 
 class Ssh:

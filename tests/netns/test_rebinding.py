@@ -60,6 +60,19 @@ def test_private_ranges_that_the_network_names_are_shown(names, web1, policy):
     assert web1.resolve("nas.https.example", "AAAA") == ["fd77::1"]
 
 
+def test_a_private_range_that_a_reload_takes_away_is_closed(names, web1, policy, log):
+    policy(POLICY.replace("[network web]\n", "[network web]\nprivate = 10.77.0.0/16\n"))
+    name = names.new("https.example")[0]
+    names.add(name, A="10.77.5.7")
+    assert web1.resolve(name) == ["10.77.5.7"]
+    assert web1.tcp_result("10.77.5.7", 443, seconds=1) != "refused", "it goes out, where nobody has this address"
+    policy(POLICY)
+    log.mark()
+    assert web1.tcp_result("10.77.5.7", 443) == "refused"
+    line = log.wait(event="denied", dst="10.77.5.7")[0]
+    assert (line["name"], line["reason"]) == (name, "special-address")
+
+
 def test_private_ranges_are_those_of_one_network_only(names, build1, policy):
     policy(POLICY.replace("[network web]\n", "[network web]\nprivate = 10.77.0.0/16\n"))
     names.add("nas.build.example", A="10.77.1.1")
