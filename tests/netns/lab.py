@@ -379,6 +379,18 @@ class Lab:
                 }}
             """)
 
+    def release_addresses(self):
+        """The gateway's networks have only the addresses that the engine gives a new container."""
+        for network, number in self.networks.items():
+            interface = f"{network}0"
+            keep = (f"10.201.{number}.2/24", f"fdc9:{number}::2/64")
+            listed = self.gw.run(["ip", "-o", "address", "show", "dev", interface, "scope", "global"], check=True).stdout.splitlines()
+            gone = [line.split()[3] for line in listed if line.split()[3] not in keep]
+            self.gw.ip("".join(f"address delete {address} dev {interface}\n" for address in gone))
+            routes = self.gw.run(["ip", "route", "show", "table", "local", "dev", interface, "type", "local"], check=True).stdout.splitlines()
+            held = [line.split()[1 if line.startswith("local ") else 0] for line in routes]
+            self.gw.ip("".join(f"route delete local {prefix} dev {interface} table local\n" for prefix in held if "/" in prefix))
+
     # --- servers ---
 
     def start_servers(self):

@@ -407,11 +407,7 @@ def recreated(lab):
     lab.gateway.stop()
     lab.gw.nft("delete table inet sluice\n")
     lab.gw.run(["conntrack", "--flush"], check=True)
-    for number, network in ((1, "web"), (2, "build")):
-        lab.gw.run(["ip", "route", "flush", "table", "local", "root", f"10.201.{number}.128/25"])
-        for address in lab.gw.run(["ip", "-6", "-o", "addr", "show", "dev", f"{network}0"], check=True).stdout.split():
-            if address.startswith(f"fdc9:{number}:0:0:8000:") or address.startswith(f"fdc9:{number}:") and address.endswith("/128"):
-                lab.gw.run(["ip", "addr", "del", address, "dev", f"{network}0"], check=True)
+    lab.release_addresses()
     lab.gateway.start()
 
 
