@@ -55,7 +55,8 @@ struct pool {
 	uint32_t first_free;    /* no host of the prefix below this number is free ... */
 	struct prefix prefix;   /* ... of this prefix, with this gateway */
 	struct address gateway;
-	uint64_t none_before; /* ms: no holder is idle before this time */
+	uint64_t none_before; /* ms: no holder is idle before this time ... */
+	uint64_t idle;        /* ... when names are idle after so long */
 };
 
 struct mapping_table {
@@ -182,6 +183,7 @@ static void remove_entry(struct mapping_table *table, struct entry *entry)
 	mark(table, entry, false);
 	table->count--;
 	holder->pool->first_free = 0;
+	holder->pool->none_before = 0;
 	entry->holder = NULL;
 	if (entry->mapping.written.family)
 		return;
@@ -350,7 +352,7 @@ static struct holder *find_idle(struct pool *pool, const struct mapping_answer *
 	uint64_t earliest = UINT64_MAX;
 	struct holder *holder;
 
-	if (answer->now < pool->none_before)
+	if (answer->now < pool->none_before && answer->idle == pool->idle)
 		return NULL;
 	DL_FOREACH (pool->holders, holder) {
 		uint64_t at = holder->count ? idle_at(holder, answer) : UINT64_MAX;
@@ -361,6 +363,7 @@ static struct holder *find_idle(struct pool *pool, const struct mapping_answer *
 			earliest = at;
 	}
 	pool->none_before = earliest == UINT64_MAX ? 0 : earliest;
+	pool->idle = answer->idle;
 	return NULL;
 }
 

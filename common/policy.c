@@ -201,8 +201,7 @@ uint64_t policy_specs_on(const struct network *network, uint8_t protocol, uint16
 
 bool policy_in_pool(const struct network *network, const struct address *address)
 {
-	return network->has_virtual_addresses &&
-	       (prefix_contains(&network->pool4, address) || prefix_contains(&network->pool6, address));
+	return network->has_virtual_addresses && (prefix_contains(&network->pool4, address) || prefix_contains(&network->pool6, address));
 }
 
 bool policy_is_auditing(const struct network *network, time_t now)

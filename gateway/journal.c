@@ -532,6 +532,7 @@ static int finish_compact(struct journal *journal, unsigned int other, struct wr
 		journal->current = other;
 		journal->generation++;
 		journal->size = journal->live_size = writing->output->offset;
+		journal->outdated = false;
 	}
 	free(writing->output);
 	return rc;
@@ -544,7 +545,7 @@ int journal_compact(struct journal *journal, const struct policy *policy, struct
 	struct writing writing;
 	int rc;
 
-	if (journal->size < 2 * journal->live_size + JOURNAL_SLACK)
+	if (!journal->outdated && journal->size < 2 * journal->live_size + JOURNAL_SLACK)
 		return 0;
 	if (ftruncate(journal->files[other], 0) != 0)
 		return -errno;

@@ -31,6 +31,7 @@ struct journal {
 	uint64_t generation;
 	off_t size;      /* of the current file */
 	off_t live_size; /* of the current file when it was last written whole */
+	bool outdated;   /* set by the caller: it has what was removed since, and is to be written anew however small it is */
 };
 
 /** journal_knows() - Is the file empty, or a journal of this version? If not, it has to be set aside: it is going to be overwritten. */

@@ -314,11 +314,14 @@ void virtual_restore(struct gateway *gateway, const struct policy *policy, const
 		log_say(gateway->log, LOG_ERROR, "out of memory: a virtual address of before is not known any more");
 }
 
+/* What goes must not come back from the journal. */
 static bool fits_running(void *context, const struct mapping *mapping)
 {
-	const struct gateway *gateway = context;
+	struct gateway *gateway = context;
+	bool fits = mapping_fits(mapping, policy_network(gateway->policy, mapping->network));
 
-	return mapping_fits(mapping, policy_network(gateway->policy, mapping->network));
+	gateway->journal.outdated |= !fits;
+	return fits;
 }
 
 void virtual_applied(struct gateway *gateway)
