@@ -26,10 +26,13 @@ class NoAnswer(Exception):
 class Host(Namespace):
     """A host that asks names and opens flows."""
 
+    resolver = RESOLVER  # whom it asks
+
     # --- DNS ---
 
-    def exchange(self, wire, server=RESOLVER, tcp=False, seconds=5):
+    def exchange(self, wire, server=None, tcp=False, seconds=5):
         """Send a DNS message as bytes. Return: the bytes of the answer. Raises NoAnswer."""
+        server = server or self.resolver
         kind = socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM
         with self.socket(family_of(server), kind) as sock:
             sock.settimeout(patience(seconds))
@@ -43,7 +46,7 @@ class Host(Namespace):
             except (TimeoutError, ConnectionError) as error:
                 raise NoAnswer(f"{self.short} got no answer from {server}: {error!r}") from error
 
-    def ask(self, name, kind="A", server=RESOLVER, tcp=False, seconds=5, edns=True, **options):
+    def ask(self, name, kind="A", server=None, tcp=False, seconds=5, edns=True, **options):
         """Ask a question. Return: the answer as dns.message.Message; a truncated one is returned as it is."""
         query = dns.message.make_query(name, kind, use_edns=0 if edns else -1, payload=1232 if edns else None, **options)
         wire = self.exchange(query.to_wire(), server, tcp, seconds)
@@ -61,7 +64,7 @@ class Host(Namespace):
         answers, waiting, names = {}, {}, list(names)
         with self.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-            sock.connect((RESOLVER, 53))
+            sock.connect((self.resolver, 53))
             sock.settimeout(patience(seconds))
             ident = 0
             while names or waiting:
@@ -119,16 +122,16 @@ class Host(Namespace):
         return sock
 
     def udp_result(self, address, port=443, seconds=2, payload=b"ping"):
-        """What becomes of a datagram: "open" when it is echoed, "rejected" after an ICMP error, or "timeout"."""
-        with self.udp(address, port) as sock:
-            sock.settimeout(patience(seconds))
-            try:
+        """What becomes of a datagram: "open" when it is echoed, "rejected" after an ICMP error or without a route, or "timeout"."""
+        try:
+            with self.udp(address, port) as sock:
+                sock.settimeout(patience(seconds))
                 sock.send(payload)
                 return "open" if sock.recv(2048) == payload else "garbled"
-            except TimeoutError:
-                return "timeout"
-            except OSError:
-                return "rejected"
+        except TimeoutError:
+            return "timeout"
+        except OSError:
+            return "rejected"
 
 
 class App(Host):

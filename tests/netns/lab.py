@@ -10,6 +10,9 @@ answer on every address of 45.12.0.0/15 up to 45.63.255.255 and 2a0e:10::/28. `s
 As with Docker, the gateway's interfaces have an address of their own (.2) and the apps' default route points at the first one (.1), which the gateway has
 to claim. No address here is special-purpose, and none exists outside the namespaces.
 
+A network may be `internal`, as Docker's networks with `internal: true`: its apps have no default route and ask the gateway's own address (.2), and the
+bridge drops every packet that comes from or goes to an address outside of the subnet.
+
 Every lab has a prefix of its own, so any number can run at once. Leaving the `with` block removes everything, also after Ctrl-C; what a killed run left
 behind is removed by the next one.
 """
@@ -64,6 +67,16 @@ uplink = auto
 
 [upstream]
 server = {DNS}
+"""
+
+# A section of an internal network, to be followed by its other keys and rules.
+VIRTUAL = """
+[network {network}]
+subnet = 10.201.{number}.0/24
+subnet = fdc9:{number}::/64
+gateway = 10.201.{number}.2
+gateway = fdc9:{number}::2
+addresses = virtual
 """
 
 # What most tests run under. Names under NAME.example have the ports that NAME says; tests make up names below them.
@@ -216,11 +229,11 @@ class Names:
 class Lab:
     """The world. `gateway=False` leaves the gateway's namespace empty, for stand_in() or rules of a test's own.
 
-    `apps`: names from APPS; or, for another world with `networks` like NETWORKS, a table like it.
+    `apps`: names from APPS; or, for another world with `networks` like NETWORKS, a table like it. `internal`: names of networks.
     """
 
-    def __init__(self, policy=POLICY, gateway=True, apps=None, networks=None):
-        self.policy, self.with_gateway = policy, gateway
+    def __init__(self, policy=POLICY, gateway=True, apps=None, networks=None, internal=()):
+        self.policy, self.with_gateway, self.internal = policy, gateway, internal
         self.networks = NETWORKS if networks is None else networks
         apps = APPS if apps is None else apps
         self.app_names = apps if isinstance(apps, dict) else {name: APPS[name] for name in apps}
@@ -269,17 +282,20 @@ class Lab:
             number = self.networks[network]
             ipv6 = None if network in NETWORKS_IPV4_ONLY else f"fdc9:{number}::{host}"
             app = self.add(App(self.prefix, short, network, f"10.201.{number}.{host}", ipv6))
+            if network in self.internal:
+                app.resolver = f"10.201.{number}.2"
             self.apps[short] = app
             setattr(self, short, app)
         for namespace in self.namespaces:
             namespace.sysctl(net__ipv6__conf__default__accept_dad=0, net__ipv6__conf__all__accept_dad=0, net__ipv6__conf__all__accept_ra=0)
             namespace.ip("link set lo up\n")
-            self.resolv_conf(namespace, "nameserver 192.0.2.53\n")
+            self.resolv_conf(namespace, f"nameserver {namespace.resolver}\n")
         self.build_switch()
         self.build_gateway()
         self.build_internet()
         for app in self.apps.values():
             self.build_app(app)
+        self.isolate()
         self.start_servers()
         self.gateway = Gateway(self.gw, binary(), self.directory)
         if self.with_gateway:
@@ -337,9 +353,43 @@ class Lab:
     def build_app(self, app):
         self.plug(app, "eth0", app.network)
         number = self.networks[app.network]
-        app.ip(f"addr add {app.ipv4}/24 dev eth0\nlink set eth0 up\nroute add default via 10.201.{number}.1\n")
+        app.ip(f"addr add {app.ipv4}/24 dev eth0\nlink set eth0 up\n")
         if app.ipv6:
-            app.ip(f"addr add {app.ipv6}/64 dev eth0 nodad\nroute add default via fdc9:{number}::1\n")
+            app.ip(f"addr add {app.ipv6}/64 dev eth0 nodad\n")
+        if app.network not in self.internal:
+            app.ip(f"route add default via 10.201.{number}.1\n" + (f"route add default via fdc9:{number}::1\n" if app.ipv6 else ""))
+
+    def isolate(self):
+        """What Docker's rules (and br_netfilter) do on internal networks. ARP passes, and what IPv6 needs on any link."""
+        for network in self.internal:
+            number = self.networks[network]
+            ports = ", ".join(f'"{namespace.short}-{network}"' for namespace in (self.gw, *self.apps.values())
+                              if namespace is self.gw or namespace.network == network)
+            ipv6 = f"{{ fdc9:{number}::/64, fe80::/10, ff02::/16, :: }}"
+            self.sw.nft(f"""
+                table bridge internal_{network} {{
+                    chain forward {{
+                        type filter hook forward priority 0; policy accept;
+                        iifname != {{ {ports} }} accept
+                        ip saddr != 10.201.{number}.0/24 drop
+                        ip daddr != 10.201.{number}.0/24 drop
+                        ip6 saddr != {ipv6} drop
+                        ip6 daddr != {ipv6} drop
+                    }}
+                }}
+            """)
+
+    def release_addresses(self):
+        """The gateway's networks have only the addresses that the engine gives a new container."""
+        for network, number in self.networks.items():
+            interface = f"{network}0"
+            keep = (f"10.201.{number}.2/24", f"fdc9:{number}::2/64")
+            listed = self.gw.run(["ip", "-o", "address", "show", "dev", interface, "scope", "global"], check=True).stdout.splitlines()
+            gone = [line.split()[3] for line in listed if line.split()[3] not in keep]
+            self.gw.ip("".join(f"address delete {address} dev {interface}\n" for address in gone))
+            routes = self.gw.run(["ip", "route", "show", "table", "local", "dev", interface, "type", "local"], check=True).stdout.splitlines()
+            held = [line.split()[1 if line.startswith("local ") else 0] for line in routes]
+            self.gw.ip("".join(f"route delete local {prefix} dev {interface} table local\n" for prefix in held if "/" in prefix))
 
     # --- servers ---
 

@@ -5,7 +5,7 @@
     servers.py --tcp PORT ... --udp PORT ...
 
 TCP: the line "hello" is answered with who speaks to whom; any other line comes back as it is. On the --banner port the
-server speaks first, and then every 0.2 s. UDP: each datagram comes back.
+server speaks first, and then every 0.2 s. UDP: each datagram comes back; one that begins with "hello " with " to ADDRESS" at its end.
 """
 
 import argparse
@@ -72,9 +72,13 @@ def on_udp(server):
         reply = []
         for level, kind, value in control:
             if level == socket.IPPROTO_IP:  # ifindex, spec_dst, destination: answer from the destination
-                value = struct.pack("=i4s4s", 0, value[8:12], b"\0" * 4)
+                family, local = socket.AF_INET, value[8:12]
+                value = struct.pack("=i4s4s", 0, local, b"\0" * 4)
             else:
-                value = value[:16] + struct.pack("=i", 0)
+                family, local = socket.AF_INET6, value[:16]
+                value = local + struct.pack("=i", 0)
+            if data.startswith(b"hello "):
+                data += b" to " + socket.inet_ntop(family, local).encode()
             reply.append((level, kind, value))
         try:
             server.sendmsg([data], reply, 0, client)

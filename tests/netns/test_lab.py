@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from lab import HERE, LABS, Lab
-from packets import Sniffer
+from packets import Sniffer, send_frame, udp_packet
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +52,27 @@ def test_name_servers_can_misbehave(open_lab):
     open_lab.names.behave("odd.example", rcode="SERVFAIL", times=1)
     assert open_lab.web1.ask("odd.example").rcode() == 2
     assert open_lab.web1.ask("odd.example").rcode() == 0
+
+
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+def test_an_internal_network_is_closed_both_ways(family):
+    """Also for an app that writes its own frames, and for a gateway that forwards."""
+    outside, inside, gateway = ("45.12.1.66", "10.201.1.2", "10.201.1.2") if family == "ipv4" else ("2a0e:12:1::66", "fdc9:1::2", "fdc9:1::2")
+    with Lab(gateway=False, apps=["web1", "build1"], internal=["web"]) as lab:
+        lab.stand_in()
+        app = getattr(lab.web1, family)
+        assert lab.web1.tcp_result(outside) == "Network is unreachable"
+        assert lab.web1.tcp_result(inside) == "refused", "a neighbour is reached"
+        assert lab.build1.tcp_result(outside) == "open", "the other network is not closed"
+        with Sniffer(lab.gw, "web0") as inner, Sniffer(lab.web1, "eth0") as outer:
+            for source, target in ((app, outside), (outside, inside), (app, inside)):
+                send_frame(lab.web1, "eth0", lab.gw.mac("web0"), udp_packet(source, 7, target, 7, b"out"))
+            for source, target in ((outside, app), (gateway, app)):
+                send_frame(lab.gw, "web0", lab.web1.mac("eth0"), udp_packet(source, 7, target, 7, b"in"))
+            assert inner.wait(destination=inside, source=app, contains=b"out")
+            assert outer.wait(source=gateway, contains=b"in")
+            assert [packet for packet in inner.matching(contains=b"out") if outside in (packet.source, packet.destination)] == []
+            assert outer.matching(contains=b"in", source=outside) == []
 
 
 def test_a_lab_leaves_nothing_behind():

@@ -158,18 +158,12 @@ class Chaos:
         gw.nft(GAP.format(interfaces=interfaces))
         gw.nft("delete table inet sluice\n")
         gw.run(["conntrack", "--flush"], check=True)
-        self.release_addresses()
+        self.lab.release_addresses()
         time.sleep(seconds)
         self.gateway.start(self.policy.text(), wait=False)
         self.wait_for_table()
         gw.nft("delete table inet gap\n")
         self.gateway.wait_healthy()
-
-    def release_addresses(self):
-        """A new namespace has only the addresses that the engine gives it."""
-        for network, number in self.lab.networks.items():
-            self.lab.gw.run(["ip", "address", "delete", f"10.201.{number}.1/24", "dev", f"{network}0"])
-            self.lab.gw.run(["ip", "address", "delete", f"fdc9:{number}::1/64", "dev", f"{network}0"])
 
     def wait_for_table(self):
         end = time.monotonic() + patience(20)

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from flows import Network
 from model import EDGE, Flow
-from policies import HOSTS, LIFETIMES, PORTS, ZONES, pool_address
+from policies import HOSTS, LIFETIMES, NETWORKS, PORTS, ZONES, pool_address, virtual_address
 
 FOR_EVER = float("inf")
 # How long an address is used after it was resolved, in seconds.
@@ -18,6 +18,7 @@ RESTART = 8          # flows that went wrong one after the other until a program
 UDP_TIMEOUT = 3      # seconds: conntrack's, as the soak sets it in the gateway
 EDGE_PROBES_MAX = 6  # per app
 EDGE_PROBE_SECONDS = 30  # that such a probe waits for the end of a lease which others keep alive
+VIRTUAL_PROBED = 64  # of a pool of virtual addresses, the first ones
 CHANGED_PROBES = 12  # per network, after a reload
 
 
@@ -187,8 +188,11 @@ class Clients(Network):
         """Tries what it was not shown: addresses of pools, of other networks, other ports."""
         while True:
             await self.pause(1)
-            zone = self.random.choice(ZONES)
-            name, address = zone.hosts()[0], pool_address(zone, 6 if app.ipv6 and self.random.random() < 0.5 else 4, self.random.randrange(zone.count))
+            zone, family = self.random.choice(ZONES), 6 if app.ipv6 and self.random.random() < 0.5 else 4
+            name, address = zone.hosts()[0], pool_address(zone, family, self.random.randrange(zone.count))
+            policy = self.policy(app.network)
+            if policy.virtual and self.random.random() < 0.5:
+                address = virtual_address(NETWORKS[app.network], family, policy.small, self.random.randrange(VIRTUAL_PROBED))
             elsewhere = self.model.recent[self.random.choice(list(LIFETIMES))]
             if elsewhere and self.random.random() < 0.5:
                 name, address, _ = self.random.choice(elsewhere)

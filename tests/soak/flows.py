@@ -13,7 +13,7 @@ import dns.message
 import dns.rcode
 import dns.rdatatype
 
-from app import RESOLVER, family_of
+from app import family_of
 from lab import GATEWAY_UPLINK4, GATEWAY_UPLINK6
 from model import Flow
 from namespaces import SLOW
@@ -57,8 +57,8 @@ class Network:
         begun = time.monotonic()
         model.counts["questions"] += 1
         model.asks(app.network, name)
-        with self.opened(app, RESOLVER, 53, socket.SOCK_DGRAM) as sock:
-            sent = {}
+        with self.opened(app, app.resolver, 53, socket.SOCK_DGRAM) as sock:
+            sent, rcodes = {}, set()
             for wait in QUESTION_WAITS:
                 ident = next(self.idents) & 0xffff
                 query = dns.message.make_query(name, kind, use_edns=0)
@@ -69,11 +69,12 @@ class Network:
                 answer, received = await self.answer(sock, sent, time.monotonic() + wait)
                 if answer is None or answer.rcode() == dns.rcode.SERVFAIL:
                     model.counts["servfail" if answer else "questions without answer"] += 1
+                    rcodes.add(answer and answer.rcode())
                     if answer:
                         await asyncio.sleep(0.5)
                     continue
                 return self.take_answer(app, name, kind, answer, sent[answer.id], received)
-        model.judge_silence(self.question(app, name, begun, "timeout"))
+        model.judge_silence(self.question(app, name, begun, "timeout" if None in rcodes else "refused"))
         return None
 
     async def answer(self, sock, sent, deadline):
@@ -165,12 +166,17 @@ class Network:
         if flow.outcome == "open":
             words = answer.split()
             gateway = GATEWAY_UPLINK6 if ":" in flow.address else GATEWAY_UPLINK4
-            if len(words) != 6 or words[1] != gateway or words[4:] != [flow.address, str(flow.port)]:
+            if len(words) != 6 or words[1] != gateway or words[5] != str(flow.port) or not self.found(flow, words[4]):
                 flow.outcome, flow.detail = "garbled", answer
             else:
                 await self.echo(flow, sock)
         flow.end = end if flow.outcome == "open" else flow.end
         flow.detail = f"{flow.detail} from port {mine}".strip()
+
+    def found(self, flow, server):
+        """Note the server. Return: False when it is not the one that was written to, though addresses are real."""
+        flow.server = server
+        return server == flow.address or self.model.is_virtual(flow.network)
 
     async def echo(self, flow, sock):
         """A line that nobody else sends must come back."""
@@ -210,15 +216,18 @@ class Network:
 
     async def udp(self, client, app, name, address, port=443):
         """One datagram there and back, from a new socket. Return: the flow, judged."""
-        with self.opened(app, address, port, socket.SOCK_DGRAM) as sock:
-            flow = Flow(client, app.short, app.network, name, address, "udp", port, time.monotonic())
-            await self.datagram(flow, sock)
-            self.model.judge(flow)
-            return flow
+        flow = Flow(client, app.short, app.network, name, address, "udp", port, time.monotonic())
+        try:
+            with self.opened(app, address, port, socket.SOCK_DGRAM) as sock:
+                await self.datagram(flow, sock)
+        except OSError as error:
+            self.failed(flow, error)  # there is no route
+        self.model.judge(flow)
+        return flow
 
     async def datagram(self, flow, sock, expected=None):
         """A datagram that nobody else sends must come back; it is repeated. Sets the flow's start, end and outcome."""
-        data = f"{flow.network} {flow.app} {next(self.tokens)}".encode()
+        data = f"hello {flow.network} {flow.app} {next(self.tokens)}".encode()
         if expected is None:
             expected = self.model.must_pass(flow, flow.start, flow.start + 1)
         flow.start = time.monotonic()
@@ -239,10 +248,11 @@ class Network:
                 answer = await asyncio.wait_for(self.loop.sock_recv(sock, 4096), left)
             except IMPATIENT:
                 return False
-            if answer == data:
+            own, _, server = answer.decode(errors="replace").rpartition(" to ")
+            if own.encode() == data and self.found(flow, server):
                 flow.outcome = "open"
                 return True
-            if not answer.startswith(f"{flow.network} {flow.app} ".encode()):  # else it is the echo of an earlier datagram
+            if own.encode() == data or not answer.startswith(f"hello {flow.network} {flow.app} ".encode()):  # else it is the echo of an earlier datagram
                 flow.outcome, flow.detail = "garbled", repr(answer)
                 return True
         return False

@@ -23,6 +23,9 @@ DELAY = 0.5          # from a name server's answer to the gateway's
 PERIOD = 1.5         # the gateway looks for flows at least so often: half of the smallest grace or an eighth of the smallest max_age, rounded up
 LINGER = 4.0         # conntrack's entries of ended flows, with the timeouts that the soak sets
 STALE_AFTER = 7      # an answer from before a failure serves for so long after it: a name is asked for again every 5 s
+REFRESH = 5          # seconds: a virtual address in use is looked up again at most so often ...
+REFRESH_IDLE = 16    # ... and after this part of the time for which nobody used it
+REFRESH_LATE = 4     # seconds: ticks, questions on their way, a name server's answer that was lost
 STALE_TTL = 30       # TTL of an answer that serves while no upstream has a better one
 RECENT = 400         # answers per network that probes choose from
 ANSWERS = 400        # kept per network, address and name
@@ -62,12 +65,14 @@ class Flow:
     end: float = 0.0
     outcome: str = ""     # open, refused, timeout, garbled
     detail: str = ""
+    server: str = ""      # the address under which the server was reached: with virtual addresses another one
     audited: bool = False  # audit mode may have let it in
 
     def text(self):
         what = "flow" if self.fresh else "further packet"
-        return (f"{self.client} on {self.app}: {what} for {self.name} to {self.address} port {self.port}/{self.protocol}, begun {self.start:.3f}, "
-                f"{self.outcome} at {self.end:.3f} {self.detail}").rstrip()
+        server = f"at {self.server} " if self.server not in ("", self.address) else ""
+        return (f"{self.client} on {self.app}: {what} for {self.name} to {self.address} {server}port {self.port}/{self.protocol}, "
+                f"begun {self.start:.3f}, {self.outcome} at {self.end:.3f} {self.detail}").rstrip()
 
 
 class Windows:
@@ -119,6 +124,7 @@ class Model:
         self.recreations, self.outages, self.upstream_failures = Windows(), Windows(), Windows()
         self.suspects = []  # flows that passed though they should not have, unless something shows up that allows them
         self.on_suspect = None  # called with a flow that has just become one
+        self.arrivals = []  # flows to virtual addresses whose server has not been looked at yet
         self.faults = []
         self.counts = collections.Counter()
         self.lock = threading.Lock()
@@ -158,8 +164,8 @@ class Model:
         """An app has got an answer. records: (address, TTL)."""
         policies = self.possible(network, sent, received)
         for address, ttl in records:
-            seconds = [policy.lease_seconds(ttl) for policy in policies]
-            answer = Answer(sent, received, ttl, min(seconds), max(seconds))
+            seconds = [policy.sure_seconds(ttl) for policy in policies]
+            answer = Answer(sent, received, ttl, min(seconds), max(policy.lease_seconds(ttl) for policy in policies))
             self.shown[network, address][name].append(answer)
             self.recent[network].append((name, address, answer))
             self.note(network, address, f"shown for {name} with TTL {ttl}; asked {received - sent:.3f} s before; lease {min(seconds)} s")
@@ -231,12 +237,12 @@ class Model:
                 continue
             if not self.lasts(flow.network, answers, use.start, use.start + 2 * PERIOD):
                 continue
-            grace, max_age = (min(policy.lifetime(key) for policy in policies) for key in ("grace", "max_age"))
+            grace, max_age = min(policy.sure_grace() for policy in policies), min(policy.lifetime("max_age") for policy in policies)
             latest = max(one.sent for one in answers if one.received <= start)
             if last + grace - EDGE / 2 < end:
                 continue
-            if latest + max_age - EDGE / 2 >= end or (use.end is None and not HOSTS[name].moves()):
-                return True  # before max_age; or the gateway has asked again, and the name never points elsewhere
+            if latest + max_age - EDGE / 2 >= end or (use.end is None and (policies[0].virtual or not HOSTS[name].moves())):
+                return True  # before max_age; or the gateway has asked again, and the address is still the name's
         return False
 
     def disturbed(self, start, end):
@@ -257,7 +263,13 @@ class Model:
                 return True
         return False
 
+    def is_virtual(self, network):
+        return self.policies[-1][2].networks[network].virtual
+
     def names(self, flow):
+        """All that the address can have stood for."""
+        if self.is_virtual(flow.network) and not self.shown[flow.network, flow.address]:
+            return {name for network, name in self.asked if network == flow.network}  # the answer may have been lost
         return set(self.shown[flow.network, flow.address]) | (set(self.listed[flow.address]) if flow.address in self.listed else set())
 
     def leased(self, network, name, address, start, end):
@@ -301,7 +313,11 @@ class Model:
         if first is None or first > end:
             return found
         rows = self.handouts[name, ":" in address]
-        for i in self.listed[address][name] if address in self.listed else ():
+        if self.is_virtual(network):
+            indices = range(len(rows))  # whatever an answer shows, it is for the name's virtual addresses
+        else:
+            indices = self.listed[address][name] if address in self.listed else ()
+        for i in indices:
             at, _, ttl = rows[i]
             if at > end:
                 break
@@ -324,7 +340,8 @@ class Model:
         if any(policy.address_closed(flow.address) for policy in policies):
             return False
         port = (flow.protocol, flow.port)
-        return all(policy.address_opened(flow.address) for policy in policies) or all(port in policy.ports(flow.name) for policy in policies)
+        names = self.names(flow) if policies[0].small else (flow.name,)  # a small pool's address may be another name's by now
+        return all(policy.address_opened(flow.address) for policy in policies) or all(port in policy.ports(name) for policy in policies for name in names)
 
     def forbidden(self, flow, start, end):
         """Does no policy from start to end allow the flow by any name that its address ever had?"""
@@ -336,6 +353,38 @@ class Model:
                     policy.address_opened(flow.address) or any(port in policy.ports(name) for name in self.names(flow))):
                 return False
         return True
+
+    # --- virtual addresses ---
+
+    def arrived(self, flow):
+        """Is the server one that a name of the virtual address had at that time, on a port of the name's?"""
+        return any(self.leads(flow, name) for name in self.names(flow))
+
+    def leads(self, flow, name):
+        policies = self.possible(flow.network, flow.start, flow.end)
+        if not any(policy.audit or (flow.protocol, flow.port) in policy.ports(name) for policy in policies):
+            return False
+        rows = self.handouts[name, ":" in flow.address]
+        showings = [rows[i] for i in self.listed[flow.server].get(name, ()) if rows[i][0] <= flow.end] if flow.server in self.listed else ()
+        if not showings:
+            return False
+        at, _, ttl = showings[-1]
+        known = [one.received for one in self.shown[flow.network, flow.address].get(name, ()) if one.received <= flow.start]
+        idle = flow.start - (known[-1] if known else at)
+        if flow.start <= at + ttl + max(ttl, REFRESH) + idle / REFRESH_IDLE + REFRESH_LATE:
+            return True
+        return self.disturbed(at, flow.end)
+
+    def settle_arrivals(self, everything):
+        waiting, now = [], time.monotonic()
+        for flow in self.arrivals:
+            if self.arrived(flow):
+                self.counts["flows whose server was checked"] += 1
+            elif not everything and now - flow.end < LATE:
+                waiting.append(flow)
+            else:
+                self.fault("wrong pass", flow, "the server is not one that a name of the virtual address had at that time")
+        self.arrivals = waiting
 
     # --- verdicts ---
 
@@ -359,6 +408,8 @@ class Model:
         self.counts["flows by " + flow.client] += 1
         if flow.outcome == "open":
             self.passed(flow, flow.start, flow.end)
+            if self.is_virtual(flow.network):
+                self.arrivals.append(flow)
         if self.recreations.overlaps(flow.start, flow.end, 0.2):
             self.counts["flows during a recreation"] += 1
             return
@@ -395,11 +446,14 @@ class Model:
             self.fault("false drop", flow, "the name is allowed, and the answer shows no address")
         elif verdicts == {False} and flow.outcome == "open":
             self.fault("wrong pass", flow, "the name is not allowed, and the answer shows addresses")
-        elif shown > max(policy.lifetime("max_addresses") for policy in policies):
-            self.fault("wrong pass", flow, f"the answer shows {shown} addresses, more than max_addresses")
+        elif shown > max(policy.addresses_max() for policy in policies):
+            self.fault("wrong pass", flow, f"the answer shows {shown} addresses, more than max_addresses or per_name")
 
     def judge_silence(self, flow):
-        """A question, repeated, got no answer, or only SERVFAIL."""
+        """A question, repeated, got no answer, or only SERVFAIL (refused)."""
+        if flow.outcome == "refused" and all(policy.small for policy in self.possible(flow.network, flow.start, flow.end)):
+            self.counts["questions to a full pool"] += 1
+            return
         self.counts["unanswered"] += 1
         if not self.disturbed(flow.start, flow.end):
             self.fault("false drop", flow, "the question had no answer, although nothing was wrong")
@@ -425,6 +479,7 @@ class Model:
 
     def settle(self, everything=False):
         """Decide about suspects, when no answer is on its way that could explain them, and all handouts of that time are known."""
+        self.settle_arrivals(everything)
         waiting, now = [], time.monotonic()
         for flow in self.suspects:
             if not everything and now - flow.end < LATE:

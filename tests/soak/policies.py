@@ -35,6 +35,11 @@ LIFETIMES = {
     "lan": {"min_ttl": (30,), "grace": (3600,)},
 }
 NETWORKS = {name: number for number, name in enumerate(LIFETIMES, 1)}
+# With virtual addresses, these have a pool that is too small for all names, so that it is full at times: 16 addresses of a family.
+SMALL_POOLS = ("brief", "floor")
+SMALL_POOL_SIZE = 16
+PER_NAME = 2
+PERIODS = 1         # seconds: the shortest two of the gateway's looks at flows
 AUDITED = ("lan",)         # these are in audit mode at times
 KEEPING = ("few", "long")  # these keep established flows at times
 CHANGE = 0.3        # of a network's zones change with a reload
@@ -110,6 +115,8 @@ class NetworkPolicy:
     lifetimes: tuple = ()
     audit: bool = False
     keep: bool = False    # keep_established
+    virtual: bool = False
+    small: bool = False   # its pool of virtual addresses is
     shared: bool = False  # the rules are written as [rules], which the network uses
 
     @functools.cache
@@ -144,9 +151,32 @@ class NetworkPolicy:
         """What an answer gives."""
         return min(max(ttl, self.lifetime("min_ttl")) + self.lifetime("grace"), self.lifetime("max_age"))
 
+    def sure_seconds(self, ttl):
+        """For how long after an answer its addresses are surely open: in a small pool, they may soon stand for another name."""
+        return min(self.lease_seconds(ttl), ttl + self.lifetime("min_ttl") + PERIODS) if self.small else self.lease_seconds(ttl)
+
+    def sure_grace(self):
+        """And after the end of a connection."""
+        return min(self.lifetime("grace"), self.lifetime("min_ttl") + PERIODS) if self.small else self.lifetime("grace")
+
+    def addresses_max(self):
+        """How many an answer may show."""
+        return min(self.lifetime("max_addresses"), PER_NAME) if self.virtual else self.lifetime("max_addresses")
+
 
 def prefix_rule(prefix):
     return f"[{prefix}]" if prefix.version == 6 else str(prefix)
+
+
+def small_pools(number):
+    return f"10.201.{number}.64/28", f"fdc9:{number}::40/124"
+
+
+def virtual_address(number, family, small, index):
+    """One of a pool, which may stand for a name."""
+    if small:
+        return str(ipaddress.ip_network(small_pools(number)[0 if family == 4 else 1])[index % SMALL_POOL_SIZE])
+    return f"10.201.{number}.{128 + index}" if family == 4 else f"fdc9:{number}:0:0:8000::{index:x}"
 
 
 def network_text(name, number, policy):
@@ -157,6 +187,9 @@ def network_text(name, number, policy):
     rules += [f"deny = {prefix_rule(prefix)}" for prefix in policy.closed]
     head = [f"[rules of-{name}]", *rules, ""] if policy.shared else []
     subnets = [f"subnet = 10.201.{number}.0/24"] + ([f"subnet = fdc9:{number}::/64"] if name != "lan" else [])
+    if policy.virtual:
+        gateways = [f"gateway = 10.201.{number}.2"] + ([f"gateway = fdc9:{number}::2"] if name != "lan" else [])
+        subnets += [*gateways, "addresses = virtual", *(f"pool = {pool}" for pool in small_pools(number) if policy.small)]
     mode = (["mode = audit"] if policy.audit else []) + (["keep_established = yes"] if policy.keep else [])
     body = [f"use = of-{name}"] if policy.shared else rules
     return "\n".join([*head, f"[network {name}]", *subnets, *keys, *mode, *body, ""])
@@ -224,24 +257,34 @@ def random_prefixes(random, chance):
     return (ipaddress.ip_network((base, 28 if family == 4 else 124)),)
 
 
-def random_network(random, name, before=None):
+def random_network(random, name, virtual, before=None):
     allow, deny = ({}, {}) if before is None else (dict(before.allow), dict(before.deny))
     for zone in ZONES:
         if before is None or random.random() < CHANGE:
             allow[zone.name], deny[zone.name] = random_rules(random, zone)
     lifetimes = tuple((key, random.choice(values)) for key, values in LIFETIMES[name].items())
-    return NetworkPolicy(allow, deny, random_prefixes(random, 0.3), random_prefixes(random, 0.2), lifetimes,
+    opened, closed = random_prefixes(random, 0.3), random_prefixes(random, 0.2)
+    if virtual:
+        opened = closed = ()  # there are no address rules
+    return NetworkPolicy(allow, deny, opened, closed, lifetimes, virtual=virtual, small=virtual and name in SMALL_POOLS,
                          audit=name in AUDITED and random.random() < 0.3, keep=name in KEEPING and random.random() < 0.5,
                          shared=random.random() < 0.5)
 
 
-def first_policy(random):
-    return Policy(0, {name: random_network(random, name) for name in NETWORKS})
+def virtual_networks(random, form):
+    """Which networks have virtual addresses. Of those with small pools, `mixed` has one in each form."""
+    if form == "mixed":
+        return {random.choice(SMALL_POOLS)} | {name for name in NETWORKS if name not in SMALL_POOLS and random.random() < 0.5}
+    return set(NETWORKS) if form == "virtual" else set()
+
+
+def first_policy(random, virtual=()):
+    return Policy(0, {name: random_network(random, name, name in virtual) for name in NETWORKS})
 
 
 def next_policy(random, before):
     """Some networks change; others stay as they are."""
-    networks = {name: random_network(random, name, policy) if random.random() < 0.6 else policy for name, policy in before.networks.items()}
+    networks = {name: random_network(random, name, policy.virtual, policy) if random.random() < 0.6 else policy for name, policy in before.networks.items()}
     return Policy(before.number + 1, networks, ballast=random.choice((0, 0, 0, 2000)))
 
 

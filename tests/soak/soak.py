@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """No false drops, no wrong passes: many apps use a gateway to which everything happens that can happen.
 
-    soak.py [SECONDS] [--seed NUMBER] [--apps PER_NETWORK] [--speed FACTOR]
+    soak.py [SECONDS] [--form routed|virtual|mixed] [--seed NUMBER] [--apps PER_NETWORK] [--speed FACTOR]
 
 Prints one summary; exit status 1 when a flow was dropped that should have passed, or passed that should not have. README.md says what is
 compared with what.
@@ -27,10 +27,11 @@ from clients import UDP_TIMEOUT, Clients
 from gateway import NotHealthy
 from lab import Lab, ended_by_signals
 from model import Model
-from policies import NETWORKS, ZONES, first_policy, pool
+from policies import NETWORKS, ZONES, first_policy, pool, virtual_networks
 from namespaces import SLOW, Failed
 
 APPS, SPEED = (1, 0.3) if SLOW else (4, 1.0)  # apps per network; 2: clients do twice as much
+FORMS = ("routed", "virtual", "mixed")
 FAULTS_SHOWN = 20
 AROUND = 2.5         # seconds of events and log lines shown around a fault
 LOG_LINES_SHOWN = 30
@@ -43,12 +44,13 @@ ORDINARY_DEATH = 9
 class Soak:
     """One run."""
 
-    def __init__(self, seconds, seed=None, apps_per_network=APPS, speed=SPEED, say=print, until=None):
-        """`until`: a kind of fault; the run ends with the first one."""
+    def __init__(self, seconds, seed=None, apps_per_network=APPS, speed=SPEED, say=print, until=None, form="routed"):
+        """`until`: a kind of fault; the run ends with the first one. `form`: of addresses; `mixed`: some networks have virtual ones."""
         seed = random.SystemRandom().randrange(1 << 31) if seed is None else seed
         self.seconds, self.seed, self.speed, self.say, self.until = seconds, seed, speed, say, until
         self.random = random.Random(seed)
-        self.model = Model(first_policy(self.random))
+        self.virtual = sorted(virtual_networks(self.random, form))
+        self.model = Model(first_policy(self.random, self.virtual))
         self.apps = {f"{network}{i}": (network, 10 + i) for network in NETWORKS for i in range(apps_per_network)}
         self.problems = []     # other than flows: the gateway did not come back, a worker crashed
         self.log_at_fault = {}  # fault -> gateway log around it
@@ -59,9 +61,10 @@ class Soak:
 
     def run(self):
         """Return: True when all went well."""
-        self.say(f"soak: {self.seconds:g} s, seed {self.seed}, {len(self.apps)} apps in {len(NETWORKS)} networks")
+        self.say(f"soak: {self.seconds:g} s, seed {self.seed}, {len(self.apps)} apps in {len(NETWORKS)} networks; "
+                 f"virtual addresses: {', '.join(self.virtual) or 'none'}")
         raise_file_limit()
-        with Lab(policy=self.model.policies[0][2].text(), gateway=False, apps=self.apps, networks=NETWORKS) as self.lab:
+        with Lab(policy=self.model.policies[0][2].text(), gateway=False, apps=self.apps, networks=NETWORKS, internal=self.virtual) as self.lab:
             self.prepare()
             try:
                 asyncio.run(self.soak())
@@ -165,6 +168,7 @@ class Soak:
         by_client = sorted((key.removeprefix("flows by "), number) for key, number in counts.items() if key.startswith("flows by "))
         keys = ("questions", "answers", "answers that deny", "servfail", "unanswered", "flows opened", "flows refused", "flows unanswered",
                 "flows that had to pass", "flows that had to be refused", "flows that could go either way", "second chances taken", "further exchanges",
+                "flows whose server was checked", "questions to a full pool",
                 "established flows ended", "flows during a recreation", "reloads",
                 "refused reloads", "kills", "recreations", "upstream failures")
         lines = [f"  {key:30} {counts[key]}" for key in keys]
@@ -204,12 +208,13 @@ def raise_file_limit():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("seconds", nargs="?", type=float, default=60)
+    parser.add_argument("--form", choices=FORMS, default="mixed", help="of addresses; mixed: some networks, by the seed, have virtual ones")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--apps", type=int, default=APPS, help="per network")
     parser.add_argument("--speed", type=float, default=SPEED, help="2: clients do twice as much")
     options = parser.parse_args()
     with ended_by_signals():
-        sys.exit(0 if Soak(options.seconds, options.seed, options.apps, options.speed).run() else 1)
+        sys.exit(0 if Soak(options.seconds, options.seed, options.apps, options.speed, form=options.form).run() else 1)
 
 
 if __name__ == "__main__":
