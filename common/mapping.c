@@ -462,8 +462,8 @@ static struct entry *take_from(struct mapping_table *table, struct holder *holde
 
 	for (size_t i = 0; i < holder->count; i++)
 		answer->gone(answer->context, &holder->slots[i]->mapping);
-	while (holder->count > 1)
-		remove_entry(table, holder->slots[holder->count - 1]);
+	for (size_t i = holder->count - 1; i > 0; i--)
+		remove_entry(table, holder->slots[i]);
 	detach(table, taken);
 	remove_if_empty(table, holder);
 	return taken;
@@ -510,14 +510,14 @@ static bool shows(const struct mapping_answer *answer, const struct address *rea
 	return false;
 }
 
-/* One of the answer's addresses that no mapping leads to, or NULL. */
-static const struct address *find_missing(const struct holder *holder, const struct mapping_answer *answer)
+/* Which of the answer's addresses no mapping leads to; their number when there is none. */
+static size_t find_missing(const struct holder *holder, const struct mapping_answer *answer)
 {
 	for (size_t i = 0; i < answer->real_count; i++) {
 		if (!leads_to(holder, &answer->reals[i]))
-			return &answer->reals[i];
+			return i;
 	}
-	return NULL;
+	return answer->real_count;
 }
 
 /* Does a mapping before this one lead to the same address? */
@@ -534,11 +534,12 @@ static void lead_to(struct mapping_table *table, struct holder *holder, const st
 {
 	for (size_t i = 0; i < holder->count; i++) {
 		struct entry *entry = holder->slots[i];
-		const struct address *missing = find_missing(holder, answer);
+		size_t missing = find_missing(holder, answer);
+		bool all_led_to = missing == answer->real_count;
 
-		if (shows(answer, &entry->mapping.real) && !(missing && is_double(holder, i)))
+		if (shows(answer, &entry->mapping.real) && (all_led_to || !is_double(holder, i)))
 			continue;
-		entry->mapping.real = missing ? *missing : answer->reals[i % answer->real_count];
+		entry->mapping.real = answer->reals[all_led_to ? i % answer->real_count : missing];
 		mark(table, entry);
 	}
 }
