@@ -666,6 +666,23 @@ def test_a_flow_of_the_old_name_does_not_reach_the_new_names_server(lab, family)
         lab.gw.sysctl(net__netfilter__nf_conntrack_udp_timeout=30, net__netfilter__nf_conntrack_udp_timeout_stream=120)
 
 
+@pytest.mark.parametrize("event", [killed, restarted, recreated])
+def test_a_new_worker_knows_which_names_were_in_use(lab, event):
+    """Long after their addresses were new."""
+    small_pool(lab, "min_ttl = 4s\ngrace = 1s\n")
+    known = fill(lab, "ipv4")
+    end = time.monotonic() + 8
+    while time.monotonic() < end:
+        for name, virtual, _ in known:
+            assert lab.web1.resolve(name) == [virtual]
+        time.sleep(0.5)
+    event(lab)
+    name, _ = lab.names.new("alt.example", ttl=0)
+    assert rcode_of(lab.web1.ask(name)) == "SERVFAIL"
+    for name, virtual, _ in known:
+        assert lab.web1.resolve(name) == [virtual]
+
+
 @families
 def test_names_in_use_keep_a_full_pool(lab, family):
     """Each by a connection, long after their leases would have ended."""
