@@ -362,7 +362,11 @@ static void print_finding(const struct network *network, const struct target *ta
 		printf("upstream: %s\n", finding->upstream->name[0] ? finding->upstream->name : "(default)");
 	if (finding->special)
 		printf("address: %s; only a rule that names this space allows it\n", finding->special);
-	if (!target->is_name && !finding->allowed && finding->reason != REASON_ISOLATED)
+	if (target->is_name || finding->allowed || finding->reason == REASON_ISOLATED)
+		return;
+	if (network->has_virtual_addresses)
+		printf("note: apps of this network have no route to it; they reach names only, by addresses of the pool\n");
+	else
 		printf("note: an allowed name that resolves to this address may open it too\n");
 }
 

@@ -12,9 +12,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <uv.h>
 
 #include "gateway/command.h"
 #include "gateway/config.h"
+#include "gateway/control.h"
 
 #define OUTPUT_MAX 16384
 
@@ -28,6 +30,12 @@ static const char policy_text[] = "[network web]\n"
 				  "mode = audit\n"
 				  "allow = a.example:443/tcp\n" /* line 9 */
 				  "deny = evil.example\n"
+				  "[network inner]\n"
+				  "subnet = 10.201.3.0/24\n"
+				  "gateway = 10.201.3.2\n"
+				  "addresses = virtual\n"
+				  "pool = 10.201.3.128/25\n"
+				  "allow = a.example:443\n" /* line 16 */
 				  "[upstream corp]\n"
 				  "match = **.corp.a.example\n"
 				  "server = 192.0.2.53\n";
@@ -98,6 +106,8 @@ static void verdicts_are_those_of_the_policy(void **state)
 		{"box", "192.41.0.4:53", 0, "only by audit mode (enforce would deny: address-not-allowed)"},
 		{"box", "evil.example", 1, "reason denied-by-rule"},
 		{"box", "10.0.0.1", 1, "reason special-address"},
+		{"inner", "a.example:443", 0, "rule: allow = a.example:443 (SLUICE_CONFIG:16)"},
+		{"inner", "198.41.0.4:443", 1, "note: apps of this network have no route to it"},
 		{"nope", "a.example", 2, ""},
 		{"web", "a.example:", 2, ""},
 		{"web", "a.example:99999", 2, ""},
@@ -119,6 +129,80 @@ static void verdicts_are_those_of_the_policy(void **state)
 				 table[i].says, output);
 	}
 	unsetenv(CONFIG_ENVIRONMENT);
+}
+
+/* The daemon's part, on a loop of its own. */
+static json_t *answer_mapping(void *context, const char *command, const json_t *request)
+{
+	const char *address = json_string_value(json_object_get(request, "address"));
+
+	(void)context;
+	if (strcmp(command, "mapping") != 0 || strcmp(json_string_value(json_object_get(request, "network")), "inner") != 0 || !address)
+		return NULL;
+	if (strcmp(address, "10.201.3.130") == 0)
+		return json_pack("{s:b, s:s, s:s}", "ok", 1, "name", "a.example", "real", "198.41.0.4");
+	if (strcmp(address, "10.201.3.131") == 0)
+		return json_pack("{s:b, s:s, s:s}", "ok", 1, "name", "gone.example", "real", "198.41.0.5");
+	return json_pack("{s:b, s:s}", "ok", 0, "error", "the address stands for no name now");
+}
+
+static void stop_loop(uv_async_t *async)
+{
+	uv_close((uv_handle_t *)async, NULL);
+	control_close(async->data);
+}
+
+static void run_loop(void *loop)
+{
+	uv_run(loop, UV_RUN_DEFAULT);
+}
+
+static void a_virtual_address_is_its_name(void **state)
+{
+	static const struct {
+		const char *target;
+		int status;
+		const char *says;
+	} table[] = {
+		{"10.201.3.130:443", 0, "address: it stands for a.example now, and leads to 198.41.0.4\n10.201.3.130:443: allowed from"},
+		{"10.201.3.130:22", 1, "reason port-not-allowed"},
+		{"10.201.3.131", 1, "reason name-not-allowed"},
+		{"10.201.3.132", 1, ""},
+	};
+	char directory[] = "/tmp/sluice-test-XXXXXX", path[64], output[OUTPUT_MAX];
+	const char *words[] = {"explain", "inner", NULL, NULL};
+	struct control *control;
+	uv_async_t stop;
+	uv_thread_t thread;
+	uv_loop_t loop;
+
+	(void)state;
+	assert_non_null(mkdtemp(directory));
+	snprintf(path, sizeof(path), "%s/control", directory);
+	setenv(CONTROL_ENVIRONMENT, path, 1);
+	setenv(CONFIG_ENVIRONMENT, policy_text, 1);
+	words[2] = "10.201.3.130"; /* nobody listens yet */
+	assert_int_equal(run(cmd_explain, words, output), 1);
+	assert_string_equal(output, "");
+	assert_int_equal(uv_loop_init(&loop), 0);
+	assert_int_equal(control_new(&loop, path, answer_mapping, NULL, &control), 0);
+	assert_int_equal(uv_async_init(&loop, &stop, stop_loop), 0);
+	stop.data = control;
+	assert_int_equal(uv_thread_create(&thread, run_loop, &loop), 0);
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		words[2] = table[i].target;
+		assert_int_equal(run(cmd_explain, words, output), table[i].status);
+		if (!strstr(output, table[i].says))
+			fail_msg("%s: want '%s'; got\n%s", table[i].target, table[i].says, output);
+	}
+	assert_string_equal(output, "");
+	uv_async_send(&stop);
+	uv_thread_join(&thread);
+	assert_int_equal(uv_loop_close(&loop), 0);
+	unsetenv(CONFIG_ENVIRONMENT);
+	unsetenv(CONTROL_ENVIRONMENT);
+	unlink(path);
+	rmdir(directory);
 }
 
 static void json_says_the_same(void **state)
@@ -196,6 +280,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(verdicts_are_those_of_the_policy),
+		cmocka_unit_test(a_virtual_address_is_its_name),
 		cmocka_unit_test(json_says_the_same),
 		cmocka_unit_test(wrong_usage_is_status_2),
 		cmocka_unit_test(check_prints_what_takes_effect),
