@@ -3,6 +3,7 @@
 
 import contextlib
 import ipaddress
+import json
 import re
 import socket
 import threading
@@ -665,6 +666,23 @@ def test_a_flow_of_the_old_name_does_not_reach_the_new_names_server(lab, family)
         lab.gw.sysctl(net__netfilter__nf_conntrack_udp_timeout=30, net__netfilter__nf_conntrack_udp_timeout_stream=120)
 
 
+@pytest.mark.parametrize("event", [killed, restarted, recreated])
+def test_a_new_worker_knows_which_names_were_in_use(lab, event):
+    """Long after their addresses were new."""
+    small_pool(lab, "min_ttl = 4s\ngrace = 1s\n")
+    known = fill(lab, "ipv4")
+    end = time.monotonic() + 8
+    while time.monotonic() < end:
+        for name, virtual, _ in known:
+            assert lab.web1.resolve(name) == [virtual]
+        time.sleep(0.5)
+    event(lab)
+    name, _ = lab.names.new("alt.example", ttl=0)
+    assert rcode_of(lab.web1.ask(name)) == "SERVFAIL"
+    for name, virtual, _ in known:
+        assert lab.web1.resolve(name) == [virtual]
+
+
 @families
 def test_names_in_use_keep_a_full_pool(lab, family):
     """Each by a connection, long after their leases would have ended."""
@@ -927,3 +945,24 @@ def test_a_published_app_cannot_open_flows_of_its_own(lab):
                 assert lab.web1.tcp_result("10.201.1.2", 443) == "refused", "nor come back in"
                 outer.sendall(b"in\n")
                 assert inner.recv(100) == b"in\n"
+
+
+def explain(lab, *words):
+    return lab.gateway.sluice("explain", "-c", lab.gateway.policy_file, *words)
+
+
+@families
+def test_explain_knows_what_an_address_stands_for(lab, family):
+    name, address, real = shown(lab, family)
+    written = f"[{address}]" if family == "ipv6" else address
+    allowed = explain(lab, "web", f"{written}:443")
+    assert allowed.returncode == 0 and name in allowed.stdout and real in allowed.stdout, allowed
+    denied = explain(lab, "web", f"{written}:81")
+    assert denied.returncode == 1 and name in denied.stdout, denied
+    as_json = json.loads(explain(lab, "--json", "web", f"{written}:443").stdout)
+    assert (as_json["allowed"], as_json["name"], as_json["real"]) == (True, name, real), as_json
+
+
+def test_explain_says_when_an_address_stands_for_nothing(lab):
+    done = explain(lab, "web", "10.201.1.250:443")
+    assert done.returncode == 1 and "stands for no name" in done.stderr, done
