@@ -4,9 +4,13 @@
  * name, and by virtual address. The holders of a network and family are a list, the one that was unused for longest first, so that the
  * one which has to go is soon found. A pool remembers below which address none is free, and before which time no name is idle, so that a
  * flood of new names does not look through all of it again and again.
+ *
+ * Whatever needs memory comes first, so that a call that fails has changed nothing: an address gets its entry while it stands for nobody,
+ * and attach() and detach(), which give it to a name and take it away, cannot fail.
  */
 #include "common/mapping.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +29,7 @@ struct entry {
 	} key;
 	struct holder *holder; /* NULL: it stands for no name */
 	struct mapping mapping;
+	bool is_new;  /* since mapping_settle(): nobody was told what it stands for */
 	bool changed; /* it is in the table's list of changes */
 	struct entry *prev_change, *next_change;
 };
@@ -39,10 +44,17 @@ struct holder {
 	UT_hash_handle hh;
 	struct holder_key key;
 	struct pool *pool;
-	struct holder *prev, *next;                /* of the pool, unused for longest first */
+	struct holder *prev, *next;                /* of the pool, unused for longest first; prev is NULL while it is not in there */
 	struct entry *slots[MAPPING_PER_NAME_MAX]; /* owned; no gaps */
 	size_t count;
 };
+
+/* What the policy says about the addresses of a pool. Compared byte by byte. */
+struct limits {
+	struct prefix pool, subnet;
+	struct address gateway;
+};
+static_assert(sizeof(struct limits) == 2 * sizeof(struct prefix) + sizeof(struct address), "struct limits has no padding");
 
 /* Of a network and a family. */
 struct pool {
@@ -52,11 +64,10 @@ struct pool {
 		uint8_t family;
 	} key;
 	struct holder *holders; /* list */
-	uint32_t first_free;    /* no host of the prefix below this number is free ... */
-	struct prefix prefix;   /* ... of this prefix, with this gateway */
-	struct address gateway;
+	struct limits limits;
+	uint32_t first_free;  /* no host of the pool's prefix below this number is free */
 	uint64_t none_before; /* ms: no holder is idle before this time ... */
-	uint64_t idle;        /* ... when names are idle after so long */
+	uint64_t idle;        /* ms: ... if this is how long it has to be unused */
 };
 
 struct mapping_table {
@@ -130,6 +141,7 @@ static struct pool *get_pool(struct mapping_table *table, uint16_t network, int 
 	return NULL;
 }
 
+/* A new one has no mappings, and is in no list before place(). */
 static struct holder *get_holder(struct mapping_table *table, uint16_t network, int family, const struct domain *name)
 {
 	struct holder *holder = find_holder(table, network, family, name);
@@ -143,58 +155,49 @@ static struct holder *get_holder(struct mapping_table *table, uint16_t network, 
 	make_holder_key(&holder->key, network, family, name);
 	holder->pool = pool;
 	HASH_ADD(hh, table->holders, key, sizeof(holder->key), holder);
-	if (!holder->hh.tbl) {
-		free(holder);
-		return NULL;
-	}
-	DL_APPEND(pool->holders, holder);
-	return holder;
+	if (holder->hh.tbl)
+		return holder;
+	free(holder);
+	return NULL;
 }
 
-static void remove_holder(struct mapping_table *table, struct holder *holder)
+static void remove_if_empty(struct mapping_table *table, struct holder *holder)
 {
-	DL_DELETE(holder->pool->holders, holder);
+	if (holder->count)
+		return;
+	if (holder->prev)
+		DL_DELETE(holder->pool->holders, holder);
 	HASH_DEL(table->holders, holder);
 	free(holder);
 }
 
-static void mark(struct mapping_table *table, struct entry *entry, bool changed)
+/* Into the list by its use, behind those of the same time. Use is mostly later than all use before it: it is looked for from the end. */
+static void place(struct holder *holder)
 {
-	if (changed && !entry->changed)
-		DL_APPEND2(table->changes, entry, prev_change, next_change);
-	if (!changed && entry->changed)
-		DL_DELETE2(table->changes, entry, prev_change, next_change);
-	entry->changed = changed;
+	struct pool *pool = holder->pool;
+	struct holder *after;
+
+	if (holder->prev)
+		DL_DELETE(pool->holders, holder);
+	after = pool->holders ? pool->holders->prev : NULL; /* the last one */
+	while (after && after->slots[0]->mapping.used > holder->slots[0]->mapping.used)
+		after = after == pool->holders ? NULL : after->prev;
+	if (after)
+		DL_APPEND_ELEM(pool->holders, after, holder);
+	else
+		DL_PREPEND(pool->holders, holder);
 }
 
-/* Take an entry out of its holder, which may be left with none. What the kernel has for the address is remembered. */
-static void remove_entry(struct mapping_table *table, struct entry *entry)
+/* --- entries --- */
+
+/* One that stands for nobody when it is new. */
+static struct entry *get_entry(struct mapping_table *table, uint16_t network, const struct address *address)
 {
-	struct holder *holder = entry->holder;
-	size_t at = 0;
+	struct entry *entry = find_entry(table, network, address);
 
-	while (holder->slots[at] != entry)
-		at++;
-	holder->count--;
-	for (; at < holder->count; at++) {
-		holder->slots[at] = holder->slots[at + 1];
-		holder->slots[at]->mapping.slot = (uint8_t)at;
-	}
-	mark(table, entry, false);
-	table->count--;
-	holder->pool->first_free = 0;
-	holder->pool->none_before = 0;
-	entry->holder = NULL;
-	if (entry->mapping.written.family)
-		return;
-	HASH_DEL(table->entries, entry);
-	free(entry);
-}
-
-static struct entry *new_entry(struct mapping_table *table, uint16_t network, const struct address *address)
-{
-	struct entry *entry = calloc(1, sizeof(*entry));
-
+	if (entry)
+		return entry;
+	entry = calloc(1, sizeof(*entry));
 	if (!entry)
 		return NULL;
 	entry->key.network = network;
@@ -206,27 +209,78 @@ static struct entry *new_entry(struct mapping_table *table, uint16_t network, co
 	return NULL;
 }
 
-/* In the holder's next slot. Return: NULL when out of memory. */
-static struct entry *add_entry(struct mapping_table *table, struct holder *holder, const struct address *address)
+/* Is it a change that the kernel and the journal have to be told? */
+static void mark(struct mapping_table *table, struct entry *entry)
 {
-	struct entry *entry = find_entry(table, holder->key.network, address);
+	bool changed = entry->holder && (entry->is_new || !address_equal(&entry->mapping.real, &entry->mapping.written));
 
-	if (!entry)
-		entry = new_entry(table, holder->key.network, address);
-	if (!entry)
-		return NULL;
+	if (changed && !entry->changed)
+		DL_APPEND2(table->changes, entry, prev_change, next_change);
+	if (!changed && entry->changed)
+		DL_DELETE2(table->changes, entry, prev_change, next_change);
+	entry->changed = changed;
+}
+
+/* Into the holder's next slot. */
+static void attach(struct mapping_table *table, struct entry *entry, struct holder *holder)
+{
 	entry->holder = holder;
+	entry->is_new = true;
 	entry->mapping = (struct mapping){
-		.address = *address,
+		.address = entry->key.address,
 		.network = holder->key.network,
 		.name = holder->key.name,
 		.slot = (uint8_t)holder->count,
 		.written = entry->mapping.written,
 	};
 	holder->slots[holder->count++] = entry;
+	holder->pool->none_before = 0;
 	table->count++;
-	mark(table, entry, true);
-	return entry;
+	mark(table, entry);
+}
+
+/* Out of its holder, which may be left with none. The entry stays. */
+static void detach(struct mapping_table *table, struct entry *entry)
+{
+	struct holder *holder = entry->holder;
+
+	holder->count--;
+	for (size_t i = entry->mapping.slot; i < holder->count; i++) {
+		holder->slots[i] = holder->slots[i + 1];
+		holder->slots[i]->mapping.slot = (uint8_t)i;
+	}
+	table->count--;
+	entry->holder = NULL;
+	mark(table, entry);
+}
+
+static uint32_t pool_size(const struct prefix *prefix)
+{
+	unsigned int bits = address_bits(&prefix->address) - prefix->length;
+
+	return bits >= 12 ? MAPPING_POOL_MAX : UINT32_C(1) << bits;
+}
+static_assert(MAPPING_POOL_MAX == 1 << 12, "a pool of 12 bits is the widest that is used");
+
+/* The address is free. */
+static void note_free(struct pool *pool, const struct address *address)
+{
+	const uint8_t *end = address->bytes + address_size(address);
+	uint32_t host = ((uint32_t)end[-2] << 8 | end[-1]) & (pool_size(&pool->limits.pool) - 1);
+
+	if (host < pool->first_free)
+		pool->first_free = host;
+}
+
+/* What the kernel has for the address is remembered. */
+static void remove_entry(struct mapping_table *table, struct entry *entry)
+{
+	note_free(entry->holder->pool, &entry->key.address);
+	detach(table, entry);
+	if (entry->mapping.written.family)
+		return;
+	HASH_DEL(table->entries, entry);
+	free(entry);
 }
 
 void mapping_table_free(struct mapping_table *table)
@@ -260,8 +314,33 @@ static void use(struct holder *holder, uint64_t now)
 		return;
 	for (size_t i = 0; i < holder->count; i++)
 		holder->slots[i]->mapping.used = now;
-	DL_DELETE(holder->pool->holders, holder);
-	DL_APPEND(holder->pool->holders, holder);
+	place(holder);
+}
+
+static uint64_t later(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
+
+/* Those of a name are used, told and checked together: one that was added is as its fellows, and they as it. */
+static void share_times(struct holder *holder)
+{
+	struct mapping last = {0};
+
+	for (size_t i = 0; i < holder->count; i++) {
+		const struct mapping *mapping = &holder->slots[i]->mapping;
+
+		last.used = later(last.used, mapping->used);
+		last.told = later(last.told, mapping->told);
+		last.checked = later(last.checked, mapping->checked);
+	}
+	for (size_t i = 0; i < holder->count; i++) {
+		struct mapping *mapping = &holder->slots[i]->mapping;
+
+		mapping->used = last.used;
+		mapping->told = last.told;
+		mapping->checked = last.checked;
+	}
 }
 
 static struct entry *find_used(const struct mapping_table *table, uint16_t network, const struct address *address)
@@ -290,49 +369,46 @@ void mapping_checked(struct mapping_table *table, uint16_t network, const struct
 {
 	struct entry *entry = find_used(table, network, address);
 
-	for (size_t i = 0; entry && i < entry->holder->count; i++)
-		entry->holder->slots[i]->mapping.checked = now;
+	if (!entry)
+		return;
+	entry->mapping.checked = later(entry->mapping.checked, now);
+	share_times(entry->holder);
 }
 
 /* --- new addresses --- */
 
-static bool is_reserved(const struct network *network, const struct address *address)
+static struct limits limits_of(const struct network *network, int family)
 {
-	const struct prefix *subnet = address->family == AF_INET ? &network->subnet4 : &network->subnet6;
-	struct address_range range = prefix_range(subnet);
+	if (family == AF_INET)
+		return (struct limits){network->pool4, network->subnet4, network->gateway4};
+	return (struct limits){network->pool6, network->subnet6, network->gateway6};
+}
 
-	if (address_equal(address, address->family == AF_INET ? &network->gateway4 : &network->gateway6))
+static bool is_reserved(const struct limits *limits, const struct address *address)
+{
+	struct address_range subnet = prefix_range(&limits->subnet);
+
+	if (address_equal(address, &limits->gateway))
 		return true;
-	/* RFC 3021: a /31 has no network and broadcast address. */
-	if (subnet->length + 1U >= address_bits(address))
+	/* RFC 3021, RFC 6164: a subnet of two addresses has no network, broadcast or anycast address. */
+	if (limits->subnet.length + 1U >= address_bits(address))
 		return false;
-	return address_equal(address, &range.first) || (address->family == AF_INET && address_equal(address, &range.last));
+	return address_equal(address, &subnet.first) || (address->family == AF_INET && address_equal(address, &subnet.last));
 }
-
-static uint32_t pool_size(const struct prefix *prefix)
-{
-	unsigned int bits = address_bits(&prefix->address) - prefix->length;
-
-	return bits >= 12 ? MAPPING_POOL_MAX : UINT32_C(1) << bits;
-}
-_Static_assert(MAPPING_POOL_MAX == 1 << 12, "a pool of 12 bits is the widest that is used");
 
 /* Return: false when none is free. */
 static bool find_free(const struct mapping_table *table, struct pool *pool, const struct network *network, struct address *out)
 {
-	const struct prefix *prefix = pool->key.family == AF_INET ? &network->pool4 : &network->pool6;
-	const struct address *gateway = pool->key.family == AF_INET ? &network->gateway4 : &network->gateway6;
-	uint32_t size = pool_size(prefix);
+	struct limits limits = limits_of(network, pool->key.family);
+	uint32_t size = pool_size(&limits.pool);
 
-	if (!address_equal(&pool->prefix.address, &prefix->address) || pool->prefix.length != prefix->length ||
-	    !address_equal(&pool->gateway, gateway)) {
-		pool->prefix = *prefix;
-		pool->gateway = *gateway;
+	if (memcmp(&pool->limits, &limits, sizeof(limits)) != 0) {
+		pool->limits = limits;
 		pool->first_free = 0;
 	}
 	for (; pool->first_free < size; pool->first_free++) {
-		*out = prefix_host(prefix, pool->first_free);
-		if (!is_reserved(network, out) && !find_used(table, network->id, out))
+		*out = prefix_host(&limits.pool, pool->first_free);
+		if (!is_reserved(&limits, out) && !find_used(table, network->id, out))
 			return true;
 	}
 	return false;
@@ -343,7 +419,19 @@ static uint64_t idle_at(const struct holder *holder, const struct mapping_answer
 {
 	const struct mapping *first = &holder->slots[0]->mapping;
 
-	return (first->told > first->used ? first->told : first->used) + answer->idle;
+	return later(first->used, first->told) + answer->idle;
+}
+
+/* All that it has would go, and the first address be another name's, which has to be one of the pool as it is now. */
+static bool all_may_go(const struct holder *holder, const struct mapping_answer *answer)
+{
+	if (!mapping_pool_has(answer->network, &holder->slots[0]->key.address))
+		return false;
+	for (size_t i = 0; i < holder->count; i++) {
+		if (!answer->may_go(answer->context, &holder->slots[i]->mapping))
+			return false;
+	}
+	return true;
 }
 
 /* The list is by use, but a name that was told a long TTL stays for longer than one that was used after it. */
@@ -355,9 +443,9 @@ static struct holder *find_idle(struct pool *pool, const struct mapping_answer *
 	if (answer->now < pool->none_before && answer->idle == pool->idle)
 		return NULL;
 	DL_FOREACH (pool->holders, holder) {
-		uint64_t at = holder->count ? idle_at(holder, answer) : UINT64_MAX;
+		uint64_t at = idle_at(holder, answer);
 
-		if (at <= answer->now && answer->may_go(answer->context, &holder->slots[0]->mapping))
+		if (at <= answer->now && all_may_go(holder, answer))
 			return holder;
 		if (at < earliest)
 			earliest = at;
@@ -367,32 +455,39 @@ static struct holder *find_idle(struct pool *pool, const struct mapping_answer *
 	return NULL;
 }
 
-/* All that it has goes. Return: the first address. */
-static struct address take_from(struct mapping_table *table, struct holder *holder, const struct mapping_answer *answer)
+/* All that it has goes. Return: the entry of the first address, which stands for nobody now. */
+static struct entry *take_from(struct mapping_table *table, struct holder *holder, const struct mapping_answer *answer)
 {
-	struct address taken = holder->slots[0]->key.address;
+	struct entry *taken = holder->slots[0];
 
 	for (size_t i = 0; i < holder->count; i++)
 		answer->gone(answer->context, &holder->slots[i]->mapping);
-	while (holder->count)
-		remove_entry(table, holder->slots[holder->count - 1]);
-	remove_holder(table, holder);
+	for (size_t i = holder->count - 1; i > 0; i--)
+		remove_entry(table, holder->slots[i]);
+	detach(table, taken);
+	remove_if_empty(table, holder);
 	return taken;
 }
 
-/* One more mapping for a holder. Return: 0, -ENOSPC or -ENOMEM. */
+/* One more mapping for a holder. Return: 0, -ENOSPC or -ENOMEM; then nothing has changed. */
 static int grow(struct mapping_table *table, struct holder *holder, const struct mapping_answer *answer)
 {
+	struct holder *idle;
 	struct address address;
+	struct entry *entry;
 
-	if (!find_free(table, holder->pool, answer->network, &address)) {
-		struct holder *idle = holder->count ? NULL : find_idle(holder->pool, answer);
-
+	if (find_free(table, holder->pool, answer->network, &address)) {
+		entry = get_entry(table, holder->key.network, &address);
+		if (!entry)
+			return -ENOMEM;
+	} else {
+		idle = holder->count ? NULL : find_idle(holder->pool, answer);
 		if (!idle)
 			return -ENOSPC;
-		address = take_from(table, idle, answer);
+		entry = take_from(table, idle, answer);
 	}
-	return add_entry(table, holder, &address) ? 0 : -ENOMEM;
+	attach(table, entry, holder);
+	return 0;
 }
 
 /* --- real addresses --- */
@@ -415,17 +510,17 @@ static bool shows(const struct mapping_answer *answer, const struct address *rea
 	return false;
 }
 
-/* One of the answer's addresses that no mapping leads to; if there is none, any, in turn. */
-static const struct address *choose_real(const struct holder *holder, const struct mapping_answer *answer, size_t turn)
+/* Which of the answer's addresses no mapping leads to; their number when there is none. */
+static size_t find_missing(const struct holder *holder, const struct mapping_answer *answer)
 {
 	for (size_t i = 0; i < answer->real_count; i++) {
 		if (!leads_to(holder, &answer->reals[i]))
-			return &answer->reals[i];
+			return i;
 	}
-	return &answer->reals[turn % answer->real_count];
+	return answer->real_count;
 }
 
-/* Does a mapping before this one lead to the same address although there would be another one? */
+/* Does a mapping before this one lead to the same address? */
 static bool is_double(const struct holder *holder, size_t at)
 {
 	for (size_t i = 0; i < at; i++) {
@@ -439,11 +534,13 @@ static void lead_to(struct mapping_table *table, struct holder *holder, const st
 {
 	for (size_t i = 0; i < holder->count; i++) {
 		struct entry *entry = holder->slots[i];
+		size_t missing = find_missing(holder, answer);
+		bool all_led_to = missing == answer->real_count;
 
-		if (shows(answer, &entry->mapping.real) && !is_double(holder, i))
+		if (shows(answer, &entry->mapping.real) && (all_led_to || !is_double(holder, i)))
 			continue;
-		entry->mapping.real = *choose_real(holder, answer, i);
-		mark(table, entry, !address_equal(&entry->mapping.real, &entry->mapping.written));
+		entry->mapping.real = answer->reals[all_led_to ? i % answer->real_count : missing];
+		mark(table, entry);
 	}
 }
 
@@ -465,19 +562,17 @@ static void note_answer(struct holder *holder, const struct mapping_answer *answ
 {
 	for (size_t i = 0; i < holder->count; i++) {
 		struct mapping *mapping = &holder->slots[i]->mapping;
-		uint64_t told = answer->now + (uint64_t)answer->ttl * 1000;
 
-		/* A new one is as its fellows. */
-		mapping->used = holder->slots[0]->mapping.used;
-		mapping->told = holder->slots[0]->mapping.told;
-		mapping->checked = holder->slots[0]->mapping.checked;
 		mapping->answered = answer->now;
 		mapping->ttl = answer->ttl;
-		if (answer->asked && told > mapping->told)
-			mapping->told = told;
+		if (answer->asked)
+			mapping->told = later(mapping->told, answer->now + (uint64_t)answer->ttl * 1000);
 	}
+	share_times(holder);
 	if (answer->asked)
 		use(holder, answer->now);
+	else if (!holder->prev)
+		place(holder);
 }
 
 int mapping_assign(struct mapping_table *table, const struct mapping_answer *answer, const struct mapping *out[static MAPPING_PER_NAME_MAX],
@@ -497,7 +592,7 @@ int mapping_assign(struct mapping_table *table, const struct mapping_answer *ans
 	while (holder->count < wanted && error == 0)
 		error = grow(table, holder, answer);
 	if (holder->count == 0) {
-		remove_holder(table, holder);
+		remove_if_empty(table, holder);
 		return error;
 	}
 	lead_to(table, holder, answer);
@@ -510,34 +605,30 @@ int mapping_assign(struct mapping_table *table, const struct mapping_answer *ans
 
 /* --- as they are --- */
 
-/* Into the list by its use: whoever keeps mappings elsewhere has them in about this order. */
-static void sort_in(struct holder *holder)
+/* What no mapping can be: it would not be found again, or have no place. */
+static bool is_possible(const struct mapping *mapping)
 {
-	struct pool *pool = holder->pool;
-	struct holder *after;
-
-	DL_DELETE(pool->holders, holder);
-	after = pool->holders ? pool->holders->prev : NULL; /* the last one */
-	while (after && after->slots[0]->mapping.used > holder->slots[0]->mapping.used)
-		after = after == pool->holders ? NULL : after->prev;
-	if (after)
-		DL_APPEND_ELEM(pool->holders, after, holder);
-	else
-		DL_PREPEND(pool->holders, holder);
+	return mapping->slot < MAPPING_PER_NAME_MAX && mapping->name.length && mapping->address.family &&
+	       mapping->address.family == mapping->real.family;
 }
 
-/* Whatever the address stood for, and whatever the holder had in the slot, is gone. */
-static void make_room(struct mapping_table *table, struct holder *holder, const struct mapping *mapping)
+/*
+ * What the holder has in the slot goes; the entry is taken from whoever has it. Return: the slot it is to have now: the holder's own
+ * entry leaves a gap, which closes up.
+ */
+static size_t make_room(struct mapping_table *table, struct holder *holder, struct entry *entry, size_t slot)
 {
-	struct entry *entry = find_used(table, mapping->network, &mapping->address);
-	struct holder *other = entry ? entry->holder : NULL;
+	struct holder *old = entry->holder;
+	struct entry *replaced = slot < holder->count ? holder->slots[slot] : NULL;
+	size_t room = old == holder && entry->mapping.slot < slot ? slot - 1 : slot;
 
-	if (entry)
-		remove_entry(table, entry);
-	if (other && other != holder && other->count == 0)
-		remove_holder(table, other);
-	if (mapping->slot < holder->count)
-		remove_entry(table, holder->slots[mapping->slot]);
+	if (replaced && replaced != entry)
+		remove_entry(table, replaced);
+	if (old)
+		detach(table, entry);
+	if (old && old != holder)
+		remove_if_empty(table, old);
+	return room;
 }
 
 /* The last one goes to a slot; those from there on move up. */
@@ -557,36 +648,43 @@ static void move_last(struct holder *holder, size_t slot)
 
 int mapping_put(struct mapping_table *table, const struct mapping *mapping)
 {
-	struct holder *holder = get_holder(table, mapping->network, mapping->address.family, &mapping->name);
-	struct address written;
+	const struct mapping given = *mapping; /* which may be the entry's own */
+	struct holder *holder;
 	struct entry *entry;
+	size_t slot;
 
+	if (!is_possible(mapping))
+		return -EINVAL;
+	holder = get_holder(table, given.network, given.address.family, &given.name);
 	if (!holder)
 		return -ENOMEM;
-	make_room(table, holder, mapping);
-	entry = holder->count < MAPPING_PER_NAME_MAX ? add_entry(table, holder, &mapping->address) : NULL;
+	entry = get_entry(table, given.network, &given.address);
 	if (!entry) {
-		if (holder->count == 0)
-			remove_holder(table, holder);
+		remove_if_empty(table, holder);
 		return -ENOMEM;
 	}
-	written = entry->mapping.written;
-	entry->mapping = *mapping;
-	entry->mapping.slot = (uint8_t)(holder->count - 1);
-	entry->mapping.written = written;
-	move_last(holder, mapping->slot);
-	sort_in(holder);
+	slot = make_room(table, holder, entry, given.slot);
+	attach(table, entry, holder);
+	entry->mapping.real = given.real;
+	entry->mapping.answered = given.answered;
+	entry->mapping.used = given.used;
+	entry->mapping.told = given.told;
+	entry->mapping.checked = given.checked;
+	entry->mapping.ttl = given.ttl;
+	move_last(holder, slot);
+	share_times(holder);
+	place(holder);
 	return 0;
 }
 
 bool mapping_pool_has(const struct network *network, const struct address *address)
 {
-	const struct prefix *prefix = address->family == AF_INET ? &network->pool4 : &network->pool6;
+	struct limits limits = limits_of(network, address->family);
 	struct address last;
 
-	if (!policy_in_pool(network, address) || is_reserved(network, address))
+	if (!policy_in_pool(network, address) || is_reserved(&limits, address))
 		return false;
-	last = prefix_host(prefix, pool_size(prefix) - 1);
+	last = prefix_host(&limits.pool, pool_size(&limits.pool) - 1);
 	return address_compare(address, &last) <= 0;
 }
 
@@ -607,8 +705,7 @@ static void visit_holder(struct mapping_table *table, struct holder *holder, boo
 		if (!keep[i - 1])
 			remove_entry(table, holder->slots[i - 1]);
 	}
-	if (holder->count == 0)
-		remove_holder(table, holder);
+	remove_if_empty(table, holder);
 }
 
 void mapping_each(struct mapping_table *table, bool (*visit)(void *context, const struct mapping *mapping), void *context)
@@ -638,7 +735,8 @@ bool mapping_is_settled(const struct mapping_table *table)
 static void settle(struct mapping_table *table, struct entry *entry)
 {
 	entry->mapping.written = entry->mapping.real;
-	mark(table, entry, false);
+	entry->is_new = false;
+	mark(table, entry);
 }
 
 void mapping_settle(struct mapping_table *table)

@@ -20,6 +20,7 @@
 #define MAPPING_POOL_MAX     4096 /* addresses of a pool that are used: of a wider one the first */
 #define MAPPING_PER_NAME_MAX 8    /* virtual addresses of one name and family */
 
+/* `used`, `told` and `checked` are those of the name: all its mappings of a network and family have the same. */
 struct mapping {
 	struct address address; /* virtual */
 	struct address real;    /* of the same family */
@@ -59,9 +60,9 @@ struct mapping_answer {
 	bool asked;                  /* by an app, not by the gateway itself */
 	uint64_t now;
 	uint64_t idle; /* ms: after the last use, and the end of all TTLs that were told, a name keeps its addresses for so long */
-	/* May the address be given to another name? Asked for those that are idle. */
+	/* May the address be taken from its name? Asked for every address of names that are idle; may not touch the table. */
 	bool (*may_go)(void *context, const struct mapping *mapping);
-	/* It is being given to another name. */
+	/* It is being taken from its name, for another one or to be free; may not touch the table. */
 	void (*gone)(void *context, const struct mapping *mapping);
 	void *context;
 };
@@ -72,14 +73,19 @@ struct mapping_answer {
  * @count:	receives how many: all that the name has
  * @shown:	receives how many of them, the first ones, an answer is to show: as many as there are real addresses, at most
  *
- * A name gets as many virtual addresses as the answer has real ones, at most network->per_name. A mapping keeps its real address while
- * answers have it; else it gets one that no other mapping of the name leads to, or any if there is none left. So slots that the answer is
- * too short for lead to current addresses as well.
+ * A name gets as many virtual addresses as the answer has different real ones, at most network->per_name and MAPPING_PER_NAME_MAX, and
+ * keeps them when answers get shorter. A mapping keeps its real address while answers have it, unless an earlier slot leads there too and
+ * the answer has one that no mapping of the name leads to; else it gets such a one, or any if there is none left. So slots that the answer
+ * is too short for lead to current addresses as well, and part again when there are enough.
  *
  * New addresses are the first free ones of the pool in order: not the subnet's network and broadcast addresses (IPv4), not its
  * Subnet-Router anycast address (IPv6, RFC 4291 section 2.6.1), not the gateway's. When none is free, the name's first virtual address is
- * taken from the name of the network and family that was unused for longest, if it may go; all addresses of that name go then. For further
- * virtual addresses none is taken from anybody.
+ * taken from another name of the network and family: of those that are idle and whose every address may go, the one that was unused for
+ * longest; all addresses of that name go then. For further virtual addresses none is taken from anybody: without a free address, or memory,
+ * the name has fewer.
+ *
+ * When a reload gives the network another pool, subnet or gateway, the caller removes the mappings that do not fit any more: until then
+ * their names keep them, but no other name gets their addresses.
  *
  * Return: 0, -ENOSPC: the pool is full, -ENOMEM; then nothing has changed.
  */
@@ -90,9 +96,12 @@ int mapping_assign(struct mapping_table *table, const struct mapping_answer *ans
  * mapping_put() - Add a mapping as it is, from a journal; it counts as changed
  *
  * One of the same network, name, family and slot is replaced (a journal's later record holds), one of the same network and address too.
- * `written` is not taken over. Slots that are missing before it close up.
+ * `written` is not taken over. Slots that are missing before it close up. Of `used`, `told` and `checked` the name has the latest.
  *
- * Return: 0 or -ENOMEM.
+ * That the network could have it is not looked at: see mapping_fits().
+ *
+ * Return: 0, -EINVAL for what no mapping can be: a slot beyond MAPPING_PER_NAME_MAX, no name, addresses of two families; or -ENOMEM; then
+ * nothing has changed.
  */
 int mapping_put(struct mapping_table *table, const struct mapping *mapping);
 
@@ -102,7 +111,7 @@ bool mapping_fits(const struct mapping *mapping, const struct network *network);
 /** mapping_find() - What a virtual address stands for. Return: valid until the next change of the table, or NULL. */
 const struct mapping *mapping_find(const struct mapping_table *table, uint16_t network, const struct address *address);
 
-/** mapping_touch() - A flow to a virtual address was seen; nothing happens when it stands for nothing. */
+/** mapping_touch() - A flow to a virtual address was seen; nothing happens when it stands for nothing, or was used later than @now. */
 void mapping_touch(struct mapping_table *table, uint16_t network, const struct address *address, uint64_t now);
 
 /** mapping_checked() - The gateway has asked for the name. */
@@ -111,23 +120,25 @@ void mapping_checked(struct mapping_table *table, uint16_t network, const struct
 /**
  * mapping_each() - Call @visit for every mapping; it returns false to remove the mapping
  *
- * Those of a name in order of their slots, names in order of their last use.
+ * Those of a name in order of their slots, names of a network and family in order of their last use, longest ago first: put in this order
+ * into another table, they are what they were.
  *
  * @visit gets the mapping itself, and may not touch the table.
  */
 void mapping_each(struct mapping_table *table, bool (*visit)(void *context, const struct mapping *mapping), void *context);
 
 /**
- * mapping_changes() - Call @visit for every mapping that is new or has another real address since mapping_settle()
+ * mapping_changes() - Call @visit for every mapping that is new since mapping_settle(), or has another real address than is written
  *
- * In the order in which they changed; a mapping that was removed meanwhile is not visited. @visit may not touch the table.
+ * An address that was given to another name is a new mapping, wherever it leads. In the order in which they changed; a mapping that was
+ * removed meanwhile is not visited. @visit may not touch the table.
  */
 void mapping_changes(const struct mapping_table *table, void (*visit)(void *context, const struct mapping *mapping), void *context);
 
-/** mapping_is_settled() - Has nothing changed since mapping_settle()? */
+/** mapping_is_settled() - Would mapping_changes() visit nothing? */
 bool mapping_is_settled(const struct mapping_table *table);
 
-/** mapping_synchronised() - The kernel has for every address what the table has, and no others. */
+/** mapping_synchronised() - The kernel has for every address what the table has, and no others: as mapping_settle(), for all. */
 void mapping_synchronised(struct mapping_table *table);
 
 /** mapping_settle() - The changes have reached the kernel and the journal: `written` is what is real. */

@@ -20,6 +20,7 @@
 #include <time.h>
 
 #include "gateway/config.h"
+#include "gateway/control.h"
 
 #define PORT_COUNT    65536
 #define PORT_LIST_MAX 4096 /* octets of the printed list of ports */
@@ -29,10 +30,13 @@ enum { TCP, UDP, PROTOCOL_COUNT };
 static const uint8_t protocol_numbers[PROTOCOL_COUNT] = {IPPROTO_TCP, IPPROTO_UDP};
 static const char *const protocol_names[PROTOCOL_COUNT] = {"tcp", "udp"};
 
+#define CALL_ERROR_MAX 256
+
 static const char usage_text[] = "usage: sluice explain [-c FILE_OR_DIR] [--json] NETWORK NAME_OR_ADDRESS[:PORT[/PROTO]]\n"
 				 "\n"
 				 "Say whether apps of a network may reach a name or an address, and which rule decides. IPv6\n"
-				 "addresses with a port are written in brackets: [2001:db8::5]:443/udp.\n"
+				 "addresses with a port are written in brackets: [2001:db8::5]:443/udp. What a virtual address\n"
+				 "stands for is asked of the running gateway.\n"
 				 "\n"
 				 "  -c, --config FILE_OR_DIR   the policy; default: SLUICE_CONFIG, else " CONFIG_DEFAULT_PATH "\n"
 				 "  -j, --json                 print JSON\n"
@@ -49,6 +53,8 @@ struct target {
 	bool port_given;
 	uint16_t port;
 	bool wanted[PROTOCOL_COUNT];
+	/* Of a virtual address, as the running gateway says; "" for others: */
+	char stands_for[DOMAIN_TEXT_MAX], real[ADDRESS_TEXT_MAX];
 };
 
 /* What is answered. */
@@ -347,6 +353,8 @@ static void print_finding(const struct network *network, const struct target *ta
 	else if (!finding->allowed)
 		printf(", reason %s", reason_name(finding->reason));
 	printf("\n");
+	if (target->real[0])
+		printf("address: it stands for %s now, and leads to %s\n", target->stands_for, target->real);
 	print_rule(finding);
 	for (size_t i = 0; i < PROTOCOL_COUNT; i++)
 		printf("%s ports%s: %s\n", protocol_names[i], finding->audited ? " by rules" : "", format_ports(finding->open[i], ports));
@@ -371,11 +379,12 @@ static bool print_json(const struct network *network, const struct target *targe
 	char tcp[PORT_LIST_MAX], udp[PORT_LIST_MAX];
 	bool denies = !finding->allowed || finding->audited;
 	const char *upstream = finding->upstream && finding->allowed ? finding->upstream->name : NULL;
-	json_t *root =
-		json_pack("{s:s, s:s, s:b, s:b, s:s?, s:o, s:s, s:s, s:s?, s:s?}", "target", target->text, "network", network->name,
-			  "allowed", finding->allowed, "audited", finding->audited, "reason", denies ? reason_name(finding->reason) : NULL,
-			  "rule", rule_json(finding->rule), "tcp", format_ports(finding->open[TCP], tcp), "udp",
-			  format_ports(finding->open[UDP], udp), "upstream", upstream, "special", finding->special);
+	json_t *root = json_pack("{s:s, s:s, s:b, s:b, s:s?, s:o, s:s, s:s, s:s?, s:s?, s:s?, s:s?}", "target", target->text, "network",
+				 network->name, "allowed", finding->allowed, "audited", finding->audited, "reason",
+				 denies ? reason_name(finding->reason) : NULL, "rule", rule_json(finding->rule), "tcp",
+				 format_ports(finding->open[TCP], tcp), "udp", format_ports(finding->open[UDP], udp), "upstream", upstream,
+				 "special", finding->special, "name", target->real[0] ? target->stands_for : NULL, "real",
+				 target->real[0] ? target->real : NULL);
 	bool good = root && json_dumpf(root, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII) == 0;
 
 	json_decref(root);
@@ -398,11 +407,39 @@ static int unknown_network(const struct policy *policy, const char *name)
 	return COMMAND_USAGE;
 }
 
-static int explain_target(const struct policy *policy, const struct network *network, const struct target *target, bool json)
+/* What a virtual address stands for, only the running gateway knows; then it is the name that is explained. Return: false after a message.
+ */
+static bool ask_mapping(const struct network *network, struct target *target)
 {
-	struct finding *finding = malloc(sizeof(*finding));
+	char address[ADDRESS_TEXT_MAX], error[CALL_ERROR_MAX] = "out of memory";
+	json_t *request = json_pack("{s:s, s:s, s:s}", "command", "mapping", "network", network->name, "address",
+				    address_format(&target->address, address));
+	json_t *answer = request ? control_call(control_path(), request, error, sizeof(error)) : NULL;
+	const char *name = json_string_value(json_object_get(answer, "name")), *real = json_string_value(json_object_get(answer, "real"));
+	const char *refusal = json_string_value(json_object_get(answer, "error"));
+	bool found = name && real && !domain_parse(name, &target->name);
+
+	if (found) {
+		target->is_name = true;
+		snprintf(target->stands_for, sizeof(target->stands_for), "%s", name);
+		snprintf(target->real, sizeof(target->real), "%s", real);
+	} else {
+		fprintf(stderr, "sluice explain: %s is a virtual address of network %s, and what it stands for cannot be said: %s\n",
+			address, network->name, refusal ? refusal : error);
+	}
+	json_decref(answer);
+	json_decref(request);
+	return found;
+}
+
+static int explain_target(const struct policy *policy, const struct network *network, struct target *target, bool json)
+{
+	struct finding *finding;
 	bool good = true;
 
+	if (!target->is_name && policy_in_pool(network, &target->address) && !ask_mapping(network, target))
+		return COMMAND_NO;
+	finding = malloc(sizeof(*finding));
 	if (!finding) {
 		fprintf(stderr, "sluice explain: out of memory\n");
 		return COMMAND_NO;

@@ -163,12 +163,13 @@ static void read_subnet(const json_t *json, struct compose_network *network)
 {
 	struct compose_subnet subnet = {0};
 	const char *text = json_string_value(json_object_get(json, "subnet")),
-		   *gateway = json_string_value(json_object_get(json, "gateway"));
+		   *gateway = json_string_value(json_object_get(json, "gateway")),
+		   *range = json_string_value(json_object_get(json, "ip_range"));
 
 	if (!text)
 		return;
 	if (network->subnet_count == COMPOSE_SUBNETS_MAX || !prefix_parse(text, &subnet.subnet, NULL) ||
-	    (gateway && !address_parse(gateway, &subnet.gateway))) {
+	    (gateway && !address_parse(gateway, &subnet.gateway)) || (range && !prefix_parse(range, &subnet.range, NULL))) {
 		network->bad_subnet = true;
 		return;
 	}

@@ -22,6 +22,7 @@
 struct compose_subnet {
 	struct prefix subnet;
 	struct address gateway; /* family 0: none is given */
+	struct prefix range;    /* `ip_range`: what Docker gives to containers; family 0: none is given */
 };
 
 struct compose_network {

@@ -363,7 +363,7 @@ static void check_policy_source(struct lint *lint)
 
 /* The addresses that Compose gives it. */
 
-static bool parse_address(const struct compose_attachment *attachment, const char *key, struct address *out)
+bool lint_fixed_address(const struct compose_attachment *attachment, const char *key, struct address *out)
 {
 	const char *text = attachment ? json_string_value(json_object_get(attachment->json, key)) : NULL;
 
@@ -385,7 +385,7 @@ static void check_uplink(struct lint *lint)
 			 "is the gateway's uplink and `internal`: nothing can leave through it; take `internal: true` out");
 		lint_fix(lint, "networks:\n  %s:\n    internal: false\n", uplink->name);
 	}
-	if (parse_address(attachment, "ipv4_address", &address) || parse_address(attachment, "ipv6_address", &address))
+	if (lint_fixed_address(attachment, "ipv4_address", &address) || lint_fixed_address(attachment, "ipv6_address", &address))
 		return;
 	SAY(lint, LINT_WARNING, LINT_UPLINK_ADDRESS,
 	    "has no fixed address on its uplink %s: when it is recreated with another one, every flow ends", uplink->name);
@@ -411,7 +411,7 @@ static void check_addresses(struct lint *lint)
 		for (size_t j = 0; j < 2 && lint_role(lint, attachment->network) == LINT_ROLE_BEHIND; j++) {
 			const struct compose_subnet *subnet = lint_subnet(attachment->network, j == 0 ? AF_INET : AF_INET6);
 
-			if (!subnet || !parse_address(attachment, keys[j], &address) || !address_equal(&address, &subnet->gateway))
+			if (!subnet || !lint_fixed_address(attachment, keys[j], &address) || !address_equal(&address, &subnet->gateway))
 				continue;
 			SAY(lint, LINT_ERROR, LINT_GATEWAY_ADDRESS,
 			    "asks Docker for %s on network %s: Docker keeps the address under `gateway:` for itself and refuses; the "

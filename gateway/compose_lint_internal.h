@@ -58,6 +58,20 @@ void lint_gateway(struct lint *lint);
 /* compose_lint_network.c */
 void lint_networks(struct lint *lint);
 
+/* compose_lint_virtual.c: networks with virtual addresses */
+
+/** lint_virtual_network() - Are its form, and what Docker gives to containers, right for virtual addresses? */
+void lint_virtual_network(struct lint *lint, const struct compose_network *network, const struct network *section);
+/** lint_virtual_app() - Does the app ask the gateway on this network, and has it an address of its own? */
+void lint_virtual_app(struct lint *lint, const struct compose_service *app, const struct compose_network *network,
+		      const struct network *section);
+
+/** lint_virtual_dns() - Does a list of servers, or the one in its place, name the gateway's addresses and no other? */
+bool lint_virtual_dns(const json_t *dns, const struct network *section);
+
+/** lint_fixed_address() - An address that a service asks for on a network. @key: "ipv4_address" or "ipv6_address". Return: false: none. */
+bool lint_fixed_address(const struct compose_attachment *attachment, const char *key, struct address *out);
+
 /* compose_lint_app.c: apps, and services that are near the gateway in other ways. Sets report->apps. */
 void lint_apps(struct lint *lint);
 
@@ -65,6 +79,8 @@ void lint_apps(struct lint *lint);
 
 /** lint_policy_read() - The policy in the gateway's environment becomes lint->policy; says what is wrong with it. */
 void lint_policy_read(struct lint *lint);
+/** lint_virtual() - The network's section of the policy, when that says `addresses = virtual`; else NULL. */
+const struct network *lint_virtual(const struct lint *lint, const struct compose_network *network);
 /** lint_policy_compare() - Do policy and project agree about networks? */
 void lint_policy_compare(struct lint *lint);
 

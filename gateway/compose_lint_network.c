@@ -182,8 +182,12 @@ static void check_form(struct lint *lint, const struct compose_network *network)
 	case LINT_FORM_PLAIN: check_bridge(lint, network, false); break;
 	case LINT_FORM_MACVLAN: check_macvlan(lint, network); break;
 	case LINT_FORM_INTERNAL:
+		if (lint_virtual(lint, network))
+			break;
 		SAY(lint, LINT_ERROR, LINT_NETWORK_INTERNAL, network,
-		    "is `internal`: Docker gives apps no route to the gateway, or drops what they send; use the bridge form");
+		    "is `internal`: Docker gives apps no route to the gateway, or drops what they send; write `addresses = virtual` into "
+		    "its "
+		    "[network] section of the policy, which needs no route (docs/virtual-addresses.md), or use the bridge form");
 		lint_fix_network(lint, network,
 				 "internal: false\n"
 				 "    driver: bridge\n"
@@ -277,7 +281,8 @@ static void check_subnets(struct lint *lint, const struct compose_network *netwo
 		fix_subnet(lint, network);
 	}
 	for (size_t i = 0; i < network->subnet_count; i++) {
-		if (role == LINT_ROLE_BEHIND)
+		/* Without a route, apps take nobody for their gateway. */
+		if (role == LINT_ROLE_BEHIND && !(network->internal && lint_virtual(lint, network)))
 			check_gateway_address(lint, network, &network->subnets[i]);
 		check_pool(lint, network, &network->subnets[i]);
 	}
@@ -304,8 +309,12 @@ void lint_networks(struct lint *lint)
 		const struct compose_network *network = &lint->compose->networks[i];
 		enum lint_role role = lint->report->roles[i];
 
+		const struct network *section = role == LINT_ROLE_BEHIND ? lint_virtual(lint, network) : NULL;
+
 		if (role == LINT_ROLE_BEHIND)
 			check_form(lint, network);
+		if (section)
+			lint_virtual_network(lint, network, section);
 		if (role != LINT_ROLE_OTHER && !network->external)
 			check_subnets(lint, network, role);
 		if (role == LINT_ROLE_BEHIND)

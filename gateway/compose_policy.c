@@ -80,6 +80,13 @@ static const struct network *section_of(const struct policy *policy, const struc
 	return policy_network_by_name(policy, network->name);
 }
 
+const struct network *lint_virtual(const struct lint *lint, const struct compose_network *network)
+{
+	const struct network *section = lint->policy ? section_of(lint->policy, network) : NULL;
+
+	return section && section->has_virtual_addresses ? section : NULL;
+}
+
 static void say_subnet_missing(struct lint *lint, const struct compose_network *network, const struct network *section,
 			       const struct prefix *subnet)
 {
@@ -110,7 +117,7 @@ static void compare_subnet(struct lint *lint, const struct compose_network *netw
 			 prefix_format(&subnet->subnet, text[1]));
 	} else if (!subnet || !is_same(&subnet->subnet, wanted)) {
 		say_subnet_missing(lint, network, section, wanted);
-	} else if (subnet->gateway.family && !address_equal(&subnet->gateway, gateway)) {
+	} else if (subnet->gateway.family && !address_equal(&subnet->gateway, gateway) && !network->internal) {
 		prefix_format(wanted, text[2]);
 		lint_say(lint, LINT_ERROR, LINT_POLICY_GATEWAY, LINT_NETWORK, network->name,
 			 "apps take %s for their gateway, but by the policy's [network %s] (%s:%u) it is %s",

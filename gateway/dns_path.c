@@ -12,6 +12,7 @@
  */
 #include "gateway/dns_path.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -44,7 +45,7 @@ struct advice {
 	struct dns_path *path;
 	char network[POLICY_NAME_MAX + 1];
 	struct address source;
-	const char *server;
+	char server[ADDRESS_TEXT_MAX];
 };
 
 static uint32_t source_hash(uint16_t network, const struct address *address)
@@ -145,6 +146,17 @@ static void give_advice(void *context, const char *name)
 	free(advice);
 }
 
+/* Where every question comes to us, any server will do; an app without a route has to name our own address. */
+static void name_server(const struct network *network, char out[static ADDRESS_TEXT_MAX])
+{
+	bool ipv4 = network->subnet4.address.family != 0;
+
+	if (network->has_virtual_addresses)
+		address_format(ipv4 ? &network->gateway4 : &network->gateway6, out);
+	else
+		snprintf(out, ADDRESS_TEXT_MAX, "%s", ipv4 ? ANY_SERVER4 : ANY_SERVER6);
+}
+
 void dns_path_stranger(struct dns_path *path, const struct network *network, const struct address *source, const struct address *container)
 {
 	const struct address nobody = {0};
@@ -160,7 +172,8 @@ void dns_path_stranger(struct dns_path *path, const struct network *network, con
 	if (!advice)
 		return;
 	set_add(&path->told, hash);
-	*advice = (struct advice){.path = path, .source = *source, .server = network->subnet4.address.family ? ANY_SERVER4 : ANY_SERVER6};
+	*advice = (struct advice){.path = path, .source = *source};
+	name_server(network, advice->server);
 	memcpy(advice->network, network->name, sizeof(advice->network));
 	apps_lookup(path->apps, &network->subnet4, container, give_advice, advice);
 }

@@ -123,7 +123,7 @@ static void report_network(struct doctor *doctor, struct interfaces *interfaces,
 		return;
 	}
 	doctor_say(doctor, DOCTOR_OK, "network", NULL, "%s: interface %s, form %s: %s", network->name, interface->name,
-		   form_name(look.form), form_meaning(look.form));
+		   form_name(look.form), form_meaning(look.form, network));
 	if (form_caveat(&look, network, caveat))
 		doctor_say(doctor, DOCTOR_WARNING, "form", NULL, "network %s: %s", network->name, caveat);
 	report_claim(doctor, network, interface);

@@ -80,9 +80,14 @@ const char *form_name(enum form form)
 	return forms[form].name;
 }
 
-const char *form_meaning(enum form form)
+const char *form_meaning(enum form form, const struct network *network)
 {
-	return forms[form].meaning;
+	if (!network->has_virtual_addresses || form == FORM_UNKNOWN)
+		return forms[form].meaning;
+	return form == FORM_MACVLAN
+		       ? "virtual addresses, apps need no route; they cannot reach the host"
+		       : "virtual addresses, so the network may be `internal: true`: apps need no route; with NET_RAW they could reach the "
+			 "host's bridge, so every app needs cap_drop: [NET_RAW]";
 }
 
 bool form_caveat(const struct form_look *look, const struct network *network, char out[static FORM_CAVEAT_MAX])
@@ -97,7 +102,7 @@ bool form_caveat(const struct form_look *look, const struct network *network, ch
 		snprintf(out, FORM_CAVEAT_MAX,
 			 "an interface of kind '%s' is no form that is known to be closed; use a bridge or a macvlan network",
 			 look->kind[0] ? look->kind : "unknown");
-	else if (look->form == FORM_BRIDGE && network->subnet6.address.family)
+	else if (look->form == FORM_BRIDGE && network->subnet6.address.family && !network->has_virtual_addresses)
 		snprintf(out, FORM_CAVEAT_MAX,
 			 "IPv6 on a bridge network: the host's bridge may hold the gateway address itself, and apps then go around us; use "
 			 "the "
@@ -121,7 +126,7 @@ static void log_network(struct interfaces *interfaces, const struct network *net
 			strerror(-error));
 		return;
 	}
-	log_say(log, LOG_INFO, "network %s: form %s: %s", network->name, form_name(look.form), form_meaning(look.form));
+	log_say(log, LOG_INFO, "network %s: form %s: %s", network->name, form_name(look.form), form_meaning(look.form, network));
 	if (form_caveat(&look, network, caveat))
 		log_say(log, LOG_WARNING, "network %s: %s", network->name, caveat);
 }

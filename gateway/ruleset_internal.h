@@ -26,6 +26,7 @@
 #define RULESET_HOUSEKEEPING "housekeeping_drop"
 #define RULESET_ERRORS       "errors"      /* chain: ICMP errors about a flow */
 #define RULESET_STRAY        "stray"       /* chain: packets that belong to no flow and cannot begin one */
+#define RULESET_DENIED       "denied"      /* prefix of sets: in audit mode, addresses of names that a deny rule forbids */
 #define RULESET_REJECT       "reject_flow" /* chain: refuses a packet, and answers where that is right */
 #define RULESET_PUBLISHED    "published"   /* chain: from the ports of the uplink's addresses to containers */
 #define RULESET_INBOUND      "inbound"     /* prefix of chains and counters: flows that come in to a network */
@@ -115,8 +116,12 @@ void ruleset_end(const struct ruleset_writer *writer, enum nft_verdict_kind kind
 void ruleset_write_names(const struct ruleset_writer *writer, const char *prefix, enum nft_verdict_kind kind, const char *chain);
 /** ruleset_write_limits() - In PREFIX_N: what exceeds the rate or is known as denied goes to @refuse, the rest to the queue. */
 void ruleset_write_limits(const struct ruleset_writer *writer, const char *prefix, const char *refuse);
-/** ruleset_write_audit_limit() - In PREFIX_N: what exceeds the rate is counted as audited and gets the verdict, the rest is queued. */
-void ruleset_write_audit_limit(const struct ruleset_writer *writer, const char *prefix, enum nft_verdict_kind kind, const char *chain);
+/**
+ * ruleset_write_audit_limit() - In PREFIX_N: what exceeds the rate is counted as audited and gets the verdict, the rest is queued
+ * @denied:	where packets to addresses of names that a deny rule forbids go first
+ */
+void ruleset_write_audit_limit(const struct ruleset_writer *writer, const char *prefix, const char *denied, enum nft_verdict_kind kind,
+			       const char *chain);
 /** ruleset_count_refused() - In PREFIX_N: count the packet as refused, for the network and for its source. */
 void ruleset_count_refused(const struct ruleset_writer *writer, const char *prefix);
 

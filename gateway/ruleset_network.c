@@ -378,10 +378,21 @@ void ruleset_write_names(const struct ruleset_writer *writer, const char *prefix
 	}
 }
 
-void ruleset_write_audit_limit(const struct ruleset_writer *writer, const char *prefix, enum nft_verdict_kind kind, const char *chain)
+void ruleset_write_audit_limit(const struct ruleset_writer *writer, const char *prefix, const char *denied, enum nft_verdict_kind kind,
+			       const char *chain)
 {
-	char counter[NFT_NAME_SIZE];
+	char counter[NFT_NAME_SIZE], set[NFT_NAME_SIZE];
 
+	/* Above the rate nobody looks at the name. */
+	for (size_t f = 0; f < 2; f++) {
+		struct nft_key key = ruleset_key_destination(families[f]);
+
+		if (!ruleset_subnet(writer->network, families[f]))
+			continue;
+		ruleset_begin(writer, prefix);
+		nft_match_set(writer->batch, ruleset_set_name(RULESET_DENIED, families[f], writer->network, NULL, set), &key);
+		ruleset_end(writer, NFT_VERDICT_GOTO, denied);
+	}
 	ruleset_begin(writer, prefix);
 	nft_limit_over(writer->batch, RULESET_RATE, RULESET_BURST);
 	nft_count(writer->batch, ruleset_name("audited", writer->network, counter));
@@ -412,7 +423,7 @@ static void write_audit(const struct ruleset_writer *writer)
 	ruleset_begin(writer, "audit");
 	nft_match_ct_mark(writer->batch, RULESET_MARK_AUDIT);
 	ruleset_end(writer, NFT_VERDICT_ACCEPT, NULL);
-	ruleset_write_audit_limit(writer, "audit", NFT_VERDICT_ACCEPT, NULL);
+	ruleset_write_audit_limit(writer, "audit", writer->deny, NFT_VERDICT_ACCEPT, NULL);
 }
 
 static void write_net(const struct ruleset_writer *writer, const struct address_set *addresses, size_t count)

@@ -19,9 +19,10 @@
 
 #include "gateway/ruleset_internal.h"
 
-#define ROUND_MS  20    /* added to timeouts: the kernel counts in its own ticks, and no element may end before its lease */
-#define MOMENT_MS 60000 /* life of an element that is only added to be deleted */
-#define LATE_MS   500   /* an element that ends so much after its lease is written anew; less is the clocks' and the kernel's doing */
+#define ROUND_MS    20               /* added to timeouts: the kernel counts in its own ticks, and no element may end before its lease */
+#define SPEC_DENIED POLICY_SPECS_MAX /* beside the port specifications: addresses of names that a deny rule forbids */
+#define MOMENT_MS   60000            /* life of an element that is only added to be deleted */
+#define LATE_MS     500 /* an element that ends so much after its lease is written anew; less is the clocks' and the kernel's doing */
 
 static const int families[] = {AF_INET, AF_INET6};
 
@@ -201,11 +202,27 @@ static bool collect_one(struct ruleset_plan *plan, const struct lease *lease, ui
 	return true;
 }
 
+/* Would audit mode let flows to it pass, although a deny rule forbids its name? */
+static bool is_denied(const struct ruleset_plan *plan, const struct lease *lease)
+{
+	const struct network *network = policy_network(plan->policy, lease->network);
+	struct name_verdict verdict;
+
+	if (!network || !policy_is_auditing(network, plan->wall))
+		return false;
+	verdict = policy_judge_chain(network, &lease->name, &lease->chain, plan->wall, NULL);
+	return !verdict.allowed && verdict.reason == REASON_DENIED_BY_RULE;
+}
+
 static bool collect_lease(void *context, struct lease *lease)
 {
 	struct ruleset_plan *plan = context;
 
-	if (lease->audited || lease->until <= plan->now)
+	if (lease->until <= plan->now)
+		return true;
+	if (is_denied(plan, lease) && !collect_one(plan, lease, SPEC_DENIED))
+		fail(plan, -ENOMEM);
+	if (lease->audited)
 		return true;
 	for (uint8_t spec = 0; spec < POLICY_SPECS_MAX; spec++)
 		if (lease->specs >> spec & 1 && !collect_one(plan, lease, spec))
@@ -324,20 +341,17 @@ static void write_name_difference(struct ruleset_plan *plan, const char *set, co
 	renew(&plan->batch, &plan->ruleset->features, set, fresh, fresh_count);
 }
 
-static void write_names(struct ruleset_plan *plan, const struct network *network, uint8_t spec, int family)
+static void write_leases(struct ruleset_plan *plan, const struct network *network, uint8_t spec, int family, const char *name)
 {
 	struct ruleset_lease key = {.network = network->id, .spec = spec, .until = UINT64_MAX};
-	struct nft_set set = {.key = ruleset_key_destination(family), .flags = NFT_SET_TIMEOUT};
+	struct nft_set set = {.name = name, .key = ruleset_key_destination(family), .flags = NFT_SET_TIMEOUT};
 	struct nft_elements old = {0};
 	struct nft_element *work;
-	char name[NFT_NAME_SIZE];
 	size_t first = lower_bound(plan, &key), last, count;
 	int error = 0;
 
-	key.spec++; /* POLICY_SPECS_MAX fits */
+	key.spec++; /* SPEC_DENIED + 1 fits */
 	last = lower_bound(plan, &key);
-	ruleset_name_set(network, spec, family, name);
-	set.name = name;
 	if (ruleset_want_set(plan, &set))
 		error = nft_elements_read(&plan->ruleset->netlink, NFT_TABLE, name, &old);
 	if (error < 0) {
@@ -380,8 +394,13 @@ void ruleset_sets_network(struct ruleset_plan *plan, const struct network *netwo
 		if (!ruleset_subnet(network, families[f]))
 			continue;
 		want_dynamic(plan, network, families[f]);
-		for (size_t spec = 0; spec < network->spec_count; spec++)
-			write_names(plan, network, (uint8_t)spec, families[f]);
+		for (uint8_t spec = 0; spec < network->spec_count; spec++) {
+			ruleset_name_set(network, spec, families[f], name);
+			write_leases(plan, network, spec, families[f], name);
+		}
+		if (policy_is_auditing(network, plan->wall))
+			write_leases(plan, network, SPEC_DENIED, families[f],
+				     ruleset_set_name(RULESET_DENIED, families[f], network, NULL, name));
 		for (size_t i = 0; i < count; i++) {
 			if (addresses[i].family != families[f])
 				continue;

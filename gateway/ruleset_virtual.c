@@ -3,7 +3,8 @@
  * Networks with virtual addresses. A flow from an app to an address of the pool takes these chains, all of which see its first packet only:
  *
  *	redirect_N	nat: what goes to the pool is sent to
- *	pool_N		by the name sets, as in net_N of other networks: to map_N; what is left goes to pool_refuse_N or the queue.
+ *	pool_N		by the name sets, as in net_N of other networks: to map_N; what is left goes to the next one, or is audited.
+ *	pool_deny_N	above the rate, or known from before, pool_refuse_N; else the queue.
  *	pool_refuse_N	counted, and marked: it goes on to the gateway itself, where it is rejected (before Linux 5.9 it cannot be here).
  *	map_N		the virtual address becomes the real one, by one of two maps.
  *
@@ -22,7 +23,7 @@
 #include "gateway/ruleset_internal.h"
 
 static const int families[] = {AF_INET, AF_INET6};
-static const char *const chain_prefixes[] = {"pool", "pool_refuse", "map"};
+static const char *const chain_prefixes[] = {"pool", "pool_deny", "pool_refuse", "map"};
 static const char *const map_prefixes[RULESET_MAPS] = {"virtual", "again"};
 
 static const char *map_name(const struct network *network, unsigned int map, int family, char out[static NFT_NAME_SIZE])
@@ -54,17 +55,19 @@ static void write_marks(const struct ruleset_writer *writer, const char *map)
 
 static void write_pool(const struct ruleset_writer *writer)
 {
-	char map[NFT_NAME_SIZE], refuse[NFT_NAME_SIZE];
+	char map[NFT_NAME_SIZE], deny[NFT_NAME_SIZE], refuse[NFT_NAME_SIZE];
 
 	ruleset_name("map", writer->network, map);
+	ruleset_name("pool_deny", writer->network, deny);
 	ruleset_name("pool_refuse", writer->network, refuse);
 	write_marks(writer, map);
 	ruleset_write_names(writer, "pool", NFT_VERDICT_GOTO, map);
 	if (policy_is_auditing(writer->network, writer->plan->wall))
-		ruleset_write_audit_limit(writer, "pool", NFT_VERDICT_GOTO, map);
-	else
-		ruleset_write_limits(writer, "pool", refuse);
+		ruleset_write_audit_limit(writer, "pool", deny, NFT_VERDICT_GOTO, map);
+	ruleset_begin(writer, "pool");
+	ruleset_end(writer, NFT_VERDICT_GOTO, deny);
 
+	ruleset_write_limits(writer, "pool_deny", refuse);
 	ruleset_count_refused(writer, "pool_refuse");
 	ruleset_begin(writer, "pool_refuse");
 	nft_set_mark(writer->batch, RULESET_MARK_REFUSE);

@@ -258,10 +258,13 @@ int virtual_write(struct gateway *gateway)
 		rc = write_map(gateway, map - 1);
 	if (rc == 0)
 		rc = hold_and_keep(gateway);
-	if (rc == 0)
+	if (rc == 0) {
 		mapping_settle(gateway->virtuals.table);
-	else
-		gateway->apply_due = true; /* which of it the kernel has is found out then */
+		return 0;
+	}
+	/* Which of it the kernel has is found out then; the journal is written whole. */
+	gateway->apply_due = true;
+	gateway->journal.outdated = true;
 	return rc;
 }
 
@@ -305,11 +308,17 @@ int virtual_check(struct gateway *gateway, const struct policy *policy, char *er
 	return rc;
 }
 
+/*
+ * The journal has it as it was when it last changed, and apps may have asked for the name, been told its TTL and begun flows until a moment
+ * ago. So it counts as used now, and keeps its address for as long as if it were.
+ */
 void virtual_restore(struct gateway *gateway, const struct policy *policy, const struct mapping *mapping)
 {
+	uint32_t ttl = mapping->ttl > JUDGE_STALE_TTL ? mapping->ttl : JUDGE_STALE_TTL;
 	struct mapping restored = *mapping;
 
-	restored.told = mapping->answered + (uint64_t)mapping->ttl * 1000;
+	restored.used = gateway_now(gateway);
+	restored.told = restored.used + (uint64_t)ttl * 1000;
 	if (mapping_fits(mapping, policy_network(policy, mapping->network)) && mapping_put(gateway->virtuals.table, &restored) != 0)
 		log_say(gateway->log, LOG_ERROR, "out of memory: a virtual address of before is not known any more");
 }

@@ -4,7 +4,9 @@
 import socket
 import time
 
-from app import rcode_of, talk, wait_until_broken
+import pytest
+
+from app import rcode_of, send_anyway, talk, wait_until_broken
 from lab import POLICY
 from namespaces import patience
 from packets import Sniffer, send_frame, udp_packet
@@ -49,6 +51,23 @@ def test_deny_rules_stay_in_audit_mode(names, web1, policy):
     names.add("y.bad.ok.example", A=names.address())
     assert rcode_of(web1.ask("y.bad.ok.example")) == "NXDOMAIN"
     assert web1.tcp_result("45.40.66.9") == "refused"
+
+
+@pytest.mark.parametrize("kind", ["A", "AAAA"])
+def test_a_flood_does_not_reach_the_address_of_a_denied_name(lab, names, web1, policy, log, kind):
+    """Above the rate nobody looks at the name of a flow any more: the kernel has to know the address."""
+    name, *addresses = names.new("ok.example", ipv6=True)
+    address, other = addresses[kind == "AAAA"], names.address() if kind == "A" else "2a0e:13::ffff"
+    assert web1.resolve(name, kind) == [address]
+    policy(AUDIT.replace("deny   = ", f"deny   = {name} "))
+    with Sniffer(lab.inet, "up0") as uplink, web1.socket(socket.AF_INET6 if kind == "AAAA" else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        for port in range(3000):
+            for target in (address, other):
+                send_anyway(sock, (target, 10000 + port))
+        assert uplink.wait(destination=other)
+        time.sleep(0.2)
+        assert not uplink.matching(destination=address)
+    assert log.wait(event="denied", dst=address)[0]["reason"] == "denied-by-rule"
 
 
 def test_the_rebinding_filter_stays_in_audit_mode(names, web1, policy, log):

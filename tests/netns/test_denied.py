@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from app import send_anyway
 from namespaces import patience
 from packets import IcmpErrors, Sniffer, checksum, ip_packet, send_frame, tcp_packet, udp_packet
 
@@ -91,17 +92,6 @@ def test_each_of_300_repeats_of_a_denied_datagram_gets_its_error(web1, family, a
             send_anyway(sock, (address, 4001))
         errors.wait(300, seconds=20)
     assert len([quoted for quoted in errors.seen if quoted.destination == address]) == 300
-
-
-def send_anyway(sock, address):
-    """sendto() reports the error of an earlier datagram instead of sending; then it is called again."""
-    for _ in range(3):
-        try:
-            sock.sendto(b"denied", address)
-            return
-        except OSError:
-            continue
-    raise AssertionError("sendto() fails again and again")
 
 
 # --- nothing passes ---
