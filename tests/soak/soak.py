@@ -31,6 +31,9 @@ from policies import NETWORKS, ZONES, first_policy, pool, virtual_networks
 from namespaces import SLOW, Failed
 
 APPS, SPEED = (1, 0.3) if SLOW else (4, 1.0)  # apps per network; 2: clients do twice as much
+# A host has one neighbour table for all its namespaces, of 1024 entries, and an app has an entry there for every virtual address that it uses.
+APPS_VIRTUAL = 2
+NEIGHBOURS = "/proc/net/stat/arp_cache"
 FORMS = ("routed", "virtual", "mixed")
 FAULTS_SHOWN = 20
 AROUND = 2.5         # seconds of events and log lines shown around a fault
@@ -51,7 +54,8 @@ class Soak:
         self.random = random.Random(seed)
         self.virtual = sorted(virtual_networks(self.random, form))
         self.model = Model(first_policy(self.random, self.virtual))
-        self.apps = {f"{network}{i}": (network, 10 + i) for network in NETWORKS for i in range(apps_per_network)}
+        self.apps = {f"{network}{i}": (network, 10 + i) for network in NETWORKS
+                     for i in range(min(apps_per_network, APPS_VIRTUAL) if network in self.virtual else apps_per_network)}
         self.problems = []     # other than flows: the gateway did not come back, a worker crashed
         self.log_at_fault = {}  # fault -> gateway log around it
         self.elements = {}     # suspect -> lines of the gateway's table
@@ -66,11 +70,14 @@ class Soak:
         raise_file_limit()
         with Lab(policy=self.model.policies[0][2].text(), gateway=False, apps=self.apps, networks=NETWORKS, internal=self.virtual) as self.lab:
             self.prepare()
+            neighbours_lost = full_tables()
             try:
                 asyncio.run(self.soak())
             except (AssertionError, NotHealthy, Failed) as error:
                 self.problems.append(str(error))
             self.look_for_crashes()
+            if full_tables() > neighbours_lost:
+                self.problems.append("the host's neighbour table was full (net.ipv4.neigh.default.gc_thresh3): packets were lost before they came to the gateway")
             self.say(self.summary())
             self.say(self.faults())
         return self.went_well()
@@ -198,6 +205,16 @@ def seconds_of(text):
     """Of a log line's time stamp."""
     whole, _, fraction = text.partition(".")
     return calendar.timegm(time.strptime(whole, "%Y-%m-%dT%H:%M:%S")) + float("0." + (fraction or "0"))
+
+
+def full_tables():
+    """How often there was no room for a neighbour; 0 when only the host can know."""
+    try:
+        with open(NEIGHBOURS, encoding="ascii") as file:
+            names, *processors = [line.split() for line in file]
+    except FileNotFoundError:
+        return 0
+    return sum(int(row[names.index("table_fulls")], 16) for row in processors)
 
 
 def raise_file_limit():
