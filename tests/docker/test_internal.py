@@ -150,7 +150,7 @@ def test_doctor_finds_nothing(internal):
 
 
 def lint(one):
-    """What `sluice lint` prints for a project that it finds nothing in."""
+    """What `sluice lint` prints, when there is no error."""
     done = one.engine.docker("run", "--rm", "-i", "sluice", "lint", input=one.compose("config", "--format", "json").stdout, check=False)
     assert done.returncode == 0, done.stdout
     return done.stdout
