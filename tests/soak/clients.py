@@ -141,6 +141,7 @@ class Clients(Network):
             for _ in range(self.random.randrange(2, 7)):
                 flow = Flow("idle QUIC", app.short, app.network, name, address, "udp", port, time.monotonic(),
                             audited=bool(before and before.audited))
+                flow.server = before.server if before else ""
                 flow.fresh = before is None or flow.start - before.end > UDP_TIMEOUT + EDGE
                 await self.datagram(flow, sock, None if flow.fresh else True)
                 if flow.fresh:

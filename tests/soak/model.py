@@ -267,9 +267,12 @@ class Model:
         return self.policies[-1][2].networks[network].virtual
 
     def names(self, flow):
-        """All that the address can have stood for."""
-        if self.is_virtual(flow.network) and not self.shown[flow.network, flow.address]:
-            return {name for network, name in self.asked if network == flow.network}  # the answer may have been lost
+        """All that the address can have stood for when the flow began."""
+        policy = self.policies[-1][2].networks[flow.network]
+        if policy.small or policy.virtual and not self.shown[flow.network, flow.address]:
+            # A check may have given it to a name that has one already, and an answer may have been lost. The server says whose it is.
+            asked = {name for network, name in self.asked if network == flow.network}
+            return {name for name in asked if name in self.listed[flow.server]} if flow.server in self.listed else asked
         return set(self.shown[flow.network, flow.address]) | (set(self.listed[flow.address]) if flow.address in self.listed else set())
 
     def leased(self, network, name, address, start, end):
@@ -340,7 +343,7 @@ class Model:
         if any(policy.address_closed(flow.address) for policy in policies):
             return False
         port = (flow.protocol, flow.port)
-        names = self.names(flow) if policies[0].small else (flow.name,)  # a small pool's address may be another name's by now
+        names = self.names(flow) if policies[0].small else (flow.name,)  # a small pool's address may have been another name's
         return all(policy.address_opened(flow.address) for policy in policies) or all(port in policy.ports(name) for policy in policies for name in names)
 
     def forbidden(self, flow, start, end):
@@ -393,7 +396,7 @@ class Model:
         known = [f"policy: {self.rules_text(policy, flow)}" for policy in self.possible(flow.network, flow.start, flow.end)]
         known += [f"{at:.3f} {text}" for at, text in self.history[flow.network, flow.address]]
         known += [f"{at:.3f} handed out for {name} with TTL {ttl}" for name in self.names(flow)
-                  for at, _, ttl in (self.handouts[name, ":" in flow.address][i] for i in self.listed[flow.address][name][-5:])]
+                  for at, _, ttl in (self.handouts[name, ":" in flow.address][i] for i in self.listed[flow.server or flow.address][name][-5:])]
         self.faults.append(Fault(kind, flow, why, known))
 
     def rules_text(self, policy, flow):
