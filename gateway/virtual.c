@@ -251,7 +251,7 @@ int virtual_write(struct gateway *gateway)
 {
 	int rc;
 
-	if (mapping_is_settled(gateway->virtuals.table))
+	if (mapping_is_settled(gateway->virtuals.table) && gateway->virtuals.recycled_count == 0)
 		return 0;
 	rc = close_recycled(gateway);
 	for (unsigned int map = RULESET_MAPS; map > 0 && rc == 0; map--)
