@@ -185,10 +185,10 @@ static int apply_to_interfaces(struct gateway *gateway, const struct policy *pol
 {
 	int rc = listen_everywhere(gateway, policy, error, error_size);
 
+	/* Before the gateway's addresses, whose claim announces all that the interface has. */
+	virtual_hold(gateway);
 	if (rc == 0)
 		rc = interfaces_claim(&gateway->interfaces, policy, gateway->log, error, error_size);
-	if (rc == 0)
-		virtual_hold(gateway);
 	if (rc == 0)
 		rc = interfaces_repair_route(&gateway->interfaces, policy, gateway->log, error, error_size);
 	return rc;
