@@ -176,7 +176,7 @@ def virtual_address(number, family, small, index):
     """One of a pool, which may stand for a name."""
     if small:
         return str(ipaddress.ip_network(small_pools(number)[0 if family == 4 else 1])[index % SMALL_POOL_SIZE])
-    return f"10.201.{number}.{128 + index}" if family == 4 else f"fdc9:{number}:0:0:8000::{index:x}"
+    return str(ipaddress.ip_address(f"10.201.{number}.128" if family == 4 else f"fdc9:{number}:0:0:8000::") + index)
 
 
 def network_text(name, number, policy):
