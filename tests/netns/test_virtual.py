@@ -595,6 +595,9 @@ def test_a_second_chance_is_for_the_port_of_the_rule_only(lab):
 
 # --- the pool is full ---
 
+UNTIL_TAKEN = "min_ttl = 0\n"  # leases do not end by themselves meanwhile
+
+
 def small_pool(lab, keys=SHORT):
     lab.gateway.set_policy(policy_text(f"pool = {SMALL['ipv4']}\npool = {SMALL['ipv6']}\nper_name = 1\n" + keys))
 
@@ -623,7 +626,7 @@ def ask_until_answered(lab, name, family="ipv4", seconds=20):
 
 @families
 def test_the_name_that_was_unused_for_longest_gives_up_its_address(lab, family):
-    small_pool(lab)
+    small_pool(lab, UNTIL_TAKEN)
     known = fill(lab, family)
     with lab.web1.connect(known[0][1], 443) as flow:  # so the second one is
         name, *reals = lab.names.new("alt.example", ttl=0, ipv6=True)
@@ -646,7 +649,7 @@ def test_a_flow_of_the_old_name_does_not_reach_the_new_names_server(lab, family)
     """UDP that was idle for so long that conntrack forgot it goes on with a new mapping, or not at all."""
     lab.gw.sysctl(net__netfilter__nf_conntrack_udp_timeout=1, net__netfilter__nf_conntrack_udp_timeout_stream=1)
     try:
-        small_pool(lab)
+        small_pool(lab, UNTIL_TAKEN)
         known = fill(lab, family)
         with lab.web1.udp(known[0][1], 443) as old, Sniffer(lab.inet, "up0") as uplink:
             old.settimeout(patience(3))

@@ -193,7 +193,9 @@ class Clients(Network):
             name, address = zone.hosts()[0], pool_address(zone, family, self.random.randrange(zone.count))
             policy = self.policy(app.network)
             if policy.virtual and self.random.random() < 0.5:
-                address = virtual_address(NETWORKS[app.network], family, policy.small, self.random.randrange(VIRTUAL_PROBED))
+                known = virtual_address(NETWORKS[app.network], family, policy.small, self.random.randrange(VIRTUAL_PROBED))
+                # An IPv6 address that is not there yet leaves the app's kernel waiting for a neighbour, also when it is there a moment later.
+                address = known if family == 4 or self.model.shown[app.network, known] else address
             elsewhere = self.model.recent[self.random.choice(list(LIFETIMES))]
             if elsewhere and self.random.random() < 0.5:
                 name, address, _ = self.random.choice(elsewhere)

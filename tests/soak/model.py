@@ -26,6 +26,7 @@ STALE_AFTER = 7      # an answer from before a failure serves for so long after 
 REFRESH = 5          # seconds: a virtual address in use is looked up again at most so often ...
 REFRESH_IDLE = 16    # ... and after this part of the time for which nobody used it
 REFRESH_LATE = 4     # seconds: ticks, questions on their way, a name server's answer that was lost
+NEIGHBOUR = 1.2      # seconds after a recreation in which an app may still wait for an IPv6 neighbour that was not there
 STALE_TTL = 30       # TTL of an answer that serves while no upstream has a better one
 RECENT = 400         # answers per network that probes choose from
 ANSWERS = 400        # kept per network, address and name
@@ -413,7 +414,7 @@ class Model:
             self.passed(flow, flow.start, flow.end)
             if self.is_virtual(flow.network):
                 self.arrivals.append(flow)
-        if self.recreations.overlaps(flow.start, flow.end, 0.2):
+        if self.recreations.overlaps(flow.start, flow.end, NEIGHBOUR if ":" in flow.address and self.is_virtual(flow.network) else 0.2):
             self.counts["flows during a recreation"] += 1
             return
         must, may = self.must_pass(flow, flow.start, flow.end), self.may_pass(flow, flow.start, flow.end)

@@ -35,8 +35,9 @@ LIFETIMES = {
     "lan": {"min_ttl": (30,), "grace": (3600,)},
 }
 NETWORKS = {name: number for number, name in enumerate(LIFETIMES, 1)}
-# With virtual addresses, these have a pool that is too small for all names, so that it is full at times: 16 addresses of a family.
-SMALL_POOLS = ("brief", "floor")
+# With virtual addresses, these have a pool that is too small for all names, so that it is full at times: 16 addresses of a family. The lifetimes
+# that they keep then: where `grace` goes, addresses go to other names long before their leases have ended.
+SMALL_POOLS = {"brief": ("min_ttl",), "floor": ("min_ttl", "grace")}
 SMALL_POOL_SIZE = 16
 PER_NAME = 2
 PERIODS = 1         # seconds: the shortest two of the gateway's looks at flows
@@ -176,7 +177,7 @@ def virtual_address(number, family, small, index):
     """One of a pool, which may stand for a name."""
     if small:
         return str(ipaddress.ip_network(small_pools(number)[0 if family == 4 else 1])[index % SMALL_POOL_SIZE])
-    return f"10.201.{number}.{128 + index}" if family == 4 else f"fdc9:{number}:0:0:8000::{index:x}"
+    return str(ipaddress.ip_address(f"10.201.{number}.128" if family == 4 else f"fdc9:{number}:0:0:8000::") + index)
 
 
 def network_text(name, number, policy):
@@ -262,11 +263,12 @@ def random_network(random, name, virtual, before=None):
     for zone in ZONES:
         if before is None or random.random() < CHANGE:
             allow[zone.name], deny[zone.name] = random_rules(random, zone)
-    lifetimes = tuple((key, random.choice(values)) for key, values in LIFETIMES[name].items())
+    small = virtual and name in SMALL_POOLS
+    lifetimes = tuple((key, random.choice(values)) for key, values in LIFETIMES[name].items() if not small or key in SMALL_POOLS[name])
     opened, closed = random_prefixes(random, 0.3), random_prefixes(random, 0.2)
     if virtual:
         opened = closed = ()  # there are no address rules
-    return NetworkPolicy(allow, deny, opened, closed, lifetimes, virtual=virtual, small=virtual and name in SMALL_POOLS,
+    return NetworkPolicy(allow, deny, opened, closed, lifetimes, virtual=virtual, small=small,
                          audit=name in AUDITED and random.random() < 0.3, keep=name in KEEPING and random.random() < 0.5,
                          shared=random.random() < 0.5)
 
@@ -274,7 +276,7 @@ def random_network(random, name, virtual, before=None):
 def virtual_networks(random, form):
     """Which networks have virtual addresses. Of those with small pools, `mixed` has one in each form."""
     if form == "mixed":
-        return {random.choice(SMALL_POOLS)} | {name for name in NETWORKS if name not in SMALL_POOLS and random.random() < 0.5}
+        return {random.choice(list(SMALL_POOLS))} | {name for name in NETWORKS if name not in SMALL_POOLS and random.random() < 0.5}
     return set(NETWORKS) if form == "virtual" else set()
 
 
