@@ -162,6 +162,8 @@ static int apply_to_kernel(struct gateway *gateway, struct policy *policy, struc
 			   gateway_now(gateway), error, error_size);
 	if (rc != 0)
 		openings_free(openings);
+	else
+		virtual_synchronised(gateway, policy);
 	return rc;
 }
 
@@ -175,6 +177,23 @@ static bool take_openings(struct gateway *gateway, struct openings *openings)
 	return other;
 }
 
+/*
+ * Listeners first, so that an app which can see the address finds the port open. Nothing is scanned here: a change that somebody else made
+ * since the kernel's table was written would be taken for known, and never be applied.
+ */
+static int apply_to_interfaces(struct gateway *gateway, const struct policy *policy, char *error, size_t error_size)
+{
+	int rc = listen_everywhere(gateway, policy, error, error_size);
+
+	/* Before the gateway's addresses, whose claim announces all that the interface has. */
+	virtual_hold(gateway);
+	if (rc == 0)
+		rc = interfaces_claim(&gateway->interfaces, policy, gateway->log, error, error_size);
+	if (rc == 0)
+		rc = interfaces_repair_route(&gateway->interfaces, policy, gateway->log, error, error_size);
+	return rc;
+}
+
 /* The kernel may have the new rules already: it gets the running policy's again. */
 static void go_back(struct gateway *gateway)
 {
@@ -185,28 +204,12 @@ static void go_back(struct gateway *gateway)
 		return;
 	if (apply_to_kernel(gateway, gateway->policy, &openings, error, sizeof(error)) == 0) {
 		(void)take_openings(gateway, &openings); /* as before: flows were not looked at meanwhile */
+		(void)apply_to_interfaces(gateway, gateway->policy, error, sizeof(error));
 		return;
 	}
 	log_say(gateway->log, LOG_ERROR, "the running policy cannot be put back: %s; it is tried again every second", error);
 	gateway->apply_due = true;
 	gateway->applied_at = gateway_now(gateway);
-}
-
-/*
- * Listeners first, so that an app which can see the address finds the port open. Nothing is scanned here: a change that somebody else made
- * since the kernel's table was written would be taken for known, and never be applied.
- */
-static int apply_to_interfaces(struct gateway *gateway, const struct policy *policy, char *error, size_t error_size)
-{
-	int rc = listen_everywhere(gateway, policy, error, error_size);
-
-	if (rc == 0)
-		rc = interfaces_claim(&gateway->interfaces, policy, gateway->log, error, error_size);
-	if (rc == 0)
-		virtual_hold(gateway);
-	if (rc == 0)
-		rc = interfaces_repair_route(&gateway->interfaces, policy, gateway->log, error, error_size);
-	return rc;
 }
 
 static bool is_gateway(const struct policy *policy, const struct address *address)
@@ -303,11 +306,9 @@ static int apply_policy(struct gateway *gateway, struct policy *policy, char *er
 	if (policy != old) {
 		lease_each(gateway->leases, network_is_there, policy);
 		release_addresses(gateway, old, policy);
-		virtual_release(gateway, old, policy);
 		follow_policy(gateway);
 		policy_free(old);
 	}
-	virtual_applied(gateway);
 	remember_uplink(gateway);
 	log_set_format(gateway->log, policy->log);
 	upkeep_policy_applied(gateway, policy != old, opened);

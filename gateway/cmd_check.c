@@ -112,6 +112,21 @@ static void print_subnet(const struct prefix *subnet, const struct address *gate
 		printf("  subnet: %s, gateway %s\n", prefix_format(subnet, text[0]), address_format(gateway, text[1]));
 }
 
+static void print_addresses(const struct network *network)
+{
+	const struct prefix *pools[] = {&network->pool4, &network->pool6};
+	char text[ADDRESS_TEXT_MAX];
+
+	if (!network->has_virtual_addresses)
+		return;
+	printf("  addresses: virtual, pool");
+	for (size_t i = 0; i < 2; i++) {
+		if (pools[i]->address.family)
+			printf(" %s", prefix_format(pools[i], text));
+	}
+	printf(", per_name %u\n", network->per_name);
+}
+
 static void print_mode(const struct network *network)
 {
 	char date[DATE_MAX];
@@ -136,19 +151,6 @@ static size_t count_open_rules(const struct network *network)
 	return count;
 }
 
-static void print_pools(const struct network *network)
-{
-	const struct prefix *pools[] = {&network->pool4, &network->pool6};
-	char text[ADDRESS_TEXT_MAX];
-
-	printf("  addresses: virtual, %u for each name, of", network->per_name);
-	for (size_t i = 0; i < 2; i++) {
-		if (pools[i]->address.family)
-			printf(" %s", prefix_format(pools[i], text));
-	}
-	printf("\n");
-}
-
 static void print_network(const struct network *network)
 {
 	const struct lifetimes *lifetimes = &network->lifetimes;
@@ -158,6 +160,7 @@ static void print_network(const struct network *network)
 	printf("network %s (%s:%u)\n", network->name, network->source.file, network->source.line);
 	print_subnet(&network->subnet4, &network->gateway4);
 	print_subnet(&network->subnet6, &network->gateway6);
+	print_addresses(network);
 	print_mode(network);
 	if (network->default_ports_given)
 		printf("  ports: %s\n", ports_format(&network->default_ports, ports));
@@ -165,8 +168,6 @@ static void print_network(const struct network *network)
 		printf("  ports: all, for names without a port\n");
 	printf("  lifetimes: min_ttl %us, grace %us, max_age %us, max_addresses %u\n", lifetimes->min_ttl, lifetimes->grace,
 	       lifetimes->max_age, lifetimes->max_addresses);
-	if (network->has_virtual_addresses)
-		print_pools(network);
 	if (network->keep_established)
 		printf("  keep_established: yes, flows that a reload no longer allows go on\n");
 	print_privates(network->privates, network->private_count);
@@ -200,11 +201,11 @@ static void append(json_t **array, json_t *item)
 	*array = NULL;
 }
 
-static void append_prefix(json_t **array, const struct prefix *prefix)
+static json_t *prefix_json(const struct prefix *prefix)
 {
 	char text[ADDRESS_TEXT_MAX];
 
-	append(array, json_string(prefix_format(prefix, text)));
+	return json_string(prefix_format(prefix, text));
 }
 
 static json_t *prefixes_json(const struct prefix *prefixes, size_t count)
@@ -212,7 +213,7 @@ static json_t *prefixes_json(const struct prefix *prefixes, size_t count)
 	json_t *array = json_array();
 
 	for (size_t i = 0; i < count; i++)
-		append_prefix(&array, &prefixes[i]);
+		append(&array, prefix_json(&prefixes[i]));
 	return array;
 }
 
@@ -262,7 +263,6 @@ static json_t *subnets_json(const struct network *network)
 	return array;
 }
 
-/* NULL: the network has no virtual addresses. */
 static json_t *virtual_json(const struct network *network)
 {
 	const struct prefix *pools[] = {&network->pool4, &network->pool6};
@@ -273,9 +273,9 @@ static json_t *virtual_json(const struct network *network)
 	array = json_array();
 	for (size_t i = 0; i < 2; i++) {
 		if (pools[i]->address.family)
-			append_prefix(&array, pools[i]);
+			append(&array, prefix_json(pools[i]));
 	}
-	return json_pack("{s:i, s:o}", "per_name", (int)network->per_name, "pools", array);
+	return json_pack("{s:o, s:i}", "pools", array, "per_name", (int)network->per_name);
 }
 
 static json_t *network_json(const struct network *network)
@@ -288,14 +288,13 @@ static json_t *network_json(const struct network *network)
 		append(&rules, rule_json(&network->rules[i]));
 	for (size_t i = 0; i < network->publish_count; i++)
 		append(&publishes, publish_json(&network->publishes[i]));
-	return json_pack("{s:s, s:s, s:i, s:o, s:s, s:b, s:s?, s:s, s:{s:i, s:i, s:i, s:i}, s:o, s:o, s:o, s:o}", "name", network->name,
-			 "file", network->source.file, "line", (int)network->source.line, "subnets", subnets_json(network), "mode",
-			 mode_name(network->mode), "keep_established", network->keep_established, "audit_until",
-			 network->audit_until ? format_date(network->audit_until, date) : NULL, "ports",
-			 ports_format(&network->default_ports, ports), "lifetimes", "min_ttl", (int)lifetimes->min_ttl, "grace",
+	return json_pack("{s:s, s:s, s:i, s:o, s:o, s:s, s:b, s:s?, s:s, s:{s:i, s:i, s:i, s:i}, s:o, s:o, s:o}", "name", network->name,
+			 "file", network->source.file, "line", (int)network->source.line, "subnets", subnets_json(network),
+			 "virtual_addresses", virtual_json(network), "mode", mode_name(network->mode), "keep_established",
+			 network->keep_established, "audit_until", network->audit_until ? format_date(network->audit_until, date) : NULL,
+			 "ports", ports_format(&network->default_ports, ports), "lifetimes", "min_ttl", (int)lifetimes->min_ttl, "grace",
 			 (int)lifetimes->grace, "max_age", (int)lifetimes->max_age, "max_addresses", (int)lifetimes->max_addresses,
-			 "private", prefixes_json(network->privates, network->private_count), "rules", rules, "publish", publishes,
-			 "virtual", virtual_json(network));
+			 "private", prefixes_json(network->privates, network->private_count), "rules", rules, "publish", publishes);
 }
 
 static json_t *policy_json(const struct policy *policy)

@@ -5,6 +5,8 @@
  * Theory of operation: everything is decided by policy_judge_name() and policy_judge_address(), which the data plane asks too. They are
  * turned into a map of all TCP and UDP ports, from which both the answer and the list of open ports are read. Only which
  * rule is shown for a port is looked for here, because a name may be allowed by several rules with different ports.
+ *
+ * Which name a virtual address stands for is no matter of the policy: the running gateway is asked, and then the name is judged.
  */
 
 #include "gateway/command.h"
@@ -24,18 +26,17 @@
 
 #define PORT_COUNT    65536
 #define PORT_LIST_MAX 4096 /* octets of the printed list of ports */
+#define ERROR_MAX     512  /* octets of an error line */
 
 enum { TCP, UDP, PROTOCOL_COUNT };
 
 static const uint8_t protocol_numbers[PROTOCOL_COUNT] = {IPPROTO_TCP, IPPROTO_UDP};
 static const char *const protocol_names[PROTOCOL_COUNT] = {"tcp", "udp"};
 
-#define CALL_ERROR_MAX 256
-
 static const char usage_text[] = "usage: sluice explain [-c FILE_OR_DIR] [--json] NETWORK NAME_OR_ADDRESS[:PORT[/PROTO]]\n"
 				 "\n"
 				 "Say whether apps of a network may reach a name or an address, and which rule decides. IPv6\n"
-				 "addresses with a port are written in brackets: [2001:db8::5]:443/udp. What a virtual address\n"
+				 "addresses with a port are written in brackets: [2001:db8::5]:443/udp. Which name a virtual address\n"
 				 "stands for is asked of the running gateway.\n"
 				 "\n"
 				 "  -c, --config FILE_OR_DIR   the policy; default: SLUICE_CONFIG, else " CONFIG_DEFAULT_PATH "\n"
@@ -50,11 +51,10 @@ struct target {
 	bool is_name;
 	struct domain name;
 	struct address address;
+	struct address real; /* family 0: `address` is no virtual one. Else `address` stands for `name`, and leads there */
 	bool port_given;
 	uint16_t port;
 	bool wanted[PROTOCOL_COUNT];
-	/* Of a virtual address, as the running gateway says; "" for others: */
-	char stands_for[DOMAIN_TEXT_MAX], real[ADDRESS_TEXT_MAX];
 };
 
 /* What is answered. */
@@ -132,6 +132,44 @@ static const char *parse_target(const char *text, struct target *target)
 	error = host ? parse_host(host, target) : "expected NAME_OR_ADDRESS[:PORT[/tcp|/udp]], IPv6 addresses with a port in brackets";
 	free(copy);
 	return error;
+}
+
+/* Virtual addresses */
+
+static bool is_virtual(const struct network *network, const struct address *address)
+{
+	return network->has_virtual_addresses && (prefix_contains(&network->pool4, address) || prefix_contains(&network->pool6, address));
+}
+
+/* Return: whether the answer is one. */
+static bool read_mapping(const json_t *answer, struct target *target)
+{
+	const char *name = json_string_value(json_object_get(answer, "name")), *real = json_string_value(json_object_get(answer, "real"));
+
+	return name && real && !domain_parse(name, &target->name) && address_parse(real, &target->real);
+}
+
+/* The name that a virtual address stands for becomes what is asked. Return: false with @error. */
+static bool resolve_virtual(const struct network *network, struct target *target, char error[static ERROR_MAX])
+{
+	char text[ADDRESS_TEXT_MAX];
+	json_t *request = json_pack("{s:s, s:s, s:s}", "command", "mapping", "network", network->name, "address",
+				    address_format(&target->address, text));
+	json_t *answer = request ? control_call(control_path(), request, error, ERROR_MAX) : NULL;
+	const char *refusal = json_string_value(json_object_get(answer, "error"));
+	bool ok = json_is_true(json_object_get(answer, "ok"));
+
+	if (!request)
+		snprintf(error, ERROR_MAX, "out of memory");
+	else if (answer && !ok)
+		snprintf(error, ERROR_MAX, "%s", refusal ? refusal : "the daemon says no");
+	else if (answer && !read_mapping(answer, target))
+		snprintf(error, ERROR_MAX, "the daemon's answer is not understood");
+	else
+		target->is_name = answer;
+	json_decref(answer);
+	json_decref(request);
+	return target->is_name;
 }
 
 /* Judging */
@@ -292,6 +330,9 @@ static void judge(const struct policy *policy, const struct network *network, co
 		finding->reason = REASON_ISOLATED;
 	else
 		judge_address(policy, network, target, finding);
+	/* Where names have virtual addresses there is no way to any other address, whatever the mode. */
+	if (network->has_virtual_addresses && !target->is_name)
+		return;
 	if (!finding->allowed && audit_lifts(finding->reason) && policy_is_auditing(network, time(NULL)))
 		finding->allowed = finding->audited = true;
 }
@@ -343,18 +384,35 @@ static void print_rule(const struct finding *finding)
 	       rule->section ? rule->section : "", rule->section ? "]" : "");
 }
 
+static void print_virtual(const struct target *target)
+{
+	char address[ADDRESS_TEXT_MAX], real[ADDRESS_TEXT_MAX], name[DOMAIN_TEXT_MAX];
+
+	if (target->real.family)
+		printf("%s stands for %s, now leads to %s\n", address_format(&target->address, address), domain_format(&target->name, name),
+		       address_format(&target->real, real));
+}
+
+static void print_note(const struct network *network, const struct target *target, const struct finding *finding)
+{
+	if (target->is_name || finding->allowed || finding->reason == REASON_ISOLATED)
+		return;
+	printf(network->has_virtual_addresses
+		       ? "note: apps of this network reach addresses of its pool only, and each of them stands for a name\n"
+		       : "note: an allowed name that resolves to this address may open it too\n");
+}
+
 static void print_finding(const struct network *network, const struct target *target, const struct finding *finding)
 {
 	char ports[PORT_LIST_MAX];
 
+	print_virtual(target);
 	printf("%s: %s from network %s", target->text, finding->allowed ? "allowed" : "denied", network->name);
 	if (finding->audited)
 		printf(", only by audit mode (enforce would deny: %s)", reason_name(finding->reason));
 	else if (!finding->allowed)
 		printf(", reason %s", reason_name(finding->reason));
 	printf("\n");
-	if (target->real[0])
-		printf("address: it stands for %s now, and leads to %s\n", target->stands_for, target->real);
 	print_rule(finding);
 	for (size_t i = 0; i < PROTOCOL_COUNT; i++)
 		printf("%s ports%s: %s\n", protocol_names[i], finding->audited ? " by rules" : "", format_ports(finding->open[i], ports));
@@ -362,8 +420,7 @@ static void print_finding(const struct network *network, const struct target *ta
 		printf("upstream: %s\n", finding->upstream->name[0] ? finding->upstream->name : "(default)");
 	if (finding->special)
 		printf("address: %s; only a rule that names this space allows it\n", finding->special);
-	if (!target->is_name && !finding->allowed && finding->reason != REASON_ISOLATED)
-		printf("note: an allowed name that resolves to this address may open it too\n");
+	print_note(network, target, finding);
 }
 
 static json_t *rule_json(const struct rule *rule)
@@ -379,12 +436,14 @@ static bool print_json(const struct network *network, const struct target *targe
 	char tcp[PORT_LIST_MAX], udp[PORT_LIST_MAX];
 	bool denies = !finding->allowed || finding->audited;
 	const char *upstream = finding->upstream && finding->allowed ? finding->upstream->name : NULL;
+	char name[DOMAIN_TEXT_MAX], real[ADDRESS_TEXT_MAX];
+	bool is_virtual_address = target->real.family;
 	json_t *root = json_pack("{s:s, s:s, s:b, s:b, s:s?, s:o, s:s, s:s, s:s?, s:s?, s:s?, s:s?}", "target", target->text, "network",
 				 network->name, "allowed", finding->allowed, "audited", finding->audited, "reason",
 				 denies ? reason_name(finding->reason) : NULL, "rule", rule_json(finding->rule), "tcp",
 				 format_ports(finding->open[TCP], tcp), "udp", format_ports(finding->open[UDP], udp), "upstream", upstream,
-				 "special", finding->special, "name", target->real[0] ? target->stands_for : NULL, "real",
-				 target->real[0] ? target->real : NULL);
+				 "special", finding->special, "stands_for", is_virtual_address ? domain_format(&target->name, name) : NULL,
+				 "real", is_virtual_address ? address_format(&target->real, real) : NULL);
 	bool good = root && json_dumpf(root, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII) == 0;
 
 	json_decref(root);
@@ -407,41 +466,21 @@ static int unknown_network(const struct policy *policy, const char *name)
 	return COMMAND_USAGE;
 }
 
-/* What a virtual address stands for, only the running gateway knows; then it is the name that is explained. Return: false after a message.
- */
-static bool ask_mapping(const struct network *network, struct target *target)
-{
-	char address[ADDRESS_TEXT_MAX], error[CALL_ERROR_MAX] = "out of memory";
-	json_t *request = json_pack("{s:s, s:s, s:s}", "command", "mapping", "network", network->name, "address",
-				    address_format(&target->address, address));
-	json_t *answer = request ? control_call(control_path(), request, error, sizeof(error)) : NULL;
-	const char *name = json_string_value(json_object_get(answer, "name")), *real = json_string_value(json_object_get(answer, "real"));
-	const char *refusal = json_string_value(json_object_get(answer, "error"));
-	bool found = name && real && !domain_parse(name, &target->name);
-
-	if (found) {
-		target->is_name = true;
-		snprintf(target->stands_for, sizeof(target->stands_for), "%s", name);
-		snprintf(target->real, sizeof(target->real), "%s", real);
-	} else {
-		fprintf(stderr, "sluice explain: %s is a virtual address of network %s, and what it stands for cannot be said: %s\n",
-			address, network->name, refusal ? refusal : error);
-	}
-	json_decref(answer);
-	json_decref(request);
-	return found;
-}
-
 static int explain_target(const struct policy *policy, const struct network *network, struct target *target, bool json)
 {
-	struct finding *finding;
+	char error[ERROR_MAX], text[ADDRESS_TEXT_MAX];
+	struct finding *finding = malloc(sizeof(*finding));
 	bool good = true;
 
-	if (!target->is_name && policy_in_pool(network, &target->address) && !ask_mapping(network, target))
-		return COMMAND_NO;
-	finding = malloc(sizeof(*finding));
 	if (!finding) {
 		fprintf(stderr, "sluice explain: out of memory\n");
+		return COMMAND_NO;
+	}
+	if (!target->is_name && is_virtual(network, &target->address) && !resolve_virtual(network, target, error)) {
+		fprintf(stderr,
+			"sluice explain: %s is a virtual address, and only the running gateway knows which name it stands for: %s\n",
+			address_format(&target->address, text), error);
+		free(finding);
 		return COMMAND_NO;
 	}
 	judge(policy, network, target, finding);

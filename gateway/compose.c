@@ -102,6 +102,13 @@ bool compose_capability(const json_t *list, const char *name)
 	return compose_list_has(list, name) || compose_list_has(list, with_prefix);
 }
 
+bool compose_address(const struct compose_attachment *attachment, const char *key, struct address *out)
+{
+	const char *text = attachment ? json_string_value(json_object_get(attachment->json, key)) : NULL;
+
+	return text && address_parse(text, out);
+}
+
 /* "SOURCE:TARGET[:MODE]", or a target alone. */
 static bool visit_short(const char *text, bool (*visit)(void *context, const char *source, const char *target), void *context)
 {

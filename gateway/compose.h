@@ -22,7 +22,7 @@
 struct compose_subnet {
 	struct prefix subnet;
 	struct address gateway; /* family 0: none is given */
-	struct prefix range;    /* `ip_range`: what Docker gives to containers; family 0: none is given */
+	struct prefix range;    /* `ip_range`; family 0: none is given */
 };
 
 struct compose_network {
@@ -33,7 +33,7 @@ struct compose_network {
 	bool ipv6; /* enable_ipv6, or an IPv6 subnet */
 	struct compose_subnet subnets[COMPOSE_SUBNETS_MAX];
 	size_t subnet_count;
-	bool bad_subnet; /* one that could not be read */
+	bool bad_subnet; /* something about one could not be read */
 };
 
 struct compose_attachment {
@@ -72,6 +72,9 @@ const struct compose_service *compose_service(const struct compose *compose, con
 
 /** compose_attachment() - Return: how the service is attached to the network, or NULL. */
 const struct compose_attachment *compose_attachment(const struct compose_service *service, const struct compose_network *network);
+
+/** compose_address() - `ipv4_address` or `ipv6_address` (@key) of an attachment, which may be NULL. Return: false when there is none. */
+bool compose_address(const struct compose_attachment *attachment, const char *key, struct address *out);
 
 /** compose_text() - A text, a number or a truth value as text. @buffer: for the latter two. Return: NULL for anything else. */
 const char *compose_text(const json_t *value, char buffer[static COMPOSE_TEXT_MAX]);

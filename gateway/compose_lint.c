@@ -46,9 +46,7 @@ static const char *const codes[] = {
 	[LINT_NETWORK_BRIDGE_IPV6] = "network-bridge-ipv6",
 	[LINT_NETWORK_ICC] = "network-icc",
 	[LINT_NETWORK_INTERNAL] = "network-internal",
-	[LINT_NETWORK_INTERNAL_HOST] = "network-internal-host",
-	[LINT_NETWORK_INTERNAL_IPV6] = "network-internal-ipv6",
-	[LINT_NETWORK_IP_RANGE] = "network-ip-range",
+	[LINT_NETWORK_HOST_ADDRESS] = "network-host-address",
 	[LINT_NETWORK_PARENTLESS] = "network-parentless",
 	[LINT_NETWORK_SHARED_PARENT] = "network-shared-parent",
 	[LINT_NETWORK_OPEN_PARENT] = "network-open-parent",
@@ -59,6 +57,8 @@ static const char *const codes[] = {
 	[LINT_NETWORK_NO_GATEWAY] = "network-no-gateway",
 	[LINT_NETWORK_OVERLAP] = "network-overlap",
 	[LINT_NETWORK_DOCKER_POOL] = "network-docker-pool",
+	[LINT_NETWORK_IP_RANGE] = "network-ip-range",
+	[LINT_SERVICE_POOL_ADDRESS] = "service-pool-address",
 	[LINT_POLICY_INVALID] = "policy-invalid",
 	[LINT_POLICY_SUBNET] = "policy-subnet",
 	[LINT_POLICY_GATEWAY] = "policy-gateway",
@@ -67,7 +67,6 @@ static const char *const codes[] = {
 	[LINT_APP_DNS] = "app-dns",
 	[LINT_APP_DNS_LOOPBACK] = "app-dns-loopback",
 	[LINT_APP_DNS_GATEWAY] = "app-dns-gateway",
-	[LINT_APP_POOL_ADDRESS] = "app-pool-address",
 	[LINT_APP_SECOND_WAY_OUT] = "app-second-way-out",
 	[LINT_APP_SECOND_EXTERNAL] = "app-second-external",
 	[LINT_APP_TWO_NETWORKS] = "app-two-networks",
@@ -313,6 +312,7 @@ int compose_lint(const struct compose *compose, const struct lint_options *optio
 	assign_roles(&lint);
 	lint_gateway(&lint);
 	lint_networks(&lint);
+	lint_virtual_networks(&lint);
 	lint_policy_compare(&lint);
 	lint_apps(&lint);
 	policy_free(lint.own);

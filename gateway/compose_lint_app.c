@@ -81,12 +81,9 @@ static void check_dns(struct lint *lint, const struct compose_service *app)
 	const json_t *dns = json_object_get(app->json, "dns");
 	char buffer[COMPOSE_TEXT_MAX];
 	const char *loopback = loopback_server(dns, buffer);
-	const struct compose_network *behind = network_behind(lint, app);
-	const struct network *section = behind->internal ? lint_virtual(lint, behind) : NULL;
-	char gateway[ADDRESS_TEXT_MAX] = LINT_DNS;
 
-	if (section)
-		address_format(section->gateway4.family ? &section->gateway4 : &section->gateway6, gateway);
+	if (lint_virtual_dns(lint, app))
+		return;
 	if (compose_is_empty(dns))
 		SAY(lint, LINT_ERROR, LINT_APP_DNS, app,
 		    "has no `dns:`: engines from 28 resolve its names through the host, around the gateway; allowed names stay closed, and "
@@ -95,29 +92,12 @@ static void check_dns(struct lint *lint, const struct compose_service *app)
 	else if (loopback)
 		SAY(lint, LINT_ERROR, LINT_APP_DNS_LOOPBACK, app,
 		    "`dns: %s` is the app's own container, or the host: questions do not come to the gateway", loopback);
-	else if (section && !lint_virtual_dns(dns, section))
-		SAY(lint, LINT_ERROR, LINT_APP_DNS_GATEWAY, app,
-		    "its `dns:` must be the gateway's address on network %s, %s, and no other: no route leads to another server. The same "
-		    "address "
-		    "is `gateway` in the policy and `ipv4_address` of the gateway's service",
-		    behind->name, gateway);
 	else
 		return;
-	lint_fix_service(lint, app, "dns: \"%s\"\n", gateway);
+	lint_fix_service(lint, app, "dns: " LINT_DNS "\n");
 }
 
 /* Networks */
-
-static void check_pools(struct lint *lint, const struct compose_service *app)
-{
-	for (size_t i = 0; i < app->attachment_count; i++) {
-		const struct compose_network *network = app->attachments[i].network;
-		const struct network *section = lint_role(lint, network) == LINT_ROLE_BEHIND ? lint_virtual(lint, network) : NULL;
-
-		if (section)
-			lint_virtual_app(lint, app, network, section);
-	}
-}
 
 static void check_other_network(struct lint *lint, const struct compose_service *app, const struct compose_network *network)
 {
@@ -229,7 +209,7 @@ static bool all_macvlan(const struct lint *lint, const struct compose_service *o
 	for (size_t i = 0; i < owner->attachment_count; i++) {
 		const struct compose_network *network = owner->attachments[i].network;
 
-		if (lint_role(lint, network) == LINT_ROLE_BEHIND && compose_lint_form(network) != LINT_FORM_MACVLAN)
+		if (lint_role(lint, network) == LINT_ROLE_BEHIND && (network->external || strcmp(network->driver, "macvlan") != 0))
 			return false;
 	}
 	return true;
@@ -258,8 +238,9 @@ static void check_capabilities(struct lint *lint, const struct compose_service *
 		    "`cap_add`");
 	} else if (!all_macvlan(lint, owner)) {
 		SAY(lint, LINT_ERROR, LINT_APP_NET_RAW, app,
-		    "keeps the capability NET_RAW, which Docker gives to every container: on a bridge it can send frames to the host, "
-		    "which forwards them around the gateway, or answers them");
+		    "keeps the capability NET_RAW, which Docker gives to every container: it can send frames to the host's bridge, %s",
+		    network_behind(lint, owner)->internal ? "and so reach what the host listens on, around the gateway"
+							  : "which in the bridge form forwards them around the gateway");
 		lint_fix_service(lint, app, "cap_drop: [NET_RAW]\n");
 	}
 }
@@ -282,6 +263,7 @@ static void check_privileges(struct lint *lint, const struct compose_service *ap
 static void check_shared(struct lint *lint, const struct compose_service *service, const struct compose_service *owner)
 {
 	const struct compose_network *behind;
+	char dns[ADDRESS_TEXT_MAX];
 
 	if (owner == lint->report->gateway) {
 		SAY(lint, LINT_ERROR, LINT_APP_NETWORK_MODE, service,
@@ -294,7 +276,8 @@ static void check_shared(struct lint *lint, const struct compose_service *servic
 		SAY(lint, LINT_WARNING, LINT_APP_NETWORK_MODE, service,
 		    "`network_mode: %s`: it loses its network whenever that service is recreated; write these lines instead of it",
 		    service->network_mode);
-		lint_fix_service(lint, service, "networks: [%s]\n    dns: " LINT_DNS "\n    cap_drop: [NET_RAW]\n", behind->name);
+		lint_fix_service(lint, service, "networks: [%s]\n    dns: \"%s\"\n    cap_drop: [NET_RAW]\n", behind->name,
+				 lint_dns(lint, behind, dns));
 	}
 }
 
@@ -337,7 +320,6 @@ void lint_apps(struct lint *lint)
 		if (service != owner)
 			continue;
 		check_dns(lint, service);
-		check_pools(lint, service);
 		check_networks(lint, service);
 		check_ports(lint, service);
 	}

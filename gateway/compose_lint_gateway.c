@@ -363,13 +363,6 @@ static void check_policy_source(struct lint *lint)
 
 /* The addresses that Compose gives it. */
 
-bool lint_fixed_address(const struct compose_attachment *attachment, const char *key, struct address *out)
-{
-	const char *text = attachment ? json_string_value(json_object_get(attachment->json, key)) : NULL;
-
-	return text && address_parse(text, out);
-}
-
 static void check_uplink(struct lint *lint)
 {
 	const struct compose_network *uplink = lint->report->uplink;
@@ -385,7 +378,7 @@ static void check_uplink(struct lint *lint)
 			 "is the gateway's uplink and `internal`: nothing can leave through it; take `internal: true` out");
 		lint_fix(lint, "networks:\n  %s:\n    internal: false\n", uplink->name);
 	}
-	if (lint_fixed_address(attachment, "ipv4_address", &address) || lint_fixed_address(attachment, "ipv6_address", &address))
+	if (compose_address(attachment, "ipv4_address", &address) || compose_address(attachment, "ipv6_address", &address))
 		return;
 	SAY(lint, LINT_WARNING, LINT_UPLINK_ADDRESS,
 	    "has no fixed address on its uplink %s: when it is recreated with another one, every flow ends", uplink->name);
@@ -408,10 +401,13 @@ static void check_addresses(struct lint *lint)
 	for (size_t i = 0; i < gateway->attachment_count; i++) {
 		const struct compose_attachment *attachment = &gateway->attachments[i];
 
-		for (size_t j = 0; j < 2 && lint_role(lint, attachment->network) == LINT_ROLE_BEHIND; j++) {
+		/* Without a route no `gateway:` is needed at all, lint_virtual_networks(). */
+		if (lint_role(lint, attachment->network) != LINT_ROLE_BEHIND || lint_has_no_route(lint, attachment->network))
+			continue;
+		for (size_t j = 0; j < 2; j++) {
 			const struct compose_subnet *subnet = lint_subnet(attachment->network, j == 0 ? AF_INET : AF_INET6);
 
-			if (!subnet || !lint_fixed_address(attachment, keys[j], &address) || !address_equal(&address, &subnet->gateway))
+			if (!subnet || !compose_address(attachment, keys[j], &address) || !address_equal(&address, &subnet->gateway))
 				continue;
 			SAY(lint, LINT_ERROR, LINT_GATEWAY_ADDRESS,
 			    "asks Docker for %s on network %s: Docker keeps the address under `gateway:` for itself and refuses; the "

@@ -6,7 +6,7 @@
 
 #include "gateway/compose_lint.h"
 
-#define LINT_DNS "192.0.2.53" /* what `dns:` may be: any address, since all questions come to the gateway */
+#define LINT_DNS "192.0.2.53" /* what `dns:` may be where apps have a route: any address, since all questions come to the gateway */
 
 /* A project being looked at. */
 struct lint {
@@ -58,29 +58,34 @@ void lint_gateway(struct lint *lint);
 /* compose_lint_network.c */
 void lint_networks(struct lint *lint);
 
-/* compose_lint_virtual.c: networks with virtual addresses */
-
-/** lint_virtual_network() - Are its form, and what Docker gives to containers, right for virtual addresses? */
-void lint_virtual_network(struct lint *lint, const struct compose_network *network, const struct network *section);
-/** lint_virtual_app() - Does the app ask the gateway on this network, and has it an address of its own? */
-void lint_virtual_app(struct lint *lint, const struct compose_service *app, const struct compose_network *network,
-		      const struct network *section);
-
-/** lint_virtual_dns() - Does a list of servers, or the one in its place, name the gateway's addresses and no other? */
-bool lint_virtual_dns(const json_t *dns, const struct network *section);
-
-/** lint_fixed_address() - An address that a service asks for on a network. @key: "ipv4_address" or "ipv6_address". Return: false: none. */
-bool lint_fixed_address(const struct compose_attachment *attachment, const char *key, struct address *out);
-
 /* compose_lint_app.c: apps, and services that are near the gateway in other ways. Sets report->apps. */
 void lint_apps(struct lint *lint);
+
+/* compose_lint_virtual.c: networks with virtual addresses */
+
+/** lint_virtual() - The policy's section for a network when that has virtual addresses, or NULL. */
+const struct network *lint_virtual(const struct lint *lint, const struct compose_network *network);
+
+/** lint_has_no_route() - Is it an internal network with virtual addresses? Apps have no route there and need none. */
+bool lint_has_no_route(const struct lint *lint, const struct compose_network *network);
+
+/** lint_fix_ranges() - Lines for the finding said last: subnets as in the policy, with an `ip_range` that leaves pool and gateway alone */
+void lint_fix_ranges(struct lint *lint, const struct compose_network *network, const struct network *section);
+
+void lint_virtual_networks(struct lint *lint);
+
+/** lint_virtual_dns() - Check an app's `dns:`. Return: false when it is on no network where only the gateway can be asked. */
+bool lint_virtual_dns(struct lint *lint, const struct compose_service *app);
+
+/** lint_dns() - What an app on this network may have as `dns:`. Return: @out. */
+const char *lint_dns(const struct lint *lint, const struct compose_network *network, char out[static ADDRESS_TEXT_MAX]);
 
 /* compose_policy.c */
 
 /** lint_policy_read() - The policy in the gateway's environment becomes lint->policy; says what is wrong with it. */
 void lint_policy_read(struct lint *lint);
-/** lint_virtual() - The network's section of the policy, when that says `addresses = virtual`; else NULL. */
-const struct network *lint_virtual(const struct lint *lint, const struct compose_network *network);
+/** lint_section() - The policy's section for a network. Return: NULL when there is none, or no policy is known. */
+const struct network *lint_section(const struct lint *lint, const struct compose_network *network);
 /** lint_policy_compare() - Do policy and project agree about networks? */
 void lint_policy_compare(struct lint *lint);
 

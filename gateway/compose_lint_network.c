@@ -18,6 +18,8 @@ static const struct prefix docker_pools[] = {
 	{{AF_INET, {172, 24}}, 14}, {{AF_INET, {172, 28}}, 14}, {{AF_INET, {192, 168}}, 16},
 };
 
+#define FIX_INHIBIT "    driver_opts:\n      " OPTION "inhibit_ipv4: \"true\"\n"
+
 static const char *option(const struct compose_network *network, const char *name, char buffer[static COMPOSE_TEXT_MAX])
 {
 	return compose_map_text(network->options, name, buffer);
@@ -45,6 +47,17 @@ static void fix_bridge(struct lint *lint, const struct compose_network *network)
 
 /* Bridge */
 
+static void check_icc(struct lint *lint, const struct compose_network *network)
+{
+	char buffer[COMPOSE_TEXT_MAX];
+
+	if (!means_false(option(network, OPTION "enable_icc", buffer)))
+		return;
+	SAY(lint, LINT_WARNING, LINT_NETWORK_ICC, network,
+	    "`enable_icc: false` keeps containers from one another, and so apps from the gateway");
+	lint_fix_network(lint, network, "driver_opts:\n      " OPTION "enable_icc: \"true\"\n");
+}
+
 static void check_bridge(struct lint *lint, const struct compose_network *network, bool inhibited)
 {
 	char buffer[COMPOSE_TEXT_MAX];
@@ -52,7 +65,10 @@ static void check_bridge(struct lint *lint, const struct compose_network *networ
 	if (!inhibited) {
 		SAY(lint, LINT_ERROR, LINT_NETWORK_PLAIN, network,
 		    "is an ordinary bridge: the host holds the gateway address, and apps leave through the host, around the gateway");
-		fix_bridge(lint, network);
+		if (lint_virtual(lint, network))
+			lint_fix_network(lint, network, "internal: true\n" FIX_INHIBIT);
+		else
+			fix_bridge(lint, network);
 	} else if (!means_false(option(network, OPTION "enable_ip_masquerade", buffer))) {
 		SAY(lint, LINT_ERROR, LINT_NETWORK_MASQUERADE, network,
 		    "the host masquerades this bridge: what an app sends to the host's MAC address leaves it, around the gateway");
@@ -65,11 +81,7 @@ static void check_bridge(struct lint *lint, const struct compose_network *networ
 		    "IPv6 out of this network, or use the macvlan form");
 		lint_fix_network(lint, network, "enable_ipv6: false\n");
 	}
-	if (means_false(option(network, OPTION "enable_icc", buffer))) {
-		SAY(lint, LINT_WARNING, LINT_NETWORK_ICC, network,
-		    "`enable_icc: false` keeps containers from one another, and so apps from the gateway");
-		lint_fix_network(lint, network, "driver_opts:\n      " OPTION "enable_icc: \"true\"\n");
-	}
+	check_icc(lint, network);
 }
 
 /* Macvlan */
@@ -175,38 +187,85 @@ static void check_macvlan(struct lint *lint, const struct compose_network *netwo
 	fix_parent(lint, network);
 }
 
+/* Internal */
+
+static void say_internal(struct lint *lint, const struct compose_network *network)
+{
+	const struct network *section = lint_section(lint, network);
+
+	SAY(lint, LINT_ERROR, LINT_NETWORK_INTERNAL, network,
+	    "is `internal`: Docker gives apps no route to the gateway, or drops what they send; write `addresses = virtual` into the "
+	    "policy's "
+	    "[network %s]%s, or use the bridge form",
+	    section ? section->name : network->name, lint->policy ? "" : " (if it is there, name the policy: sluice lint -c FILE_OR_DIR)");
+	lint_fix_network(lint, network,
+			 "internal: false\n"
+			 "    driver: bridge\n"
+			 "    driver_opts:\n"
+			 "      " OPTION "inhibit_ipv4: \"true\"\n"
+			 "      " OPTION "enable_ip_masquerade: \"false\"\n");
+}
+
+static bool is_isolated(const struct compose_network *network, const char *name)
+{
+	char buffer[COMPOSE_TEXT_MAX];
+	const char *mode = option(network, name, buffer);
+
+	return mode && strcmp(mode, "isolated") == 0;
+}
+
+/* Nothing is forwarded from there, but the host itself may have an address. */
+static void check_internal_bridge(struct lint *lint, const struct compose_network *network)
+{
+	if (!compose_true(json_object_get(network->options, OPTION "inhibit_ipv4")) && !is_isolated(network, OPTION "gateway_mode_ipv4")) {
+		SAY(lint, LINT_WARNING, LINT_NETWORK_HOST_ADDRESS, network,
+		    "the host has an address on it: apps reach what the host listens on, around the gateway");
+		lint_fix_network(lint, network, "driver: bridge\n" FIX_INHIBIT);
+	}
+	if (network->ipv6 && !is_isolated(network, OPTION "gateway_mode_ipv6")) {
+		SAY(lint, LINT_ERROR, LINT_NETWORK_BRIDGE_IPV6, network,
+		    "the host's bridge takes the IPv6 gateway address itself: apps reach what the host listens on, and old engines even "
+		    "forward "
+		    "what they send; take IPv6 out of this network, or, on engines from 28, write these lines");
+		lint_fix_network(lint, network,
+				 "driver_opts:\n      " OPTION "gateway_mode_ipv4: isolated\n      " OPTION
+				 "gateway_mode_ipv6: isolated\n");
+	}
+	check_icc(lint, network);
+}
+
+static void say_driver(struct lint *lint, const struct compose_network *network)
+{
+	SAY(lint, LINT_ERROR, LINT_NETWORK_DRIVER, network,
+	    "driver %s: no form of it is known in which apps cannot go around the gateway; use the bridge or the macvlan form",
+	    network->driver);
+	fix_bridge(lint, network);
+}
+
+static void check_internal(struct lint *lint, const struct compose_network *network)
+{
+	if (!lint_virtual(lint, network))
+		say_internal(lint, network);
+	else if (strcmp(network->driver, "bridge") == 0)
+		check_internal_bridge(lint, network);
+	else if (strcmp(network->driver, "macvlan") != 0)
+		say_driver(lint, network);
+}
+
 static void check_form(struct lint *lint, const struct compose_network *network)
 {
 	switch (compose_lint_form(network)) {
 	case LINT_FORM_BRIDGE: check_bridge(lint, network, true); break;
 	case LINT_FORM_PLAIN: check_bridge(lint, network, false); break;
 	case LINT_FORM_MACVLAN: check_macvlan(lint, network); break;
-	case LINT_FORM_INTERNAL:
-		if (lint_virtual(lint, network))
-			break;
-		SAY(lint, LINT_ERROR, LINT_NETWORK_INTERNAL, network,
-		    "is `internal`: Docker gives apps no route to the gateway, or drops what they send; write `addresses = virtual` into "
-		    "its "
-		    "[network] section of the policy, which needs no route (docs/virtual-addresses.md), or use the bridge form");
-		lint_fix_network(lint, network,
-				 "internal: false\n"
-				 "    driver: bridge\n"
-				 "    driver_opts:\n"
-				 "      " OPTION "inhibit_ipv4: \"true\"\n"
-				 "      " OPTION "enable_ip_masquerade: \"false\"\n");
-		break;
+	case LINT_FORM_INTERNAL: check_internal(lint, network); break;
 	case LINT_FORM_EXTERNAL:
 		SAY(lint, LINT_WARNING, LINT_NETWORK_EXTERNAL, network,
 		    "is external: its form cannot be seen here; lint the project that declares it, or compare `docker network inspect` "
 		    "with what "
 		    "`sluice init` prints");
 		break;
-	case LINT_FORM_UNKNOWN:
-		SAY(lint, LINT_ERROR, LINT_NETWORK_DRIVER, network,
-		    "driver %s: no form of it is known in which apps cannot go around the gateway; use the bridge or the macvlan form",
-		    network->driver);
-		fix_bridge(lint, network);
-		break;
+	case LINT_FORM_UNKNOWN: say_driver(lint, network); break;
 	}
 }
 
@@ -274,15 +333,18 @@ static void fix_subnet(struct lint *lint, const struct compose_network *network)
 static void check_subnets(struct lint *lint, const struct compose_network *network, enum lint_role role)
 {
 	if (network->bad_subnet)
-		SAY(lint, LINT_ERROR, LINT_NETWORK_BAD_SUBNET, network, "`ipam` has a subnet or gateway that is no subnet or address");
+		SAY(lint, LINT_ERROR, LINT_NETWORK_BAD_SUBNET, network,
+		    "`ipam` has a subnet, `ip_range` or gateway that is no subnet or address");
 	else if (role == LINT_ROLE_BEHIND && !lint_subnet(network, AF_INET) && !lint_subnet(network, AF_INET6)) {
 		SAY(lint, LINT_ERROR, LINT_NETWORK_NO_SUBNET, network,
 		    "has no subnet: Docker chooses one, which is not that of the policy");
-		fix_subnet(lint, network);
+		if (lint_virtual(lint, network))
+			lint_fix_ranges(lint, network, lint_virtual(lint, network));
+		else
+			fix_subnet(lint, network);
 	}
 	for (size_t i = 0; i < network->subnet_count; i++) {
-		/* Without a route, apps take nobody for their gateway. */
-		if (role == LINT_ROLE_BEHIND && !(network->internal && lint_virtual(lint, network)))
+		if (role == LINT_ROLE_BEHIND && !lint_has_no_route(lint, network))
 			check_gateway_address(lint, network, &network->subnets[i]);
 		check_pool(lint, network, &network->subnets[i]);
 	}
@@ -309,12 +371,8 @@ void lint_networks(struct lint *lint)
 		const struct compose_network *network = &lint->compose->networks[i];
 		enum lint_role role = lint->report->roles[i];
 
-		const struct network *section = role == LINT_ROLE_BEHIND ? lint_virtual(lint, network) : NULL;
-
 		if (role == LINT_ROLE_BEHIND)
 			check_form(lint, network);
-		if (section)
-			lint_virtual_network(lint, network, section);
 		if (role != LINT_ROLE_OTHER && !network->external)
 			check_subnets(lint, network, role);
 		if (role == LINT_ROLE_BEHIND)

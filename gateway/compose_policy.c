@@ -71,20 +71,13 @@ static bool have_same_subnet(const struct network *network, const struct compose
 	return false;
 }
 
-static const struct network *section_of(const struct policy *policy, const struct compose_network *network)
+const struct network *lint_section(const struct lint *lint, const struct compose_network *network)
 {
-	for (size_t i = 0; i < policy->network_count; i++) {
-		if (have_same_subnet(&policy->networks[i], network))
-			return &policy->networks[i];
+	for (size_t i = 0; lint->policy && i < lint->policy->network_count; i++) {
+		if (have_same_subnet(&lint->policy->networks[i], network))
+			return &lint->policy->networks[i];
 	}
-	return policy_network_by_name(policy, network->name);
-}
-
-const struct network *lint_virtual(const struct lint *lint, const struct compose_network *network)
-{
-	const struct network *section = lint->policy ? section_of(lint->policy, network) : NULL;
-
-	return section && section->has_virtual_addresses ? section : NULL;
+	return lint->policy ? policy_network_by_name(lint->policy, network->name) : NULL;
 }
 
 static void say_subnet_missing(struct lint *lint, const struct compose_network *network, const struct network *section,
@@ -97,8 +90,11 @@ static void say_subnet_missing(struct lint *lint, const struct compose_network *
 	lint_say(lint, LINT_ERROR, LINT_POLICY_SUBNET, LINT_NETWORK, network->name,
 		 "the policy's [network %s] has the subnet %s (%s:%u), which this network has not: the gateway does not know its apps",
 		 section->name, text[0], section->source.file, section->source.line);
-	lint_fix(lint, "networks:\n  %s:\n    ipam: {config: [{subnet: \"%s\", gateway: \"%s\"}]}\n", network->name, text[0],
-		 address_format(gateway, text[1]));
+	if (section->has_virtual_addresses)
+		lint_fix_ranges(lint, network, section);
+	else
+		lint_fix_network(lint, network, "ipam: {config: [{subnet: \"%s\", gateway: \"%s\"}]}\n", text[0],
+				 address_format(gateway, text[1]));
 }
 
 static void compare_subnet(struct lint *lint, const struct compose_network *network, const struct network *section, int family)
@@ -117,7 +113,7 @@ static void compare_subnet(struct lint *lint, const struct compose_network *netw
 			 prefix_format(&subnet->subnet, text[1]));
 	} else if (!subnet || !is_same(&subnet->subnet, wanted)) {
 		say_subnet_missing(lint, network, section, wanted);
-	} else if (subnet->gateway.family && !address_equal(&subnet->gateway, gateway) && !network->internal) {
+	} else if (subnet->gateway.family && !lint_has_no_route(lint, network) && !address_equal(&subnet->gateway, gateway)) {
 		prefix_format(wanted, text[2]);
 		lint_say(lint, LINT_ERROR, LINT_POLICY_GATEWAY, LINT_NETWORK, network->name,
 			 "apps take %s for their gateway, but by the policy's [network %s] (%s:%u) it is %s",
@@ -130,7 +126,7 @@ static void compare_subnet(struct lint *lint, const struct compose_network *netw
 
 static void compare_network(struct lint *lint, const struct compose_network *network)
 {
-	const struct network *section = section_of(lint->policy, network);
+	const struct network *section = lint_section(lint, network);
 
 	if (!section) {
 		lint_say(lint, LINT_ERROR, LINT_POLICY_NO_SECTION, LINT_NETWORK, network->name,
@@ -149,7 +145,7 @@ static bool has_compose_network(const struct lint *lint, const struct network *s
 		if (lint->report->roles[i] != LINT_ROLE_BEHIND)
 			continue;
 		/* An external one may have any subnet. */
-		if (network->external || section_of(lint->policy, network) == section)
+		if (network->external || lint_section(lint, network) == section)
 			return true;
 	}
 	return false;

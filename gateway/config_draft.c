@@ -170,6 +170,7 @@ static void set_defaults(struct section *section)
 		.min_ttl = CONFIG_MIN_TTL, .grace = CONFIG_GRACE, .max_age = CONFIG_MAX_AGE, .max_addresses = CONFIG_MAX_ADDRESSES};
 	section->network.source = section->source;
 	section->network.default_ports = ports_all();
+	section->network.per_name = CONFIG_PER_NAME;
 	section->group.source = section->source;
 	/* The reader has checked the length. */
 	snprintf(section->network.name, sizeof(section->network.name), "%s", section->name);

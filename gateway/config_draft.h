@@ -20,7 +20,7 @@
 #define CONFIG_GRACE               (24U * 3600U) /* s: with max_age this keeps every address that was shown reachable for max_age */
 #define CONFIG_MAX_AGE             (24U * 3600U) /* s */
 #define CONFIG_MAX_ADDRESSES       64U
-#define CONFIG_PER_NAME            2U
+#define CONFIG_PER_NAME            2U    /* an app can try another address; more would use up the pool */
 #define CONFIG_MAX_ADDRESSES_LIMIT 4096U /* more A records do not fit into a DNS message */
 
 enum section_kind { SECTION_GATEWAY, SECTION_UPSTREAM, SECTION_RULES, SECTION_NETWORK, SECTION_KIND_COUNT };
@@ -31,8 +31,10 @@ enum place {
 	PLACE_SUBNET6,
 	PLACE_GATEWAY4,
 	PLACE_GATEWAY6,
+	PLACE_ADDRESSES,
 	PLACE_POOL4,
 	PLACE_POOL6,
+	PLACE_POOL,
 	PLACE_PER_NAME,
 	PLACE_AUDIT_UNTIL,
 	PLACE_SUBNET,
@@ -63,8 +65,10 @@ struct section {
 	unsigned int lines[CONFIG_KEYS_MAX]; /* where each key was first given; 0: nowhere */
 	size_t items[CONFIG_KEYS_MAX];       /* how many values it had */
 	struct source places[PLACE_COUNT];
-	bool used;        /* SECTION_RULES: by some network */
-	struct use *uses; /* owned */
+	bool used;              /* SECTION_RULES: by some network */
+	bool addresses_unknown; /* `addresses` was given, but with no value that there is */
+	bool pool_unknown;      /* likewise `pool`: there is no default for a family then */
+	struct use *uses;       /* owned */
 	size_t use_count;
 	struct source *match_sources; /* owned; parallel to group.matches */
 	struct publish_words words;

@@ -276,6 +276,7 @@ static const char *find_fault(const struct network *network, const struct addres
 	bool ipv4 = address->family == AF_INET;
 	const struct prefix *subnet = ipv4 ? &network->subnet4 : &network->subnet6;
 	const struct address *gateway = ipv4 ? &network->gateway4 : &network->gateway6;
+	const struct prefix *pool = ipv4 ? &network->pool4 : &network->pool6;
 	struct address_range range;
 
 	if (!prefix_contains(subnet, address))
@@ -285,6 +286,8 @@ static const char *find_fault(const struct network *network, const struct addres
 		return "is the gateway itself";
 	if (address_equal(address, &range.first) || (ipv4 && address_equal(address, &range.last)))
 		return "is not the address of a host";
+	if (network->has_virtual_addresses && prefix_contains(pool, address))
+		return "is in the pool of virtual addresses";
 	return NULL;
 }
 

@@ -292,22 +292,30 @@ static int one_of(struct draft *draft, const char *key, const char *value, const
 void config_rules_addresses(struct draft *draft, struct section *section, const char *value)
 {
 	static const char *const names[] = {"routed", "virtual"};
-	int which = one_of(draft, "addresses", value, names, 2);
+	int kind = one_of(draft, "addresses", value, names, 2);
 
-	if (which >= 0)
-		section->network.has_virtual_addresses = which;
+	section->places[PLACE_ADDRESSES] = draft->here;
+	section->addresses_unknown = kind < 0;
+	section->network.has_virtual_addresses = kind == 1;
 }
 
 void config_rules_pool(struct draft *draft, struct section *section, const char *value)
 {
 	struct config_complaint complaint = {0};
+	bool unknown = section->pool_unknown;
 	struct prefix pool;
 
-	if (!strchr(value, '/'))
+	if (!section->places[PLACE_POOL].line)
+		section->places[PLACE_POOL] = draft->here;
+	section->pool_unknown = true;
+	if (!strchr(value, '/')) {
 		SAY_ERROR(draft, "'%." SHOWN "s' is not a pool such as 10.201.1.128/25", value);
-	else if (!report(draft, config_value_prefix(value, &pool, &complaint), &complaint))
 		return;
-	else if (pool.address.family == AF_INET && take_place(draft, section, PLACE_POOL4, "IPv4 pool"))
+	}
+	if (!report(draft, config_value_prefix(value, &pool, &complaint), &complaint))
+		return;
+	section->pool_unknown = unknown;
+	if (pool.address.family == AF_INET && take_place(draft, section, PLACE_POOL4, "IPv4 pool"))
 		section->network.pool4 = pool;
 	else if (pool.address.family == AF_INET6 && take_place(draft, section, PLACE_POOL6, "IPv6 pool"))
 		section->network.pool6 = pool;

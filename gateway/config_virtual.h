@@ -2,11 +2,15 @@
 #ifndef SLUICE_GATEWAY_CONFIG_VIRTUAL_H
 #define SLUICE_GATEWAY_CONFIG_VIRTUAL_H
 
-/* `addresses = virtual`: what it asks of a network, and which pools it has when none is given. Only for gateway/config*.c. */
+/* Networks with `addresses = virtual`. Only for gateway/config*.c. */
 
 #include "gateway/config_draft.h"
 
-/** config_virtual_settle() - The subnets and gateways are settled, and the rules of `use` are in the section. */
+/**
+ * config_virtual_settle() - What needs the whole section: its pools, and that no rule is for an address
+ *
+ * Subnets and gateways must be settled, and `use` followed. A pool that was not given is the upper half of its subnet.
+ */
 void config_virtual_settle(struct draft *draft, struct section *section);
 
 #endif

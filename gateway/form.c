@@ -18,12 +18,18 @@
 
 static const struct {
 	const char *name, *kind, *meaning;
+	const char *virtual_meaning; /* with virtual addresses: `internal: true` looks like any bridge from here, and is right */
 } forms[] = {
 	[FORM_BRIDGE] = {"bridge", "veth",
 			 "IPv4 only; an app with NET_RAW can get around the gateway through the host's bridge, so every app needs "
-			 "cap_drop: [NET_RAW]"},
-	[FORM_MACVLAN] = {"macvlan", "macvlan", "apps cannot reach the host; each network needs a parent of its own"},
-	[FORM_UNKNOWN] = {"unknown", NULL, "neither a bridge nor a macvlan network: other ways out are not known"},
+			 "cap_drop: [NET_RAW]",
+			 "virtual addresses: with `internal: true` apps have no route, and need the gateway's address as `dns:` and "
+			 "cap_drop: [NET_RAW]; with IPv6 the network needs `gateway_mode_ipv6: isolated`"},
+	[FORM_MACVLAN] = {"macvlan", "macvlan", "apps cannot reach the host; each network needs a parent of its own",
+			  "virtual addresses: with `internal: true` apps have no route, need the gateway's address as `dns:`, and cannot "
+			  "reach the host"},
+	[FORM_UNKNOWN] = {"unknown", NULL, "neither a bridge nor a macvlan network: other ways out are not known",
+			  "virtual addresses, but neither a bridge nor a macvlan network: other ways out are not known"},
 };
 _Static_assert(sizeof(forms) / sizeof(forms[0]) == FORM_UNKNOWN + 1, "one row for each form");
 
@@ -82,12 +88,7 @@ const char *form_name(enum form form)
 
 const char *form_meaning(enum form form, const struct network *network)
 {
-	if (!network->has_virtual_addresses || form == FORM_UNKNOWN)
-		return forms[form].meaning;
-	return form == FORM_MACVLAN
-		       ? "virtual addresses, apps need no route; they cannot reach the host"
-		       : "virtual addresses, so the network may be `internal: true`: apps need no route; with NET_RAW they could reach the "
-			 "host's bridge, so every app needs cap_drop: [NET_RAW]";
+	return network->has_virtual_addresses ? forms[form].virtual_meaning : forms[form].meaning;
 }
 
 bool form_caveat(const struct form_look *look, const struct network *network, char out[static FORM_CAVEAT_MAX])

@@ -35,7 +35,7 @@ int form_look(struct netlink *netlink, unsigned int index, struct form_look *out
 /** form_name() - "bridge", "macvlan", "unknown". */
 const char *form_name(enum form form);
 
-/** form_meaning() - One phrase: what the form means for apps of the network. */
+/** form_meaning() - One phrase: what the form means for apps of this network. */
 const char *form_meaning(enum form form, const struct network *network);
 
 /**

@@ -135,8 +135,8 @@ void ruleset_virtual_maps(struct ruleset_plan *plan, const struct network *netwo
 void ruleset_virtual_destinations(const struct ruleset_writer *writer);
 /** ruleset_virtual_forward() - Of net_N. */
 void ruleset_virtual_forward(const struct ruleset_writer *writer);
-/** ruleset_virtual_input() - Of input_N. */
-void ruleset_virtual_input(const struct ruleset_writer *writer);
+/** ruleset_virtual_denied() - Of input_N and net_N: what was denied in prerouting is not judged once more. */
+void ruleset_virtual_denied(const struct ruleset_writer *writer, const char *prefix);
 
 /* ruleset_publish.c: what may come in. */
 void ruleset_publish_nat(struct ruleset_plan *plan);

@@ -428,6 +428,8 @@ static void write_audit(const struct ruleset_writer *writer)
 
 static void write_net(const struct ruleset_writer *writer, const struct address_set *addresses, size_t count)
 {
+	if (writer->network->has_virtual_addresses)
+		ruleset_virtual_denied(writer, "net");
 	/* No uplink: no interface has index 0, so nothing passes. */
 	ruleset_begin(writer, "net");
 	nft_match_meta32(writer->batch, NFT_META_OIF, writer->plan->interfaces->uplink, false);
@@ -485,7 +487,7 @@ static void write_input(const struct ruleset_writer *writer)
 		ruleset_end(writer, NFT_VERDICT_JUMP, RULESET_DISCOVERY);
 	}
 	if (writer->network->has_virtual_addresses)
-		ruleset_virtual_input(writer);
+		ruleset_virtual_denied(writer, "input");
 	ruleset_begin(writer, "input");
 	ruleset_end(writer, NFT_VERDICT_GOTO, writer->deny);
 }

@@ -9,7 +9,8 @@
  *	map_N		the virtual address becomes the real one, by one of two maps.
  *
  * A packet that comes back from the queue begins redirect_N anew (NF_REPEAT), now with a mark: a verdict that lets it go on would lead past
- * the rest of the nat hook. What is denied goes on to the gateway itself, and is rejected there (verdict_input).
+ * the rest of the nat hook. What is denied goes on to the gateway itself, and is rejected there (verdict_input). A new IPv6 address takes
+ *the kernel a moment to make local; until then what is denied is on its way out, and is rejected there (verdict_forward).
  *
  * In net_N everything passes whose destination map_N has changed: nothing else in the table changes a destination on this way.
  */
@@ -107,14 +108,14 @@ void ruleset_virtual_forward(const struct ruleset_writer *writer)
 	ruleset_end(writer, NFT_VERDICT_ACCEPT, NULL);
 }
 
-void ruleset_virtual_input(const struct ruleset_writer *writer)
+void ruleset_virtual_denied(const struct ruleset_writer *writer, const char *prefix)
 {
 	static const uint32_t rejected[] = {RULESET_MARK_DENY, RULESET_MARK_REFUSE};
 
 	for (size_t i = 0; i < sizeof(rejected) / sizeof(rejected[0]); i++) {
-		ruleset_begin(writer, "input");
+		ruleset_begin(writer, prefix);
 		nft_match_meta32(writer->batch, NFT_META_MARK, rejected[i], true);
-		ruleset_end(writer, NFT_VERDICT_ACCEPT, NULL); /* to verdict_input */
+		ruleset_end(writer, NFT_VERDICT_ACCEPT, NULL); /* to verdict_input or verdict_forward */
 	}
 }
 

@@ -251,7 +251,7 @@ int virtual_write(struct gateway *gateway)
 {
 	int rc;
 
-	if (mapping_is_settled(gateway->virtuals.table))
+	if (mapping_is_settled(gateway->virtuals.table) && gateway->virtuals.recycled_count == 0)
 		return 0;
 	rc = close_recycled(gateway);
 	for (unsigned int map = RULESET_MAPS; map > 0 && rc == 0; map--)
@@ -323,23 +323,6 @@ void virtual_restore(struct gateway *gateway, const struct policy *policy, const
 		log_say(gateway->log, LOG_ERROR, "out of memory: a virtual address of before is not known any more");
 }
 
-/* What goes must not come back from the journal. */
-static bool fits_running(void *context, const struct mapping *mapping)
-{
-	struct gateway *gateway = context;
-	bool fits = mapping_fits(mapping, policy_network(gateway->policy, mapping->network));
-
-	gateway->journal.outdated |= !fits;
-	return fits;
-}
-
-void virtual_applied(struct gateway *gateway)
-{
-	mapping_each(gateway->virtuals.table, fits_running, gateway);
-	mapping_synchronised(gateway->virtuals.table);
-	gateway->virtuals.recycled_count = 0; /* the sets have what leases open, and no more */
-}
-
 static bool hold_again(void *context, const struct mapping *mapping)
 {
 	(void)hold(context, mapping);
@@ -367,7 +350,7 @@ static bool release(void *context, const struct mapping *mapping)
 	return true;
 }
 
-void virtual_release(struct gateway *gateway, const struct policy *old, const struct policy *policy)
+static void release_pools(struct gateway *gateway, const struct policy *old, const struct policy *policy)
 {
 	for (size_t i = 0; old != NULL && i < old->network_count; i++) {
 		const struct network *network = policy_network(policy, old->networks[i].id);
@@ -379,6 +362,34 @@ void virtual_release(struct gateway *gateway, const struct policy *old, const st
 		if (network == NULL || !same_prefix(&network->pool4, &old->networks[i].pool4))
 			(void)interfaces_release_pool(&gateway->interfaces, &old->networks[i]);
 	}
+}
+
+/* A change of policy under way. */
+struct change {
+	struct gateway *gateway;
+	const struct policy *policy;
+};
+
+/* What goes must not come back from the journal. */
+static bool fits(void *context, const struct mapping *mapping)
+{
+	const struct change *change = context;
+	bool kept = mapping_fits(mapping, policy_network(change->policy, mapping->network));
+
+	change->gateway->journal.outdated |= !kept;
+	return kept;
+}
+
+void virtual_synchronised(struct gateway *gateway, const struct policy *policy)
+{
+	struct change change = {.gateway = gateway, .policy = policy};
+
+	release_pools(gateway, gateway->policy, policy);
+	mapping_each(gateway->virtuals.table, fits, &change);
+	/* Changes that no grant has brought to the journal. */
+	gateway->journal.outdated |= !mapping_is_settled(gateway->virtuals.table);
+	mapping_synchronised(gateway->virtuals.table);
+	gateway->virtuals.recycled_count = 0;
 }
 
 const struct address *virtual_shown(const struct gateway *gateway, const struct network *network, const struct lease *lease)

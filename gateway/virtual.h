@@ -66,14 +66,15 @@ int virtual_check(struct gateway *gateway, const struct policy *policy, char *er
 /** virtual_restore() - A mapping from the journal; of one that fits no network of @policy nothing is kept. */
 void virtual_restore(struct gateway *gateway, const struct policy *policy, const struct mapping *mapping);
 
-/** virtual_applied() - The kernel has what the table has. The running policy's networks are the only ones that have mappings. */
-void virtual_applied(struct gateway *gateway);
+/**
+ * virtual_synchronised() - The kernel has just got all mappings that fit @policy, and no others; its name sets are what leases open
+ *
+ * What does not fit it goes. To be called before anything is mapped again, which a change of the resolver's policy may do.
+ */
+void virtual_synchronised(struct gateway *gateway, const struct policy *policy);
 
 /** virtual_hold() - Answer neighbour discovery for all virtual addresses in use, on interfaces that may be new; what goes wrong is said. */
 void virtual_hold(struct gateway *gateway);
-
-/** virtual_release() - Give back the pools of networks that @policy has without them. */
-void virtual_release(struct gateway *gateway, const struct policy *old, const struct policy *policy);
 
 /**
  * virtual_shown() - The address that an answer showed when it gave a lease: the lease's own, or where its virtual address leads

@@ -98,9 +98,10 @@ def test_mistake_in_the_policy_is_explained_and_the_old_one_stays(project):
     assert fetch(one, "app", "https://example.com/") == OK
 
 
-def test_apps_that_start_before_the_gateway(project):
+@pytest.mark.parametrize("recipe", ["quickstart", "internal"])
+def test_apps_that_start_before_the_gateway(project, recipe):
     """As after a reboot, where depends_on is of no importance."""
-    one = project("quickstart")
+    one = project(recipe)
     one.edit("docker-compose.yml", ("  depends_on: {gateway: {condition: service_healthy}}\n", ""))
     one.compose("up", "-d", "app")
     assert one.curl("app", "https://example.com/", "--max-time", "3")[0] != OK
@@ -111,9 +112,10 @@ def test_apps_that_start_before_the_gateway(project):
 
 
 @pytest.mark.matrix
-def test_daemon_restart(project, engine):
+@pytest.mark.parametrize("recipe", ["quickstart", "internal"])
+def test_daemon_restart(project, engine, recipe):
     """Everything comes back by itself, apps and gateway in any order."""
-    one = project("quickstart").up()
+    one = project(recipe).up()
     assert fetch(one, "app", "https://example.com/") == OK
     engine.stop()
     engine.start()

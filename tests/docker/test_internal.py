@@ -149,11 +149,16 @@ def test_doctor_finds_nothing(internal):
     assert "internal" in done.stdout
 
 
+def lint(one):
+    """What `sluice lint` prints, when there is no error."""
+    done = one.engine.docker("run", "--rm", "-i", "sluice", "lint", input=one.compose("config", "--format", "json").stdout, check=False)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
 @pytest.mark.modern  # Compose 1.29 prints no JSON
 def test_lint_finds_nothing(internal):
-    project = internal.compose("config", "--format", "json").stdout
-    done = internal.engine.docker("run", "--rm", "-i", "sluice", "lint", input=project, check=False)
-    assert done.returncode == 0 and "no findings" in done.stdout, done.stdout
+    assert "no findings" in lint(internal)
 
 
 def address_stays(internal, change):
@@ -226,6 +231,7 @@ def test_ipv6_as_the_readme_says(project):
     one.edit("docker-compose.yml", ("subnet    = ${WEB_SUBNET:-10.201.80.0/24}", policy.splitlines()[0]),
              ("gateway   = ${WEB_GATEWAY:-10.201.80.2}", policy.splitlines()[1]))
     one.up()
+    assert "no findings" in lint(one)
     assert host_addresses(one) == []
     address, = lookup(one, "app", "example.com", "ahostsv6")
     assert ipaddress.ip_address(address) in POOL6, one.logs()

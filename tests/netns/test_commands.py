@@ -82,6 +82,16 @@ def test_check_prints_published_ports(sluice, write):
         {"ports": "53/udp", "target": "fdc9:1::5", "by_name": False, "target_port": 53, "file": path, "line": 4}]
 
 
+def test_check_prints_the_pool_of_virtual_addresses(sluice, write):
+    path = write("[network web]\nsubnet = 10.201.1.0/24 fdc9:1::/64\naddresses = virtual\npool = fdc9:1::8:0/112\n[network db]\nsubnet = 10.201.2.0/24\n")
+    text = sluice("check", path).stdout
+    assert text.count("addresses: virtual") == 1
+    assert "addresses: virtual, pool 10.201.1.128/25 fdc9:1::8:0/112, per_name 2\n" in text
+    web, database = json.loads(sluice("check", "--json", path).stdout)["policy"]["networks"]
+    assert web["virtual_addresses"] == {"pools": ["10.201.1.128/25", "fdc9:1::8:0/112"], "per_name": 2}
+    assert database["virtual_addresses"] is None
+
+
 def test_check_says_where_ports_default_to_all(sluice, write):
     done = sluice("check", write("[network web]\nsubnet = 10.201.1.0/24\nallow = every-port.example\n"))
     assert done.returncode == 0

@@ -8,13 +8,17 @@
 
 #include <fcntl.h>
 #include <jansson.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "gateway/command.h"
 #include "gateway/config.h"
+#include "gateway/control.h"
 
 #define OUTPUT_MAX 16384
 
@@ -30,17 +34,35 @@ static const char policy_text[] = "[network web]\n"
 				  "deny = evil.example\n"
 				  "[upstream corp]\n"
 				  "match = **.corp.a.example\n"
-				  "server = 192.0.2.53\n";
+				  "server = 192.0.2.53\n"
+				  "[network plain]\n"
+				  "subnet = 10.201.3.0/24 fd00:3::/64\n"
+				  "addresses = virtual\n"
+				  "mode = audit\n"
+				  "allow = a.example:443/tcp\n" /* line 18 */
+				  "deny = evil.example\n";
 
-/* Run a command; its stdout goes to @output, its stderr nowhere. */
+static char errors[OUTPUT_MAX]; /* what the last command wrote to stderr */
+
+static void read_back(FILE *file, char output[static OUTPUT_MAX])
+{
+	size_t size;
+
+	rewind(file);
+	size = fread(output, 1, OUTPUT_MAX - 1, file);
+	output[size] = 0;
+	fclose(file);
+}
+
+/* Run a command; its stdout goes to @output, its stderr to errors. */
 static int run(int (*command)(int, char **), const char *const *words, char output[static OUTPUT_MAX])
 {
 	char *argv[10];
-	FILE *file = tmpfile();
-	int argc = 0, status, saved_out, saved_err, null = open("/dev/null", O_WRONLY);
-	size_t size;
+	FILE *file = tmpfile(), *error_file = tmpfile();
+	int argc = 0, status, saved_out, saved_err;
 
 	assert_non_null(file);
+	assert_non_null(error_file);
 	for (; words[argc]; argc++)
 		argv[argc] = strdup(words[argc]);
 	argv[argc] = NULL;
@@ -48,18 +70,16 @@ static int run(int (*command)(int, char **), const char *const *words, char outp
 	saved_out = dup(1);
 	saved_err = dup(2);
 	dup2(fileno(file), 1);
-	dup2(null, 2);
+	dup2(fileno(error_file), 2);
 	status = command(argc, argv);
 	fflush(stdout);
+	fflush(stderr);
 	dup2(saved_out, 1);
 	dup2(saved_err, 2);
 	close(saved_out);
 	close(saved_err);
-	close(null);
-	rewind(file);
-	size = fread(output, 1, OUTPUT_MAX - 1, file);
-	output[size] = 0;
-	fclose(file);
+	read_back(file, output);
+	read_back(error_file, errors);
 	while (argc--)
 		free(argv[argc]);
 	return status;
@@ -98,6 +118,11 @@ static void verdicts_are_those_of_the_policy(void **state)
 		{"box", "192.41.0.4:53", 0, "only by audit mode (enforce would deny: address-not-allowed)"},
 		{"box", "evil.example", 1, "reason denied-by-rule"},
 		{"box", "10.0.0.1", 1, "reason special-address"},
+		{"plain", "a.example:443/tcp", 0, "a.example:443/tcp: allowed from network plain\n"},
+		{"plain", "other.example", 0, "only by audit mode"},
+		{"plain", "192.41.0.4:53", 1, "note: apps of this network reach addresses of its pool only"},
+		{"plain", "10.201.3.5", 1, "reason special-address"},
+		{"plain", "10.201.3.1", 1, "reason isolated"},
 		{"nope", "a.example", 2, ""},
 		{"web", "a.example:", 2, ""},
 		{"web", "a.example:99999", 2, ""},
@@ -139,6 +164,102 @@ static void json_says_the_same(void **state)
 	assert_int_equal(json_integer_value(json_object_get(json_object_get(root, "rule"), "line")), 9);
 	assert_string_equal(json_string_value(json_object_get(root, "tcp")), "443");
 	json_decref(root);
+}
+
+static json_t *answer_mapping(void *context, const char *command, const json_t *request)
+{
+	static const char *const table[][3] = {
+		{"10.201.3.130", "a.example", "198.51.100.7"},
+		{"10.201.3.131", "evil.example", "198.51.100.8"},
+		{"fd00:3:0:0:8000::1", "a.example", "2001:db8::7"},
+		{"10.201.3.132", "a..example", "198.51.100.9"},
+	};
+	const char *network = json_string_value(json_object_get(request, "network"));
+	const char *text = json_string_value(json_object_get(request, "address"));
+
+	(void)context;
+	if (strcmp(command, "mapping") != 0 || !network || strcmp(network, "plain") != 0 || !text)
+		return NULL;
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		struct address address, asked;
+
+		if (address_parse(table[i][0], &address) && address_parse(text, &asked) && address_equal(&address, &asked))
+			return json_pack("{s:b, s:s, s:s, s:s}", "ok", 1, "name", table[i][1], "real", table[i][2], "network", network);
+	}
+	return json_pack("{s:b, s:s}", "ok", 0, "error", "the address stands for no name now");
+}
+
+/* Start a gateway that knows mappings and nothing else. */
+static pid_t start_daemon(const char *path)
+{
+	struct control *control;
+	uv_loop_t loop;
+	int ends[2];
+	char byte;
+	pid_t pid;
+
+	assert_int_equal(pipe(ends), 0);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that fails does not stop it */
+		uv_loop_init(&loop);
+		if (control_new(&loop, path, answer_mapping, NULL, &control) != 0 || write(ends[1], "r", 1) != 1)
+			_exit(1);
+		uv_run(&loop, UV_RUN_DEFAULT);
+		_exit(0);
+	}
+	close(ends[1]);
+	assert_int_equal(read(ends[0], &byte, 1), 1);
+	close(ends[0]);
+	return pid;
+}
+
+static void expect_virtual(const char *target, int status, const char *says, const char *complains)
+{
+	const char *words[] = {"explain", "plain", target, NULL};
+	char output[OUTPUT_MAX];
+	int got = run(cmd_explain, words, output);
+
+	if (got != status || !strstr(output, says) || !strstr(errors, complains))
+		fail_msg("%s: status %d; got\n%s%s", target, got, output, errors);
+	/* One line, or none. */
+	assert_true(!*errors || strchr(errors, '\n') == errors + strlen(errors) - 1);
+}
+
+static void the_gateway_says_what_a_virtual_address_stands_for(void **state)
+{
+	static const char *const words[] = {"explain", "--json", "plain", "10.201.3.130:443/tcp", NULL};
+	char path[64], output[OUTPUT_MAX];
+	json_t *root;
+	pid_t pid;
+
+	(void)state;
+	snprintf(path, sizeof(path), "/tmp/sluice-explain-%d.sock", getpid());
+	setenv(CONFIG_ENVIRONMENT, policy_text, 1);
+	setenv(CONTROL_ENVIRONMENT, path, 1);
+	pid = start_daemon(path);
+	expect_virtual("10.201.3.130", 0, "10.201.3.130 stands for a.example, now leads to 198.51.100.7\n10.201.3.130: allowed", "");
+	expect_virtual("10.201.3.130:443/tcp", 0, "rule: allow = a.example:443/tcp (SLUICE_CONFIG:18)", "");
+	expect_virtual("10.201.3.130:80", 0, "only by audit mode (enforce would deny: port-not-allowed)", "");
+	expect_virtual("10.201.3.131", 1, "stands for evil.example, now leads to 198.51.100.8\n10.201.3.131: denied", "");
+	expect_virtual("[fd00:3:0:0:8000::1]:443/tcp", 0, "fd00:3::8000:0:0:1 stands for a.example, now leads to 2001:db8::7\n", "");
+	expect_virtual("10.201.3.132", 1, "", "answer is not understood");
+	expect_virtual("10.201.3.133", 1, "",
+		       "10.201.3.133 is a virtual address, and only the running gateway knows which name it stands for: the "
+		       "address stands for no name now");
+	assert_int_equal(run(cmd_explain, words, output), 0);
+	root = json_loads(output, 0, NULL);
+	assert_non_null(root);
+	assert_string_equal(json_string_value(json_object_get(root, "stands_for")), "a.example");
+	assert_string_equal(json_string_value(json_object_get(root, "real")), "198.51.100.7");
+	json_decref(root);
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	unlink(path);
+	expect_virtual("10.201.3.130", 1, "", "10.201.3.130 is a virtual address, and only the running gateway knows");
+	unsetenv(CONTROL_ENVIRONMENT);
+	unsetenv(CONFIG_ENVIRONMENT);
 }
 
 static void wrong_usage_is_status_2(void **state)
@@ -197,6 +318,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(verdicts_are_those_of_the_policy),
 		cmocka_unit_test(json_says_the_same),
+		cmocka_unit_test(the_gateway_says_what_a_virtual_address_stands_for),
 		cmocka_unit_test(wrong_usage_is_status_2),
 		cmocka_unit_test(check_prints_what_takes_effect),
 	};

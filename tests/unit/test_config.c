@@ -18,6 +18,8 @@
 
 #define NET "[network web]\nsubnet = 10.1.0.0/24\n" /* the smallest good policy: 2 lines */
 
+#define VIRTUAL "addresses = virtual\n"
+
 static struct policy *parse_bytes(const char *text, size_t size, struct config_messages *messages)
 {
 	struct config_part part = {.file = (char[]){"p.conf"}, .size = size};
@@ -171,65 +173,6 @@ static void keys_and_values_are_checked(void **state)
 
 	(void)state;
 	REFUSED(table);
-}
-
-#define VIRTUAL NET "addresses = virtual\n" /* 3 lines */
-
-static void virtual_addresses_ask_for_a_pool(void **state)
-{
-	static const struct finding table[] = {
-		{NET "addresses = virtuel\n", "p.conf:3: 'virtuel' is no value of 'addresses'; did you mean 'virtual'?"},
-		{NET "pool = 10.1.0.128/25\n", "p.conf:3: 'pool' without 'addresses = virtual'"},
-		{NET "addresses = routed\npool = 10.1.0.128/25\n", "p.conf:4: 'pool' without 'addresses = virtual'"},
-		{NET "per_name = 1\n", "p.conf:3: 'per_name' without 'addresses = virtual'"},
-		{VIRTUAL "per_name = 0\n", "p.conf:4: '0' is not a number from 1 to 8"},
-		{VIRTUAL "per_name = 9\n", "p.conf:4: '9' is not a number from 1 to 8"},
-		{VIRTUAL "pool = 10.1.0.130\n", "p.conf:4: '10.1.0.130' is not a pool such as"},
-		{VIRTUAL "pool = 10.1.0.130/25\n", "p.conf:4: '10.1.0.130/25' has bits set behind its length: write 10.1.0.128/25"},
-		{VIRTUAL "pool = 10.1.1.0/25\n", "p.conf:4: the pool 10.1.1.0/25 is not in the subnet 10.1.0.0/24"},
-		{VIRTUAL "pool = 10.1.0.0/24\n", "p.conf:4: the pool 10.1.0.0/24 is the whole subnet"},
-		{VIRTUAL "pool = 10.1.0.0/25\n", "p.conf:4: the gateway 10.1.0.1 is in the pool 10.1.0.0/25"},
-		{VIRTUAL "pool = 10.1.0.128/25\npool = 10.1.0.64/26\n", "p.conf:5: a second IPv4 pool; first at p.conf:4"},
-		{VIRTUAL "pool = fd00::8000/113\n", "p.conf:4: the pool fd00::8000/113 has no subnet of its family"},
-		{VIRTUAL "gateway = 10.1.0.200\n", "p.conf:1: the gateway 10.1.0.200 of [network web] is in the upper half"},
-		{VIRTUAL "allow = a.example 192.0.2.0/24:443\n", "p.conf:4: '192.0.2.0/24:443' is an address, and [network web] has"},
-		{VIRTUAL "deny = 192.0.2.7\n", "p.conf:4: '192.0.2.7' is an address, and [network web] has"},
-		{"[rules shared]\nallow = 192.0.2.7\n" VIRTUAL "use = shared\n",
-		 "p.conf:2: '192.0.2.7' is an address, and [network web] has"},
-	};
-
-	(void)state;
-	REFUSED(table);
-}
-
-static void expect_pool(const struct prefix *pool, const char *wanted)
-{
-	char text[ADDRESS_TEXT_MAX];
-
-	assert_string_equal(pool->address.family ? prefix_format(pool, text) : "none", wanted);
-}
-
-static void the_pool_is_the_upper_half_of_the_subnet(void **state)
-{
-	struct policy *policy = load_clean(VIRTUAL "subnet = fd00:1::/64\nallow = a.example:443\n"
-						   "[network small]\nsubnet = 10.2.0.0/30\naddresses = virtual\n"
-						   "[network given]\nsubnet = 10.3.0.0/16\naddresses = virtual\ngateway = 10.3.200.1\n"
-						   "pool = 10.3.4.0/22\nper_name = 8\nprivate = 10.9.0.0/16\n"
-						   "[network other]\nsubnet = 10.4.0.0/24\naddresses = routed\nallow = 192.0.2.1\n");
-	const struct network *networks = policy->networks;
-
-	(void)state;
-	assert_true(networks[0].has_virtual_addresses);
-	assert_int_equal(networks[0].per_name, 2);
-	expect_pool(&networks[0].pool4, "10.1.0.128/25");
-	expect_pool(&networks[0].pool6, "fd00:1:0:0:8000::/65");
-	expect_pool(&networks[1].pool4, "10.2.0.2/31");
-	expect_pool(&networks[1].pool6, "none");
-	expect_pool(&networks[2].pool4, "10.3.4.0/22");
-	assert_int_equal(networks[2].per_name, 8);
-	assert_false(networks[3].has_virtual_addresses);
-	expect_pool(&networks[3].pool4, "none");
-	policy_free(policy);
 }
 
 static void rules_are_checked(void **state)
@@ -399,6 +342,93 @@ static void networks_are_checked(void **state)
 		 "p.conf:4: the subnet 10.0.0.0/8 overlaps 10.1.0.0/24 of [network web] at p.conf:2"},
 		{NET "subnet = fd00:1::/64\n[network db]\nsubnet = fd00:1::/64\n",
 		 "p.conf:5: the subnet fd00:1::/64 overlaps fd00:1::/64 of [network web] at p.conf:3"},
+	};
+
+	(void)state;
+	REFUSED(table);
+}
+
+/* Sections of a network with virtual addresses, and what they mean: "POOL4 POOL6 PER_NAME". */
+static void pools_of_virtual_addresses_are_read(void **state)
+{
+	static const struct {
+		const char *text, *want;
+	} table[] = {
+		{NET, "none none 2"},
+		{NET "addresses = routed\nallow = 192.0.2.1\n", "none none 2"},
+		{NET VIRTUAL, "10.1.0.128/25 none 2"},
+		{NET VIRTUAL "private = 10.0.0.0/8\npublish = 443 -> 10.1.0.5\nallow = *\n", "10.1.0.128/25 none 2"},
+		{NET VIRTUAL "subnet = fd00:1::/64\n", "10.1.0.128/25 fd00:1:0:0:8000::/65 2"},
+		{NET VIRTUAL "subnet = fd00:1::/64\npool = fd00:1::8:0/112\nper_name = 8\n", "10.1.0.128/25 fd00:1::8:0/112 8"},
+		{NET VIRTUAL "subnet = fd00:1::/64\npool = 10.1.0.64/26\npool = fd00:1::8:0/112\nper_name = 1\n",
+		 "10.1.0.64/26 fd00:1::8:0/112 1"},
+		{NET VIRTUAL "pool = 10.1.0.254/32\n", "10.1.0.254 none 2"},
+		{NET VIRTUAL "gateway = 10.1.0.254\npool = 10.1.0.0/25\n", "10.1.0.0/25 none 2"},
+		{"[network web]\nsubnet = 10.1.0.0/29\n" VIRTUAL, "10.1.0.4/30 none 2"},
+		{"[network web]\nsubnet = fd00:1::/125\n" VIRTUAL, "none fd00:1::4/126 2"},
+		{"[network web]\n" VIRTUAL "pool = 10.1.0.128/26\nsubnet = 10.1.0.0/24\n", "10.1.0.128/26 none 2"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		struct policy *policy = load_clean(table[i].text);
+		const struct network *web = &policy->networks[0];
+		char got[256], pool4[ADDRESS_TEXT_MAX], pool6[ADDRESS_TEXT_MAX];
+
+		snprintf(got, sizeof(got), "%s %s %u", prefix_format(&web->pool4, pool4), prefix_format(&web->pool6, pool6), web->per_name);
+		assert_string_equal(got, table[i].want);
+		assert_int_equal(web->has_virtual_addresses, strstr(table[i].text, VIRTUAL) != NULL);
+		policy_free(policy);
+	}
+}
+
+static void pools_of_virtual_addresses_are_checked(void **state)
+{
+	static const struct finding table[] = {
+		{NET "pool = 10.1.0.128/25\n", "p.conf:3: 'pool' without 'addresses = virtual': write that as well, or leave 'pool' out"},
+		{NET "per_name = 3\n", "p.conf:3: 'per_name' without 'addresses = virtual': write that as well"},
+		{NET "addresses = routed\nper_name = 3\n", "p.conf:4: 'per_name' without 'addresses = virtual'"},
+		{NET "addresses = virtaul\npool = 10.1.0.128/25\n",
+		 "p.conf:3: 'virtaul' is no value of 'addresses'; did you mean 'virtual'?"},
+		{NET VIRTUAL "addresses = routed\n", "p.conf:4: 'addresses' is given twice; first at p.conf:3"},
+		{NET VIRTUAL "per_name = 0\n", "p.conf:4: '0' is not a number from 1 to 8"},
+		{NET VIRTUAL "per_name = 9\n", "p.conf:4: '9' is not a number from 1 to 8"},
+		{NET VIRTUAL "pool =\n", "p.conf:4: 'pool' has no value"},
+		{NET VIRTUAL "pool = upper\n", "p.conf:4: 'upper' is not a pool such as 10.201.1.128/25"},
+		{NET VIRTUAL "pool = 10.1.0.200\n", "p.conf:4: '10.1.0.200' is not a pool such as"},
+		{NET VIRTUAL "gateway = 10.1.0.254\npool = 10.1.0.1/25\n",
+		 "p.conf:5: '10.1.0.1/25' has bits set behind its length: write 10.1.0.0/25"},
+		{NET VIRTUAL "pool = 10.1.0.64/26 10.1.0.128/26\n", "p.conf:4: a second IPv4 pool; first at p.conf:4"},
+		{NET VIRTUAL "subnet = fd00:1::/64\npool = fd00:1::8:0/112\npool = fd00:1::9:0/112\n",
+		 "p.conf:6: a second IPv6 pool; first at p.conf:5"},
+		{NET VIRTUAL "pool = 10.2.0.128/25\n",
+		 "p.conf:4: the pool 10.2.0.128/25 is not inside the network's subnet: write pool = 10.1.0.128/25"},
+		{NET VIRTUAL "pool = 10.0.0.0/8\n", "p.conf:4: the pool 10.0.0.0/8 is not inside the network's subnet"},
+		{NET VIRTUAL "pool = 10.1.0.0/24\n",
+		 "p.conf:4: the pool 10.1.0.0/24 is the whole subnet, and apps need addresses of their own: write pool = 10.1.0.128/25"},
+		{NET VIRTUAL "pool = 10.1.0.0/25\n",
+		 "p.conf:4: the pool 10.1.0.0/25 has the gateway's own address in it: write pool = 10.1.0.128/25"},
+		{NET VIRTUAL "gateway = 10.1.0.254\n", "p.conf:2: the pool 10.1.0.128/25, the upper half of the subnet, has the gateway's "
+						       "own address in it: write pool = 10.1.0.0/25"},
+		{NET VIRTUAL "pool = 10.1.0.255/32\n", "p.conf:4: the pool 10.1.0.255 has no address that can be used"},
+		{NET VIRTUAL "pool = 10.1.0.0/32\n", "p.conf:4: the pool 10.1.0.0 has no address that can be used"},
+		{NET VIRTUAL "pool = fd00:1::8:0/112\n",
+		 "p.conf:4: the pool fd00:1::8:0/112 has no subnet of its family: add that subnet, or leave this pool out"},
+		{"[network web]\nsubnet = 10.1.0.0/30\n" VIRTUAL,
+		 "p.conf:2: the subnet 10.1.0.0/30 is too small for virtual addresses: beside its upper half, the pool, there is no usable "
+		 "address for an app; it has to be /29 or larger"},
+		{NET VIRTUAL "subnet = fd00:1::/126\n", "p.conf:4: the subnet fd00:1::/126 is too small for virtual addresses"},
+		{NET VIRTUAL "publish = 443 -> 10.1.0.200\n",
+		 "p.conf:4: 10.1.0.200 is in the pool of virtual addresses: publish a container"},
+		{NET VIRTUAL "allow = 192.0.2.1:443\n",
+		 "p.conf:4: '192.0.2.1:443': address rules cannot work with 'addresses = virtual' (p.conf:3): the apps of [network web] "
+		 "only ever see "
+		 "addresses of its pool, each of which stands for a name; write a rule for the name, or 'addresses = routed'"},
+		{NET "deny = [2001:db8::/32]\n" VIRTUAL,
+		 "p.conf:3: '[2001:db8::/32]': address rules cannot work with 'addresses = virtual' (p.conf:4)"},
+		{"[rules x]\nallow = a.example\n  10.0.0.0/8\n" NET VIRTUAL "use = x\n[network db]\nsubnet = 10.2.0.0/24\nuse = x\n",
+		 "p.conf:3: '10.0.0.0/8': address rules cannot work with 'addresses = virtual' (p.conf:6): the apps of [network web] only"},
+		{"[rules x]\naddresses = virtual\n" NET "use = x\n", "p.conf:2: 'addresses' is not a key of [rules]"},
 	};
 
 	(void)state;
@@ -924,11 +954,11 @@ int main(void)
 		cmocka_unit_test(harmless_forms_are_accepted),
 		cmocka_unit_test(keys_and_values_are_checked),
 		cmocka_unit_test(rules_are_checked),
-		cmocka_unit_test(virtual_addresses_ask_for_a_pool),
-		cmocka_unit_test(the_pool_is_the_upper_half_of_the_subnet),
 		cmocka_unit_test(publish_entries_are_read),
 		cmocka_unit_test(publish_entries_are_checked),
 		cmocka_unit_test(networks_are_checked),
+		cmocka_unit_test(pools_of_virtual_addresses_are_read),
+		cmocka_unit_test(pools_of_virtual_addresses_are_checked),
 		cmocka_unit_test(upstreams_are_checked),
 		cmocka_unit_test(warnings_do_not_refuse),
 		cmocka_unit_test(all_errors_are_reported_in_the_order_of_the_text),
