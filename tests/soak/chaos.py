@@ -14,6 +14,7 @@ from policies import next_policy, refused_text
 # A deck that is shuffled again when it is empty, so that everything happens in a short run, too.
 DECK = ["reload"] * 6 + ["refused reload"] + ["kill"] * 2 + ["longer outage", "kill during a reload", "upstream failure", "upstream failure",
                                              "one server fails", "recreation", "reload by watching"]
+KILLING = ("kill", "longer outage", "kill during a reload", "recreation", "refused reload")
 GAP = """table inet gap {{
 	chain everything {{
 		type filter hook prerouting priority -500; policy accept;
@@ -26,7 +27,10 @@ GAP = """table inet gap {{
 class Chaos:
     """Runs commands in one thread of its own that lives as long as the run: programs started from it end with it."""
 
-    def __init__(self, lab, model, clients, random):
+    def __init__(self, lab, model, clients, random, calm=0):
+        """`calm`: seconds without a kill at the start of every other deck. A new worker takes all names as used just now, so that full pools stay
+        as they are for half a minute."""
+        self.calm, self.calm_until = calm, 0
         self.lab, self.model, self.clients, self.random = lab, model, clients, random
         self.gateway = lab.gateway
         self.policy = model.policies[-1][2]
@@ -39,14 +43,19 @@ class Chaos:
 
     async def run(self, end):
         """Until `end`, or an exception: the gateway did not come back, or refused a good policy."""
-        deck = []
+        deck, decks = [], 0
         while time.monotonic() < end:
             if not deck:
                 deck = list(DECK)
                 self.random.shuffle(deck)
+                self.calm_until = time.monotonic() + (self.calm if decks % 2 == 0 else 0)
+                decks += 1
             await asyncio.sleep(self.random.uniform(0.3, 3))
             await self.repair(False)
             what = deck.pop()
+            if what in KILLING and time.monotonic() < self.calm_until:
+                deck.insert(self.random.randrange(len(deck) + 1), what)
+                continue
             if end - time.monotonic() > 6:
                 await getattr(self, what.replace(" ", "_"))()
         await self.repair(True)

@@ -218,6 +218,13 @@ class Clients(Network):
         await asyncio.sleep(delay)
         await self.flow(client, app, name, address, protocol, port)
 
+    def moved(self, app, name, address, before):
+        """A flow on a port that only the name of before had."""
+        policy = self.policy(app.network)
+        ports = sorted(policy.ports(before) - policy.ports(name))
+        if policy.virtual and ports:
+            self.spawn(self.flow("after a move", app, before, address, *self.random.choice(ports)))
+
     def probe_changes(self, before, after):
         """After a reload: flows to addresses of names whose ports have changed."""
         for network, apps in self.by_network.items():

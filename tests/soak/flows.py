@@ -100,10 +100,14 @@ class Network:
         """Tell the model what an answer shows. Return: [(address, TTL)]"""
         kind = dns.rdatatype.from_text(kind)
         records = [(rdata.to_text(), rrset.ttl) for rrset in answer.answer if rrset.rdtype == kind for rdata in rrset]
-        self.model.answered(app.network, name, sent, received, records)
+        for address, before in self.model.answered(app.network, name, sent, received, records):
+            self.moved(app, name, address, before)
         outcome = "open" if records else "refused"
         self.model.judge_answer(self.question(app, name, sent, outcome, dns.rcode.to_text(answer.rcode())), len(records))
         return records
+
+    def moved(self, app, name, address, before):
+        """An address stands for another name than before, or for one more."""
 
     # --- flows ---
 

@@ -125,6 +125,7 @@ class Model:
         self.recreations, self.outages, self.upstream_failures = Windows(), Windows(), Windows()
         self.suspects = []  # flows that passed though they should not have, unless something shows up that allows them
         self.on_suspect = None  # called with a flow that has just become one
+        self.latest = {}  # (network, address) -> name
         self.arrivals = []  # flows to virtual addresses whose server has not been looked at yet
         self.faults = []
         self.counts = collections.Counter()
@@ -162,14 +163,17 @@ class Model:
         self.asked.setdefault((network, name), time.monotonic())
 
     def answered(self, network, name, sent, received, records):
-        """An app has got an answer. records: (address, TTL)."""
+        """An app has got an answer. records: (address, TTL). Return: [(address, the other name that it was shown for last)]"""
         policies = self.possible(network, sent, received)
+        moved = [(address, self.latest[network, address]) for address, _ in records if self.latest.get((network, address), name) != name]
         for address, ttl in records:
+            self.latest[network, address] = name
             seconds = [policy.sure_seconds(ttl) for policy in policies]
             answer = Answer(sent, received, ttl, min(seconds), max(policy.lease_seconds(ttl) for policy in policies))
             self.shown[network, address][name].append(answer)
             self.recent[network].append((name, address, answer))
             self.note(network, address, f"shown for {name} with TTL {ttl}; asked {received - sent:.3f} s before; lease {min(seconds)} s")
+        return moved
 
     def handed_out(self, rows):
         """Name servers have answered: (time, name, addresses, TTL)."""

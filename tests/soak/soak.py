@@ -40,6 +40,7 @@ AROUND = 2.5         # seconds of events and log lines shown around a fault
 LOG_LINES_SHOWN = 30
 # conntrack's, of flows that have ended: they keep leases, too.
 TIMEOUTS = ("udp_timeout", "udp_timeout_stream", *(f"tcp_timeout_{state}" for state in ("fin_wait", "close_wait", "last_ack", "time_wait", "close")))
+CALM = 60            # seconds at most without a kill, now and then, with virtual addresses
 QUIET = 4            # seconds without chaos at the start
 ORDINARY_DEATH = 9
 
@@ -98,7 +99,8 @@ class Soak:
     async def soak(self):
         self.model.on_suspect = self.look_at_table
         self.clients = Clients(self.model, list(self.lab.apps.values()), random.Random(self.seed + 1), self.speed)
-        chaos = Chaos(self.lab, self.model, self.clients, random.Random(self.seed + 2))
+        chaos = Chaos(self.lab, self.model, self.clients, random.Random(self.seed + 2),
+                      min(CALM, self.seconds / 3) if self.virtual else 0)
         end = time.monotonic() + self.seconds
         self.clients.start()
         watcher = asyncio.create_task(self.watch())
