@@ -285,8 +285,7 @@ static int check_pool(struct gateway *gateway, const struct network *network, co
 		return 0;
 	snprintf(error, error_size,
 		 "network %s: %s, an address of the pool %s, belongs to a container: keep Docker from giving these out, with 'ip_range:' "
-		 "of the "
-		 "network in the Compose file, or write another 'pool ='",
+		 "of the network in the Compose file, or write another 'pool ='",
 		 network->name, address_format(&neighbour, address), prefix_format(pool, text));
 	return -EADDRINUSE;
 }
@@ -295,6 +294,9 @@ int virtual_check(struct gateway *gateway, const struct policy *policy, char *er
 {
 	int rc = 0;
 
+	/* The worker before has held them: what neighbours say by now, they may have made up. */
+	if (gateway->policy == NULL && gateway->start.restarts > 0)
+		return 0;
 	for (size_t i = 0; i < policy->network_count && rc == 0; i++) {
 		const struct network *network = &policy->networks[i];
 		const struct network *old = gateway->policy != NULL ? policy_network(gateway->policy, network->id) : NULL;
