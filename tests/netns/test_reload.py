@@ -3,8 +3,10 @@
 
 import os
 import signal
+import socket
 import time
 
+import dns.message
 import pytest
 
 from app import rcode_of, talk
@@ -188,3 +190,19 @@ def test_a_subnet_may_change_hands(names, web1, policy):
     name, address = names.new("https.example")
     assert web1.resolve(name) == [address], "web1 lives in 10.201.1.0/24, which is called build now"
     assert web1.tcp_result(address) == "open"
+
+
+def test_a_pool_in_which_a_container_was_seen_is_refused(lab, names, build1, policy):
+    build1.ip("addr add 10.201.2.200/24 dev eth0\n")
+    with build1.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("10.201.2.200", 0))
+        sock.sendto(dns.message.make_query("a.build.example", "A").to_wire(), ("10.201.2.1", 53))
+        wait_until(lambda: "10.201.2.200" in lab.gw.run(["ip", "neigh"]).stdout, "the gateway has no such neighbour")
+    lab.gateway.write_policy(POLICY.replace("[network build]\n", "[network build]\naddresses = virtual\n"))
+    done = lab.gateway.sluice("reload")
+    build1.ip("addr del 10.201.2.200/24 dev eth0\n")
+    assert done.returncode == 1 and "10.201.2.200" in done.stdout + done.stderr and "ip_range" in done.stdout + done.stderr, done
+    name, address = names.new("build.example")
+    assert build1.resolve(name) == [address]
+    assert build1.tcp_result(address) == "open"
+    policy(POLICY)
