@@ -141,9 +141,11 @@ static const char *find_trouble(const struct gateway *gateway)
 static json_t *answer_health(const struct gateway *gateway)
 {
 	const char *trouble = find_trouble(gateway);
-	json_t *answer = json_pack("{s:b, s:s, s:I, s:I, s:I}", "ok", trouble == NULL, "version", SLUICE_VERSION, "networks",
-				   (json_int_t)gateway->policy->network_count, "leases", (json_int_t)lease_table_count(gateway->leases),
-				   "restarts", (json_int_t)gateway->start.restarts);
+	json_t *answer =
+		json_pack("{s:b, s:s, s:I, s:I, s:I, s:I, s:I}", "ok", trouble == NULL, "version", SLUICE_VERSION, "networks",
+			  (json_int_t)gateway->policy->network_count, "leases", (json_int_t)lease_table_count(gateway->leases), "restarts",
+			  (json_int_t)gateway->start.restarts, "mappings", (json_int_t)mapping_table_count(gateway->virtuals.table),
+			  "unmapped", (json_int_t)resolver_counters(gateway->resolver)->unmapped);
 
 	if (trouble != NULL)
 		json_object_set_new(answer, "error", json_string(trouble));

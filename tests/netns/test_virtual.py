@@ -3,6 +3,7 @@
 
 import contextlib
 import ipaddress
+import json
 import re
 import socket
 import threading
@@ -697,6 +698,8 @@ def test_names_in_use_keep_a_full_pool(lab, family):
         while time.monotonic() < end:
             assert rcode_of(lab.web1.ask(name, RECORD[family])) == "SERVFAIL"
             time.sleep(0.5)
+        health = json.loads(lab.gateway.sluice("health", "--json").stdout)
+        assert health["unmapped"] >= 10 and health["mappings"] >= len(known), health
         for (_, virtual, real), flow in zip(known, flows):
             assert talk(flow, "hello").split()[4] == real
             assert real_of(lab, virtual) == real
