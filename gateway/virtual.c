@@ -434,7 +434,10 @@ static bool is_due(const struct network *network, const struct mapping *mapping,
 /* Names that are due, in one tick. */
 struct due {
 	struct gateway *gateway;
-	struct mapping list[VIRTUAL_REFRESH_MAX];
+	struct {
+		uint16_t network;
+		struct address address;
+	} list[VIRTUAL_REFRESH_MAX];
 	size_t count;
 };
 
@@ -444,9 +447,26 @@ static bool find_due(void *context, const struct mapping *mapping)
 	const struct network *network = policy_network(due->gateway->policy, mapping->network);
 
 	if (mapping->slot == 0 && network != NULL && due->count < VIRTUAL_REFRESH_MAX &&
-	    is_due(network, mapping, gateway_now(due->gateway)))
-		due->list[due->count++] = *mapping;
+	    is_due(network, mapping, gateway_now(due->gateway))) {
+		due->list[due->count].network = mapping->network;
+		due->list[due->count++].address = mapping->address;
+	}
 	return true;
+}
+
+static void refresh(struct gateway *gateway, uint16_t network, const struct address *address)
+{
+	/* An answer from the cache to a name before may have changed the table. */
+	const struct mapping *mapping = mapping_find(gateway->virtuals.table, network, address);
+	uint16_t type = address->family == AF_INET ? TYPE_A : TYPE_AAAA;
+	struct domain name;
+
+	if (mapping == NULL)
+		return;
+	name = mapping->name;
+	/* Too many questions in progress: the next tick asks. */
+	if (resolver_check(gateway->resolver, network, &name, type, NULL, NULL) == 0)
+		mapping_checked(gateway->virtuals.table, network, address, gateway_now(gateway));
 }
 
 static void on_tick(uv_timer_t *timer)
@@ -455,13 +475,8 @@ static void on_tick(uv_timer_t *timer)
 	struct due due = {.gateway = gateway};
 
 	mapping_each(gateway->virtuals.table, find_due, &due);
-	for (size_t i = 0; i < due.count; i++) {
-		uint16_t type = due.list[i].address.family == AF_INET ? TYPE_A : TYPE_AAAA;
-
-		/* Too many questions in progress: the next tick asks. */
-		if (resolver_check(gateway->resolver, due.list[i].network, &due.list[i].name, type, NULL, NULL) == 0)
-			mapping_checked(gateway->virtuals.table, due.list[i].network, &due.list[i].address, gateway_now(gateway));
-	}
+	for (size_t i = 0; i < due.count; i++)
+		refresh(gateway, due.list[i].network, &due.list[i].address);
 }
 
 json_t *virtual_answer(const struct gateway *gateway, const json_t *request)

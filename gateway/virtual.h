@@ -20,7 +20,7 @@
 #define VIRTUAL_TICK_MS        1000
 #define VIRTUAL_REFRESH_MIN_MS 5000  /* a name is asked for again at most so often ... */
 #define VIRTUAL_REFRESH_IDLE   16    /* ... and not before this part of the time for which nobody used it has passed once more */
-#define VIRTUAL_REFRESH_MAX    64    /* names in one tick */
+#define VIRTUAL_REFRESH_MAX    512   /* names in one tick: those of many networks whose TTLs are short */
 #define VIRTUAL_SAY_MS         60000 /* that a pool is full, or an address cannot be held, is told at most so often */
 
 #define VIRTUAL_SAID_MAX 16 /* pools of which it is known when something was last told */
