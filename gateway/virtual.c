@@ -336,31 +336,13 @@ void virtual_hold(struct gateway *gateway)
 	mapping_each(gateway->virtuals.table, hold_again, gateway);
 }
 
-/* What is given back, and to whom it belonged. */
-struct releasing {
-	struct gateway *gateway;
-	const struct network *old, *network; /* NULL: it is gone */
-};
-
-static bool release(void *context, const struct mapping *mapping)
-{
-	const struct releasing *releasing = context;
-
-	/* An address that cannot be removed answers neighbours, and leads nowhere. */
-	if (mapping->network == releasing->old->id && !mapping_fits(mapping, releasing->network))
-		(void)interfaces_release_address(&releasing->gateway->interfaces, mapping->network, &mapping->address);
-	return true;
-}
-
 static void release_pools(struct gateway *gateway, const struct policy *old, const struct policy *policy)
 {
 	for (size_t i = 0; old != NULL && i < old->network_count; i++) {
 		const struct network *network = policy_network(policy, old->networks[i].id);
-		struct releasing releasing = {.gateway = gateway, .old = &old->networks[i], .network = network};
 
 		if (!old->networks[i].has_virtual_addresses)
 			continue;
-		mapping_each(gateway->virtuals.table, release, &releasing);
 		if (network == NULL || !same_prefix(&network->pool4, &old->networks[i].pool4))
 			(void)interfaces_release_pool(&gateway->interfaces, &old->networks[i]);
 	}
@@ -378,8 +360,12 @@ static bool fits(void *context, const struct mapping *mapping)
 	const struct change *change = context;
 	bool kept = mapping_fits(mapping, policy_network(change->policy, mapping->network));
 
-	change->gateway->journal.outdated |= !kept;
-	return kept;
+	if (kept)
+		return true;
+	change->gateway->journal.outdated = true;
+	/* An address that cannot be removed answers neighbours, and leads nowhere. */
+	(void)interfaces_release_address(&change->gateway->interfaces, mapping->network, &mapping->address);
+	return false;
 }
 
 void virtual_synchronised(struct gateway *gateway, const struct policy *policy)
