@@ -251,6 +251,11 @@ struct prefix prefix_of(const struct address *address, uint8_t length)
 	return out;
 }
 
+bool prefix_equal(const struct prefix *a, const struct prefix *b)
+{
+	return a->length == b->length && address_equal(&a->address, &b->address);
+}
+
 bool prefix_contains(const struct prefix *prefix, const struct address *address)
 {
 	unsigned int whole = prefix->length / 8;

@@ -71,6 +71,9 @@ struct address address_from_bytes(int family, const void *bytes);
 /** prefix_of() - The prefix of that length around an address; @length at most address_bits(). */
 struct prefix prefix_of(const struct address *address, uint8_t length);
 
+/** prefix_equal() - The same address and the same length. */
+bool prefix_equal(const struct prefix *a, const struct prefix *b);
+
 /** prefix_contains() - Is the address inside the prefix? False when the families differ. */
 bool prefix_contains(const struct prefix *prefix, const struct address *address);
 

@@ -56,7 +56,7 @@ static const struct prefix *policy_subnet(const struct network *network, int fam
 
 static bool is_same(const struct prefix *a, const struct prefix *b)
 {
-	return a && b && a->length == b->length && address_equal(&a->address, &b->address);
+	return a && b && prefix_equal(a, b);
 }
 
 /* A network of the project without host bits in its subnet is matched exactly; Docker itself drops the host bits. */

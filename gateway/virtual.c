@@ -268,11 +268,6 @@ int virtual_write(struct gateway *gateway)
 	return rc;
 }
 
-static bool same_prefix(const struct prefix *a, const struct prefix *b)
-{
-	return a->length == b->length && address_equal(&a->address, &b->address);
-}
-
 static int check_pool(struct gateway *gateway, const struct network *network, const struct prefix *pool, const struct prefix *held,
 		      char *error, size_t error_size)
 {
@@ -280,7 +275,7 @@ static int check_pool(struct gateway *gateway, const struct network *network, co
 	char address[ADDRESS_TEXT_MAX], text[ADDRESS_TEXT_MAX];
 	struct address neighbour;
 
-	if (interface == NULL || pool->address.family == 0 || (held != NULL && same_prefix(pool, held)) ||
+	if (interface == NULL || pool->address.family == 0 || (held != NULL && prefix_equal(pool, held)) ||
 	    !neighbours_in(&gateway->interfaces.requests, interface->index, pool, &neighbour))
 		return 0;
 	snprintf(error, error_size,
@@ -343,7 +338,7 @@ static void release_pools(struct gateway *gateway, const struct policy *old, con
 
 		if (!old->networks[i].has_virtual_addresses)
 			continue;
-		if (network == NULL || !same_prefix(&network->pool4, &old->networks[i].pool4))
+		if (network == NULL || !prefix_equal(&network->pool4, &old->networks[i].pool4))
 			(void)interfaces_release_pool(&gateway->interfaces, &old->networks[i]);
 	}
 }
