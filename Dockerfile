@@ -19,7 +19,7 @@ RUN set -e; \
     apt-get update -qq; \
     DEBIAN_FRONTEND=noninteractive apt-get install -qq -y -o Dpkg::Use-Pty=0 --no-install-recommends \
         ca-certificates gcc libc6-dev libcap2-bin meson ninja-build pkg-config uthash-dev \
-        libcap-ng-dev libcmocka-dev libidn2-dev libinih-dev libjansson-dev libldns-dev libmnl-dev libnetfilter-conntrack-dev \
+        libcap-ng-dev libcmocka-dev libcurl4-openssl-dev libidn2-dev libinih-dev libjansson-dev libldns-dev libmicrohttpd-dev libmnl-dev libnetfilter-conntrack-dev \
         libnetfilter-queue-dev libnftnl-dev libpsl-dev libsodium-dev libssl-dev libuv1-dev; \
     rm -rf /var/lib/apt/lists/*
 

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef SLUICE_GATEWAY_REPORT_REPORTS_H
+#define SLUICE_GATEWAY_REPORT_REPORTS_H
+
+/*
+ * Where decisions go: whoever decides calls reports_tell(), once, and everything that people see is made from that: the log on standard
+ * output, the statistics (stats.h), the last decisions (recent.h), the lines of those who listen now (`sluice log -f`, the page), the
+ * notifications.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <uv.h>
+
+#include "common/log.h"
+#include "gateway/report/decision.h"
+#include "gateway/report/recent.h"
+#include "gateway/report/stats.h"
+
+struct reports; /* reports.c */
+
+/* Somebody who wants every decision from now on. */
+struct reports_listener {
+	void (*line)(void *context, const char *json, size_t size); /* one JSON object, without newline, NUL behind it; valid during the call */
+	void *context;
+	struct reports_listener *next, **previous; /* between reports_listen() and reports_unlisten(): not the listener's */
+};
+
+/**
+ * reports_new() - @log stays the caller's; @directory: the state directory, -1: nothing outlives the process
+ * Return: NULL when out of memory.
+ */
+struct reports *reports_new(uv_loop_t *loop, struct log *log, int directory);
+
+/** reports_close() - Write what is to be kept, then close; no listener may be left. Memory goes when the loop has run the close callbacks. */
+void reports_close(struct reports *reports);
+
+/** reports_tell() - There is a decision. @logged: it has a line in the log on standard output; it reaches all others in any case. */
+void reports_tell(struct reports *reports, const struct decision *decision, bool logged);
+
+/** reports_listen() / reports_unlisten() - @listener stays the caller's. Unlistening twice, or without listening, is fine. */
+void reports_listen(struct reports *reports, struct reports_listener *listener);
+void reports_unlisten(struct reports_listener *listener);
+bool reports_is_heard(const struct reports *reports);
+
+struct stats *reports_stats(struct reports *reports);
+const struct recent *reports_recent(const struct reports *reports);
+
+#endif
