@@ -51,10 +51,13 @@ struct log {
 	int own_fd; /* owned: non-blocking twin of fd, or -1 */
 	bool socket;
 	enum log_format format;
-	size_t start, used; /* of pending */
-	uint64_t lost;
+	size_t start, used;                                         /* of pending */
+	uint64_t lost;                                              /* not told yet */
+	uint64_t lost_all;                                          /* told ones included */
+	void (*take)(void *context, const char *line, size_t size); /* instead of a descriptor; NULL: there is one */
+	void *context;
+	char *pending; /* owned: LOG_PENDING_MAX octets; NULL with take() */
 	struct log_line line;
-	char pending[LOG_PENDING_MAX];
 };
 
 /* A descriptor for the same pipe or terminal whose O_NONBLOCK is only ours. A file needs none, and would get an offset of its own. */
@@ -68,6 +71,19 @@ static int open_twin(int fd, const struct stat *status)
 	return open(path, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 }
 
+struct log *log_new_lines(void (*take)(void *context, const char *line, size_t size), void *context, enum log_format format)
+{
+	struct log *log = calloc(1, sizeof(*log));
+
+	if (!log)
+		return NULL;
+	log->fd = log->own_fd = -1;
+	log->take = take;
+	log->context = context;
+	log->format = format;
+	return log;
+}
+
 struct log *log_new(int fd, enum log_format format)
 {
 	struct stat status;
@@ -76,6 +92,11 @@ struct log *log_new(int fd, enum log_format format)
 
 	if (!log)
 		return NULL;
+	log->pending = malloc(LOG_PENDING_MAX);
+	if (!log->pending) {
+		free(log);
+		return NULL;
+	}
 	log->fd = fd;
 	log->own_fd = -1;
 	log->format = format;
@@ -98,6 +119,7 @@ void log_free(struct log *log)
 		json_decref(log->line.object);
 	if (log->own_fd >= 0)
 		close(log->own_fd);
+	free(log->pending);
 	free(log);
 }
 
@@ -137,9 +159,9 @@ static void write_pending(struct log *log)
 
 static bool append_pending(struct log *log, const char *bytes, size_t size)
 {
-	if (size > sizeof(log->pending) - log->used)
+	if (size > LOG_PENDING_MAX - log->used)
 		return false;
-	if (log->start + log->used + size > sizeof(log->pending)) {
+	if (log->start + log->used + size > LOG_PENDING_MAX) {
 		memmove(log->pending, log->pending + log->start, log->used);
 		log->start = 0;
 	}
@@ -287,7 +309,7 @@ static void report_lost(struct log *log)
 {
 	struct log_line *line;
 
-	if (log->used > sizeof(log->pending) / 2)
+	if (log->used > LOG_PENDING_MAX / 2)
 		return;
 	line = line_begin(log, "log-lost");
 	log_number(line, "count", log->lost);
@@ -338,14 +360,54 @@ void log_address(struct log_line *line, const char *key, const struct address *a
 	line_value(line, key, address && address->family ? address_format(address, text) : NULL);
 }
 
+/* @line: with its newline. */
+static void take_line(struct log *log, const char *line, size_t size)
+{
+	if (size == 0 || log->lost > 0 || !append_pending(log, line, size)) {
+		log->lost++;
+		log->lost_all++;
+	}
+	log_flush(log);
+}
+
 void log_end(struct log_line *line)
 {
 	struct log *log = line->log;
 	size_t size = line_finish(line);
 
-	if (size == 0 || log->lost > 0 || !append_pending(log, line->text, size))
-		log->lost++;
-	log_flush(log);
+	if (!log->take) {
+		take_line(log, line->text, size);
+		return;
+	}
+	if (size == 0)
+		return;
+	line->text[size - 1] = '\0';
+	log->take(log->context, line->text, size - 1);
+}
+
+enum log_format log_format(const struct log *log)
+{
+	return log->format;
+}
+
+void log_copy(struct log *log, const char *line, size_t size)
+{
+	char *text = log->line.text;
+
+	assert(!log->line.open && !log->take);
+	if (log->lost > 0)
+		log_flush(log);
+	if (size >= sizeof(log->line.text))
+		size = 0;
+	memcpy(text, line, size);
+	if (size > 0)
+		text[size++] = '\n';
+	take_line(log, text, size);
+}
+
+uint64_t log_lost(const struct log *log)
+{
+	return log->lost_all;
 }
 
 void log_say(struct log *log, enum log_level level, const char *format, ...)

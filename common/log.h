@@ -26,6 +26,11 @@ struct log_line; /* log.c: a line being written */
 
 /** log_new() - A log that writes to @fd, which stays the caller's. SIGPIPE is ignored from then on. Return: NULL when out of memory. */
 struct log *log_new(int fd, enum log_format format);
+
+/** log_new_lines() - A log that hands each finished line to @take, without its newline and with a NUL behind it. NULL when out of memory.
+ */
+struct log *log_new_lines(void (*take)(void *context, const char *line, size_t size), void *context, enum log_format format);
+
 void log_free(struct log *log);
 void log_set_format(struct log *log, enum log_format format);
 void log_flush(struct log *log);
@@ -37,6 +42,15 @@ void log_text(struct log_line *line, const char *key, const char *value);
 void log_number(struct log_line *line, const char *key, uint64_t value);
 void log_address(struct log_line *line, const char *key, const struct address *address);
 void log_end(struct log_line *line);
+
+/** log_format() - In which form the log's lines are. */
+enum log_format log_format(const struct log *log);
+
+/** log_copy() - Write a line that another log has made, without its newline. */
+void log_copy(struct log *log, const char *line, size_t size);
+
+/** log_lost() - How many lines were lost, those included that a line has told of. */
+uint64_t log_lost(const struct log *log);
 
 /** log_say() - One line of the program's own: ts=... event=message level=warning text="...". */
 void log_say(struct log *log, enum log_level level, const char *format, ...) __attribute__((format(printf, 3, 4)));

@@ -3,11 +3,15 @@
  * Theory of operation: one connection is one request. The server reads until the first newline (at most CONTROL_LINE_MAX octets), calls the
  * handler, writes the answer and closes. Connections are few and local; with more than CONTROL_CONNECTIONS_MAX the oldest is closed,
  * and so is one that has not been answered after CONTROL_IDLE_MS.
+ *
+ * A connection that is followed stays: each line is a write of its own, libuv keeps what the client does not take yet. Such a client is
+ * never the oldest while there are others, so that one who watches is not thrown out by one who asks.
  */
 #include "gateway/control.h"
 
 #include <errno.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,15 +36,23 @@ struct control {
 	bool closing;
 };
 
+/* A client that follows. Part of its connection. */
+struct control_stream {
+	struct control_follower follower;
+	bool follows;
+	bool finished; /* to be closed when nothing waits */
+	uint64_t lost; /* lines, not told yet */
+};
+
 struct connection {
 	uv_pipe_t pipe;
 	uv_timer_t idle;
-	uv_write_t write;
 	struct control *control;
 	struct connection *next, **previous; /* in control->connections */
-	char *answer;                        /* owned */
-	size_t size;                         /* octets of the request so far */
+	struct control_stream stream;
+	size_t size; /* octets of the request so far */
 	unsigned int open_handles;
+	bool answered; /* what else the client sends is ignored; when it ends, so does what follows */
 	bool closing;
 	char request[CONTROL_LINE_MAX];
 };
@@ -56,10 +68,8 @@ static void on_connection_closed(uv_handle_t *handle)
 {
 	struct connection *connection = handle->data;
 
-	if (--connection->open_handles > 0)
-		return;
-	free(connection->answer);
-	free(connection);
+	if (--connection->open_handles == 0)
+		free(connection);
 }
 
 static void connection_close(struct connection *connection)
@@ -71,6 +81,8 @@ static void connection_close(struct connection *connection)
 	if (connection->next != NULL)
 		connection->next->previous = connection->previous;
 	connection->control->count--;
+	if (connection->stream.follows)
+		connection->stream.follower.ended(connection->stream.follower.context);
 	uv_close((uv_handle_t *)&connection->pipe, on_connection_closed);
 	uv_close((uv_handle_t *)&connection->idle, on_connection_closed);
 }
@@ -80,28 +92,136 @@ static void on_idle(uv_timer_t *timer)
 	connection_close(timer->data);
 }
 
+/* One line on its way. */
+struct writing {
+	uv_write_t write;
+	struct connection *connection;
+	char *text; /* owned */
+};
+
+static void tell_lost(struct connection *connection);
+
+static bool is_done(const struct connection *connection)
+{
+	return uv_stream_get_write_queue_size((const uv_stream_t *)&connection->pipe) == 0 &&
+	       (!connection->stream.follows || connection->stream.finished);
+}
+
 static void on_written(uv_write_t *write, int status)
 {
-	(void)status;
-	connection_close(write->data);
+	struct writing *writing = write->data;
+	struct connection *connection = writing->connection;
+
+	free(writing->text);
+	free(writing);
+	if (connection->closing)
+		return;
+	if (status == 0)
+		tell_lost(connection);
+	if (status != 0 || is_done(connection))
+		connection_close(connection);
+}
+
+/* Not at once: whoever sends is not told in the middle of it that the stream is gone. */
+static void close_soon(struct connection *connection)
+{
+	uv_timer_start(&connection->idle, on_idle, 0, 0);
+}
+
+/* Takes over @text, with its newline. */
+static void write_text(struct connection *connection, char *text, size_t size)
+{
+	struct writing *writing = text != NULL ? malloc(sizeof(*writing)) : NULL;
+	uv_buf_t buffer = uv_buf_init(text, (unsigned int)size);
+
+	if (writing == NULL) {
+		free(text);
+		close_soon(connection);
+		return;
+	}
+	*writing = (struct writing){.connection = connection, .text = text};
+	writing->write.data = writing;
+	if (uv_write(&writing->write, (uv_stream_t *)&connection->pipe, &buffer, 1, on_written) == 0)
+		return;
+	free(text);
+	free(writing);
+	close_soon(connection);
+}
+
+static char *with_newline(const char *line, size_t size)
+{
+	char *text = malloc(size + 1);
+
+	if (text == NULL)
+		return NULL;
+	memcpy(text, line, size);
+	text[size] = '\n';
+	return text;
+}
+
+static void write_line(struct connection *connection, const char *line, size_t size)
+{
+	write_text(connection, with_newline(line, size), size + 1);
 }
 
 /* Takes over the reference to @answer. */
 static void send_answer(struct connection *connection, json_t *answer)
 {
-	uv_buf_t buffer[2] = {{0}, {.base = (char[]){'\n'}, .len = 1}};
+	char *text = json_dumps(answer, JSON_COMPACT);
 
-	connection->answer = json_dumps(answer, JSON_COMPACT);
 	json_decref(answer);
-	if (connection->answer == NULL) {
-		connection_close(connection);
+	if (text == NULL) {
+		close_soon(connection);
 		return;
 	}
-	buffer[0] = uv_buf_init(connection->answer, (unsigned int)strlen(connection->answer));
-	connection->write.data = connection;
-	uv_read_stop((uv_stream_t *)&connection->pipe);
-	if (uv_write(&connection->write, (uv_stream_t *)&connection->pipe, buffer, 2, on_written) != 0)
-		connection_close(connection);
+	write_line(connection, text, strlen(text));
+	free(text);
+}
+
+static struct connection *connection_of(struct control_stream *stream)
+{
+	return (struct connection *)((char *)stream - offsetof(struct connection, stream));
+}
+
+void control_follow(struct control_stream *stream, const struct control_follower *follower)
+{
+	stream->follower = *follower;
+	stream->follows = true;
+}
+
+static bool has_room(const struct connection *connection, size_t size)
+{
+	return uv_stream_get_write_queue_size((const uv_stream_t *)&connection->pipe) + size < CONTROL_STREAM_MAX;
+}
+
+/* Once half of the room is there again. */
+static void tell_lost(struct connection *connection)
+{
+	char line[64];
+	int size;
+
+	if (connection->stream.lost == 0 || !has_room(connection, CONTROL_STREAM_MAX / 2))
+		return;
+	size = snprintf(line, sizeof(line), "{\"event\":\"log-lost\",\"count\":%llu}", (unsigned long long)connection->stream.lost);
+	connection->stream.lost = 0;
+	write_line(connection, line, (size_t)size);
+}
+
+void control_send(struct control_stream *stream, const char *line, size_t size)
+{
+	struct connection *connection = connection_of(stream);
+
+	if (connection->closing)
+		return;
+	if (stream->lost > 0 || !has_room(connection, size))
+		stream->lost++;
+	else
+		write_line(connection, line, size);
+}
+
+void control_finish(struct control_stream *stream)
+{
+	stream->finished = true;
 }
 
 static json_t *refusal(const char *text)
@@ -111,15 +231,25 @@ static json_t *refusal(const char *text)
 
 static void answer_request(struct connection *connection, size_t size)
 {
+	const struct control *control = connection->control;
 	json_t *request = json_loadb(connection->request, size, 0, NULL);
 	const char *command = json_string_value(json_object_get(request, "command"));
-	json_t *answer = command != NULL ? connection->control->handle(connection->control->context, command, request) : NULL;
+	json_t *answer = NULL;
 
+	connection->answered = true;
+	if (command != NULL)
+		answer = control->handle(control->context, command, request, &connection->stream);
 	if (answer == NULL)
 		answer = refusal(command != NULL ? "unknown command: the client and the daemon are of different versions"
 						 : "the request is not a JSON object with \"command\"");
 	json_decref(request);
+	if (connection->stream.follows)
+		uv_timer_stop(&connection->idle);
+	else
+		uv_read_stop((uv_stream_t *)&connection->pipe);
 	send_answer(connection, answer);
+	if (connection->stream.follows && !connection->closing)
+		connection->stream.follower.begin(connection->stream.follower.context, &connection->stream);
 }
 
 static void on_allocate(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer)
@@ -127,6 +257,8 @@ static void on_allocate(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer)
 	struct connection *connection = handle->data;
 
 	(void)suggested;
+	if (connection->answered)
+		connection->size = 0;
 	*buffer = uv_buf_init(connection->request + connection->size, (unsigned int)(sizeof(connection->request) - connection->size));
 }
 
@@ -142,6 +274,8 @@ static void on_read(uv_stream_t *stream, ssize_t taken, const uv_buf_t *buffer)
 		connection_close(connection);
 		return;
 	}
+	if (connection->answered)
+		return;
 	connection->size += (size_t)taken;
 	end = memchr(connection->request, '\n', connection->size);
 	if (end != NULL)
@@ -151,10 +285,12 @@ static void on_read(uv_stream_t *stream, ssize_t taken, const uv_buf_t *buffer)
 /* Silent clients may not lock out others. */
 static void close_oldest(struct control *control)
 {
-	struct connection *oldest = control->connections;
+	struct connection *oldest = NULL;
 
-	while (oldest->next != NULL)
-		oldest = oldest->next;
+	for (struct connection *one = control->connections; one != NULL; one = one->next) {
+		if (oldest == NULL || oldest->stream.follows || !one->stream.follows)
+			oldest = one;
+	}
 	connection_close(oldest);
 }
 

@@ -4,7 +4,8 @@
 
 /*
  * The Unix socket behind the client commands. Protocol, version 1 (docs/control-protocol.md): the client sends one line, a JSON object with
- * "command"; the daemon answers with one line, a JSON object with "ok" and, when false, "error"; then it closes. jansson reads and writes.
+ * "command"; the daemon answers with one line, a JSON object with "ok" and, when false, "error"; then it closes, or, where the command says
+ * so, sends further lines. jansson reads and writes.
  */
 
 #include <jansson.h>
@@ -14,8 +15,36 @@
 #define CONTROL_ENVIRONMENT "SLUICE_CONTROL" /* another path, for tests and several gateways on a host */
 #define CONTROL_LINE_MAX    65536
 
-/* Answer a command. Return: a new reference; NULL: unknown command. */
-typedef json_t *(*control_handle)(void *context, const char *command, const json_t *request);
+#define CONTROL_STREAM_MAX (1024 * 1024) /* octets that wait for a client which follows; what does not fit is dropped, and told */
+
+struct control_stream; /* control.c: a client that gets more than the answer */
+
+/*
+ * Answer a command. To send more lines than the answer, call control_follow() and keep the stream until its ended() is called.
+ * Return: a new reference; NULL: unknown command.
+ */
+typedef json_t *(*control_handle)(void *context, const char *command, const json_t *request, struct control_stream *stream);
+
+/* What somebody who sends further lines is told. */
+struct control_follower {
+	void (*begin)(void *context, struct control_stream *stream); /* the answer is on its way: lines may follow */
+	void (*ended)(void *context);                                /* called once, whoever ends it; the stream is gone then */
+	void *context;
+};
+
+/** control_follow() - The connection stays open after the answer. @follower: copied. */
+void control_follow(struct control_stream *stream, const struct control_follower *follower);
+
+/**
+ * control_send() - A line for a client that follows, without newline; copied
+ *
+ * What the client does not read is dropped when CONTROL_STREAM_MAX octets wait; as soon as there is room a line
+ * {"event":"log-lost","count":N} tells how many.
+ */
+void control_send(struct control_stream *stream, const char *line, size_t size);
+
+/** control_finish() - No further line follows: the connection is closed when all has been written. */
+void control_finish(struct control_stream *stream);
 
 struct control;
 

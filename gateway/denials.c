@@ -1,12 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * From decisions to log lines.
+ * From denials to decisions that are told (report/named.h).
  *
  * Theory of operation
- *
- * A decision is copied into a struct denial_line, which waits for the name of the container (apps.c: at most APPS_TIMEOUT_MS, often no time
- * at all) and is then written; when DENIALS_WAITING_MAX lines wait, further ones are written without a name. Nothing points into the
- * policy, which a reload may replace.
  *
  * Flows are limited by the kernel before they reach us. Questions are not: repeats within REPEATS_MS of a question that has its line, and
  * what is above DENIALS_QUESTIONS_RATE lines per second and network, are counted per source and written as one line each every
@@ -22,37 +18,12 @@
 
 #include "common/hash.h"
 #include "gateway/dns_path.h"
-#include "gateway/neighbours.h"
 #include "gateway/repeats.h"
 
 #define SOURCES_MAX    4096 /* sources with a summary of their own */
 #define RATE_FORGET_S  60   /* a network without denied questions for so long needs no entry */
-#define RULE_TEXT_MAX  512  /* bytes of FILE:LINE */
-#define ACTION_MAX     24
 #define WHAT_QUESTIONS "questions"
 #define WHAT_PACKETS   "packets"
-
-enum line_kind { LINE_FLOW, LINE_QUESTION, LINE_SUMMARY };
-
-/* One line on its way to the log. */
-struct denial_line {
-	struct denials *denials;
-	enum line_kind kind;
-	bool audited;
-	char network[POLICY_NAME_MAX + 1];
-	struct address source, destination;
-	struct address real; /* LINE_FLOW: family 0: none */
-	bool has_port;
-	uint16_t port;
-	uint8_t protocol;
-	uint16_t type;      /* LINE_QUESTION */
-	struct domain name; /* length 0: none known */
-	enum reason reason;
-	char rule[RULE_TEXT_MAX];
-	const char *what; /* LINE_SUMMARY: static text */
-	char action[ACTION_MAX];
-	uint64_t count;
-};
 
 /* Compared as bytes: made by summary_key(), which zeroes the padding. */
 struct summary_key {
@@ -81,158 +52,32 @@ struct rate {
 
 struct denials {
 	uv_loop_t *loop;
-	struct log *log;
+	struct named *named;
 	struct interfaces *interfaces;
-	struct apps *apps;             /* owned */
-	struct neighbours *neighbours; /* owned */
-	struct repeats *repeats;       /* owned */
-	struct dns_path *dns_path;     /* owned */
+	struct repeats *repeats;   /* owned */
+	struct dns_path *dns_path; /* owned */
 	uv_timer_t timer;
 	struct summary *summaries; /* owned, hash */
 	struct rate *rates;        /* owned, hash */
-	size_t waiting;
-	uint64_t unattributed; /* questions for which there was no memory */
+	uint64_t unattributed;     /* questions for which there was no memory */
 	bool closing;
 };
 
-static const char *protocol_name(uint8_t protocol, char out[static 8])
+static struct decision start(enum decision_kind kind, bool audited, const char *network, const char *action)
 {
-	static const struct {
-		uint8_t protocol;
-		const char *name;
-	} names[] = {
-		{IPPROTO_TCP, "tcp"},         {IPPROTO_UDP, "udp"},   {IPPROTO_ICMP, "icmp"}, {IPPROTO_ICMPV6, "icmpv6"},
-		{IPPROTO_SCTP, "sctp"},       {IPPROTO_DCCP, "dccp"}, {IPPROTO_GRE, "gre"},   {IPPROTO_ESP, "esp"},
-		{IPPROTO_AH, "ah"},           {IPPROTO_IGMP, "igmp"}, {IPPROTO_IPIP, "ipip"}, {IPPROTO_IPV6, "ipv6"},
-		{IPPROTO_UDPLITE, "udplite"},
-	};
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-		if (names[i].protocol == protocol)
-			return names[i].name;
-	}
-	snprintf(out, 8, "%u", protocol);
-	return out;
+	struct decision decision = {.event = audited ? DECISION_AUDIT : DECISION_DENIED, .kind = kind, .count = 1};
+
+	snprintf(decision.network, sizeof(decision.network), "%s", network);
+	snprintf(decision.action, sizeof(decision.action), "%s", action);
+	return decision;
 }
 
-static void write_flow(struct log_line *out, const struct denial_line *line)
-{
-	char text[DOMAIN_TEXT_MAX], protocol[8];
-
-	log_address(out, "dst", &line->destination);
-	if (line->has_port)
-		log_number(out, "port", line->port);
-	else
-		log_text(out, "port", NULL);
-	log_text(out, "proto", protocol_name(line->protocol, protocol));
-	log_text(out, "name", line->name.length ? domain_format(&line->name, text) : NULL);
-	if (line->real.family)
-		log_address(out, "real", &line->real);
-	log_text(out, "reason", reason_name(line->reason));
-	log_text(out, "rule", line->rule);
-}
-
-static void write_question(struct log_line *out, const struct denial_line *line)
-{
-	char text[DOMAIN_TEXT_MAX], type[16];
-
-	log_text(out, "qname", line->name.length ? domain_format(&line->name, text) : NULL);
-	log_text(out, "qtype", line->name.length ? message_type_name(line->type, type) : NULL);
-	log_text(out, "reason", reason_name(line->reason));
-	log_text(out, "rule", line->rule);
-}
-
-static void write_summary(struct log_line *out, const struct denial_line *line)
-{
-	log_text(out, "what", line->what);
-	log_text(out, "reason", reason_name(line->reason));
-}
-
-static void write_line(const struct denial_line *line, const char *app)
-{
-	struct log_line *out = log_event(line->denials->log, line->audited ? "audit" : "denied");
-
-	log_text(out, "network", line->network);
-	log_address(out, "src", &line->source);
-	log_text(out, "app", app);
-	switch (line->kind) {
-	case LINE_FLOW: write_flow(out, line); break;
-	case LINE_QUESTION: write_question(out, line); break;
-	case LINE_SUMMARY: write_summary(out, line); break;
-	}
-	log_text(out, "action", line->action);
-	log_number(out, "count", line->count);
-	log_end(out);
-}
-
-static void on_app(void *context, const char *name)
-{
-	struct denial_line *line = context;
-
-	write_line(line, name);
-	line->denials->waiting--;
-	free(line);
-}
-
-/* Write the line, as soon as it is known which container @asked is. */
-static void submit(const struct denial_line *line, const struct prefix *subnet, const struct address *asked)
-{
-	struct denials *denials = line->denials;
-	struct denial_line *waiting = NULL;
-
-	if (asked->family && denials->waiting < DENIALS_WAITING_MAX)
-		waiting = malloc(sizeof(*waiting));
-	if (!waiting) {
-		write_line(line, "");
-		return;
-	}
-	*waiting = *line;
-	denials->waiting++;
-	apps_lookup(denials->apps, subnet, asked, on_app, waiting);
-}
-
-/* The address that Docker's resolver knows the source by; family 0: there is none. */
-static struct address find_asked(struct denials *denials, const struct network *network, const struct interface *interface,
-				 const struct address *source)
-{
-	struct address asked = {0};
-
-	if (!network || !network->subnet4.address.family)
-		return asked;
-	if (source->family == AF_INET)
-		asked = *source;
-	else if (source->family == AF_INET6 && interface)
-		(void)neighbours_find4(denials->neighbours, interface->index, source, uv_now(denials->loop), &asked);
-	if (!prefix_contains(&network->subnet4, &asked))
-		asked.family = 0;
-	return asked;
-}
-
-static void submit_for(struct denials *denials, const struct network *network, const struct interface *interface,
-		       const struct denial_line *line)
-{
-	/* No neighbour table is read for a line that cannot wait anyway. */
-	struct address asked = {0};
-
-	if (denials->waiting < DENIALS_WAITING_MAX)
-		asked = find_asked(denials, network, interface, &line->source);
-	submit(line, network ? &network->subnet4 : &(struct prefix){0}, &asked);
-}
-
-static struct denial_line start_line(struct denials *denials, enum line_kind kind, const char *network, const char *action)
-{
-	struct denial_line line = {.denials = denials, .kind = kind, .count = 1};
-
-	snprintf(line.network, sizeof(line.network), "%s", network);
-	snprintf(line.action, sizeof(line.action), "%s", action);
-	return line;
-}
-
-static void set_rule(struct denial_line *line, const struct rule *rule)
+static void set_rule(struct decision *decision, const struct rule *rule)
 {
 	if (rule)
-		snprintf(line->rule, sizeof(line->rule), "%s:%u", rule->source.file, rule->source.line);
+		snprintf(decision->rule, sizeof(decision->rule), "%s:%u", rule->source.file, rule->source.line);
 	else
-		snprintf(line->rule, sizeof(line->rule), "default");
+		snprintf(decision->rule, sizeof(decision->rule), "default");
 }
 
 static bool has_ports(const struct flow *flow)
@@ -251,7 +96,7 @@ static bool has_ports(const struct flow *flow)
 static struct address find_container(struct denials *denials, const struct network *network, const struct interface *interface,
 				     const struct address *source)
 {
-	return network->subnet4.address.family ? find_asked(denials, network, interface, source) : *source;
+	return network->subnet4.address.family ? named_asked(denials->named, network, interface, source) : *source;
 }
 
 /* Nobody in the network was told of the address: is it because the app's questions do not come to us? */
@@ -283,9 +128,8 @@ void denials_asked(struct denials *denials, const struct policy *policy, uint16_
 void denials_flow(struct denials *denials, const struct network *network, const struct interface *interface, const struct flow *flow,
 		  const struct denial *denial, const char *action)
 {
-	struct denial_line line = start_line(denials, LINE_FLOW, network->name, denial->audited ? "allowed" : action);
+	struct decision line = start(DECISION_FLOW, denial->audited, network->name, denial->audited ? "allowed" : action);
 
-	line.audited = denial->audited;
 	line.source = flow->source;
 	line.destination = flow->destination;
 	line.real = denial->real;
@@ -295,7 +139,7 @@ void denials_flow(struct denials *denials, const struct network *network, const 
 	line.name = denial->name;
 	line.reason = denial->reason;
 	set_rule(&line, denial->rule);
-	submit_for(denials, network, interface, &line);
+	named_tell(denials->named, network, interface, &line, true);
 	advise(denials, network, interface, flow, denial);
 }
 
@@ -376,7 +220,7 @@ static struct summary *source_summary(struct denials *denials, const struct netw
 	summary = new_summary(denials, network, key);
 	if (summary) {
 		summary->subnet = network->subnet4;
-		summary->asked = find_asked(denials, network, interface, &key->source);
+		summary->asked = named_asked(denials->named, network, interface, &key->source);
 	}
 	return summary;
 }
@@ -403,60 +247,58 @@ void denials_question(struct denials *denials, const struct network *network, co
 		      const struct denied_question *question)
 {
 	uint64_t now = uv_now(denials->loop), key = repeats_key(question);
-	struct denial_line line;
+	struct decision line;
 
 	if (repeats_contains(denials->repeats, key, now) || !within_rate(denials, network->id)) {
 		count_question(denials, network, interface, question);
 		return;
 	}
 	repeats_remember(denials->repeats, key, now);
-	line = start_line(denials, LINE_QUESTION, network->name, question->audited ? "allowed" : question->action);
-	line.audited = question->audited;
+	line = start(DECISION_QUESTION, question->audited, network->name, question->audited ? "allowed" : question->action);
 	line.source = question->client;
 	if (question->name)
 		line.name = *question->name;
 	line.type = question->type;
 	line.reason = question->reason;
 	set_rule(&line, question->rule);
-	submit_for(denials, network, interface, &line);
+	named_tell(denials->named, network, interface, &line, true);
 }
 
 void denials_counted(struct denials *denials, const struct network *network, const struct address *source, enum reason reason,
 		     uint64_t packets)
 {
 	/* Repeats get the answer that their flow got; everything else the kernel drops without one. */
-	struct denial_line line =
-		start_line(denials, LINE_SUMMARY, network ? network->name : "", reason == REASON_REPEATED ? "rejected" : "dropped");
+	struct decision line =
+		start(DECISION_SUMMARY, false, network ? network->name : "", reason == REASON_REPEATED ? "rejected" : "dropped");
 
 	line.what = WHAT_PACKETS;
 	if (source)
 		line.source = *source;
 	line.reason = reason;
 	line.count = packets;
-	submit_for(denials, network, network ? interfaces_of_network(denials->interfaces, network->id) : NULL, &line);
+	named_tell(denials->named, network, network ? interfaces_of_network(denials->interfaces, network->id) : NULL, &line, true);
 }
 
 static void write_summary_of(struct denials *denials, const struct summary *summary)
 {
 	bool audited = summary->key.audited;
-	struct denial_line line = start_line(denials, LINE_SUMMARY, summary->network, audited ? "allowed" : "answered");
+	struct decision line = start(DECISION_SUMMARY, audited, summary->network, audited ? "allowed" : "answered");
 
-	line.audited = audited;
 	line.what = WHAT_QUESTIONS;
 	line.source = summary->key.source;
 	line.reason = REASON_REPEATED;
 	line.count = summary->count;
-	submit(&line, &summary->subnet, &summary->asked);
+	named_tell_asked(denials->named, &summary->subnet, &summary->asked, &line, true);
 }
 
 static void write_unattributed(struct denials *denials)
 {
-	struct denial_line line = start_line(denials, LINE_SUMMARY, "", "answered");
+	struct decision line = start(DECISION_SUMMARY, false, "", "answered");
 
 	line.what = WHAT_QUESTIONS;
 	line.reason = REASON_REPEATED;
 	line.count = denials->unattributed;
-	write_line(&line, "");
+	named_tell(denials->named, NULL, NULL, &line, true);
 	denials->unattributed = 0;
 }
 
@@ -501,30 +343,24 @@ static void free_denials(uv_handle_t *handle)
 {
 	struct denials *denials = handle->data;
 
-	neighbours_free(denials->neighbours);
 	repeats_free(denials->repeats);
 	dns_path_free(denials->dns_path);
 	free(denials);
 }
 
-struct denials *denials_new(uv_loop_t *loop, struct log *log, struct interfaces *interfaces, bool restarted)
+struct denials *denials_new(uv_loop_t *loop, struct log *log, struct named *named, struct interfaces *interfaces, bool restarted)
 {
-	const struct apps_options options = {0};
 	struct denials *denials = calloc(1, sizeof(*denials));
 
 	if (!denials)
 		return NULL;
 	denials->loop = loop;
-	denials->log = log;
+	denials->named = named;
 	denials->interfaces = interfaces;
 	denials->timer.data = denials;
-	denials->apps = apps_new(loop, &options);
-	denials->neighbours = neighbours_new(&interfaces->requests);
 	denials->repeats = repeats_new();
-	denials->dns_path = dns_path_new(log, denials->apps, restarted);
-	if (!denials->apps || !denials->neighbours || !denials->repeats || !denials->dns_path ||
-	    uv_timer_init(loop, &denials->timer) != 0) {
-		apps_close(denials->apps);
+	denials->dns_path = dns_path_new(log, named_apps(named), restarted);
+	if (!denials->repeats || !denials->dns_path || uv_timer_init(loop, &denials->timer) != 0) {
 		free_denials((uv_handle_t *)&denials->timer);
 		return NULL;
 	}
@@ -537,9 +373,7 @@ void denials_close(struct denials *denials)
 	if (!denials || denials->closing)
 		return;
 	denials->closing = true;
-	/* All that waits is written now; apps_close() calls back for every line. */
 	write_summaries(denials);
-	apps_close(denials->apps);
 	forget_rates(denials, UINT64_MAX);
 	uv_close((uv_handle_t *)&denials->timer, free_denials);
 }

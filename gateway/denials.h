@@ -3,31 +3,33 @@
 #define SLUICE_GATEWAY_DENIALS_H
 
 /*
- * From a decision to its log line: one line for each denied flow or question, with the container's name when Docker tells it in time, and
- * summaries for what is above the rate. No denial is uncounted.
+ * From a denial to the decision that is told: one for each denied flow or question, and summaries for what is above the rate. No denial is
+ * uncounted.
  */
 
 #include <uv.h>
 
 #include "common/log.h"
 #include "common/policy.h"
-#include "gateway/apps.h"
 #include "gateway/classify.h"
 #include "gateway/interfaces.h"
+#include "gateway/report/named.h"
 #include "resolver/resolver.h"
 
-#define DENIALS_WAITING_MAX    1024  /* lines that wait for a container name; more are written without one */
 #define DENIALS_QUESTIONS_RATE 50    /* lines per second and network for denied questions; the rest goes into summaries */
 #define DENIALS_SUMMARY_MS     10000 /* how often summaries are written */
 
 struct denials; /* denials.c */
 
-/** denials_new() - @restarted: another worker was there before (dns_path.h). Return: NULL when out of memory. */
-struct denials *denials_new(uv_loop_t *loop, struct log *log, struct interfaces *interfaces, bool restarted);
 /**
- * denials_close() - Write all that waits and all summaries, then close
+ * denials_new() - @log, @named, @interfaces: the caller's; @restarted: another worker was there before (dns_path.h)
+ * Return: NULL when out of memory.
+ */
+struct denials *denials_new(uv_loop_t *loop, struct log *log, struct named *named, struct interfaces *interfaces, bool restarted);
+/**
+ * denials_close() - Tell all summaries, then close; before named_close()
  *
- * Afterwards the log and the interfaces are not used any more. Memory goes when the loop has run the close callbacks.
+ * Afterwards nothing of the caller's is used any more. Memory goes when the loop has run the close callbacks.
  */
 void denials_close(struct denials *denials);
 

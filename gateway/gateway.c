@@ -19,7 +19,8 @@
 
 #include "gateway/form.h"
 #include "gateway/memory.h"
-#include "gateway/state.h"
+#include "gateway/report/follow.h"
+#include "gateway/report/stats_file.h"
 
 uint64_t gateway_now(const struct gateway *gateway)
 {
@@ -152,14 +153,27 @@ static json_t *answer_health(const struct gateway *gateway)
 	return answer;
 }
 
-static json_t *answer_command(void *context, const char *command, const json_t *request)
+static json_t *answer_stats(struct gateway *gateway, const json_t *request)
 {
+	const char *name = json_string_value(json_object_get(request, "network"));
+
+	return stats_json(reports_stats(gateway->reports), gateway->policy, name, time(NULL));
+}
+
+static json_t *answer_command(void *context, const char *command, const json_t *request, struct control_stream *stream)
+{
+	struct gateway *gateway = context;
+
 	if (strcmp(command, "health") == 0)
-		return answer_health(context);
+		return answer_health(gateway);
 	if (strcmp(command, "reload") == 0)
-		return answer_reload(context);
+		return answer_reload(gateway);
+	if (strcmp(command, "stats") == 0)
+		return answer_stats(gateway, request);
+	if (strcmp(command, "log") == 0)
+		return follow_answer(gateway->reports, request, stream);
 	if (strcmp(command, "mapping") == 0)
-		return virtual_answer(context, request);
+		return virtual_answer(gateway, request);
 	return NULL;
 }
 
@@ -287,14 +301,18 @@ static void recall_uplink(struct gateway *gateway)
 /* On the volume, or else in memory that the supervisor holds. */
 static int open_journal(struct gateway *gateway)
 {
-	char error[GATEWAY_ERROR_MAX];
+	const int *memories = &gateway->start.memories[MEMORY_LEASES_0];
 
-	gateway->state_is_open = state_open(gateway->state, gateway->log, error, sizeof(error)) == 0;
-	if (gateway->state_is_open)
-		return journal_open(&gateway->journal, gateway->state);
-	if (gateway->start.restarts == 0)
+	return journal_open(&gateway->journal, gateway->state.directory >= 0 ? gateway->state.files : memories);
+}
+
+static void open_state(struct gateway *gateway)
+{
+	char error[GATEWAY_ERROR_MAX];
+	int rc = state_open(&gateway->state, gateway->log, error, sizeof(error));
+
+	if (rc != 0 && gateway->start.restarts == 0)
 		log_say(gateway->log, LOG_INFO, "leases are kept in memory, a recreated container will not know them: %s", error);
-	return journal_open(&gateway->journal, &gateway->start.memories[MEMORY_LEASES_0]);
 }
 
 /* Return: 0 or -errno, logged. */
@@ -304,8 +322,10 @@ static int open_modules(struct gateway *gateway)
 	static const struct targets_options docker = {0};
 	struct resolver_host host = traffic_host(gateway);
 	char error[GATEWAY_ERROR_MAX];
-	int rc = interfaces_open(&gateway->interfaces);
+	int rc;
 
+	open_state(gateway);
+	rc = interfaces_open(&gateway->interfaces);
 	if (rc != 0)
 		return fail(gateway, "rtnetlink cannot be opened", rc);
 	recall_uplink(gateway);
@@ -318,11 +338,16 @@ static int open_modules(struct gateway *gateway)
 	gateway->leases = lease_table_new();
 	gateway->virtuals.table = mapping_table_new();
 	gateway->counters = counters_new();
-	gateway->denials = denials_new(&gateway->loop, gateway->log, &gateway->interfaces, gateway->start.restarts > 0);
+	gateway->reports = reports_new(&gateway->loop, gateway->log, gateway->state.directory);
+	gateway->named = gateway->reports != NULL ? named_new(&gateway->loop, gateway->reports, &gateway->interfaces) : NULL;
+	if (gateway->named == NULL)
+		return fail(gateway, "start", UV_ENOMEM);
+	gateway->denials = denials_new(&gateway->loop, gateway->log, gateway->named, &gateway->interfaces, gateway->start.restarts > 0);
 	gateway->chances = chances_new(gateway);
 	gateway->resolver = resolver_new(&gateway->loop, &nothing, &host);
 	gateway->targets = targets_new(&gateway->loop, gateway->log, gateway->start.memories[MEMORY_TARGETS], &docker, on_targets, gateway);
-	gateway->inbound = inbound_new(&gateway->loop, gateway->log, &gateway->openings, gateway->start.memories[MEMORY_INBOUND]);
+	gateway->inbound =
+		inbound_new(&gateway->loop, gateway->log, gateway->reports, &gateway->openings, gateway->start.memories[MEMORY_INBOUND]);
 	if (gateway->leases == NULL || gateway->virtuals.table == NULL || gateway->counters == NULL || gateway->denials == NULL ||
 	    gateway->resolver == NULL || gateway->chances == NULL || gateway->targets == NULL || gateway->inbound == NULL)
 		return fail(gateway, "start", UV_ENOMEM);
@@ -448,8 +473,10 @@ static void close_modules(struct gateway *gateway)
 		resolver_close(gateway->resolver);
 	if (gateway->denials != NULL)
 		denials_close(gateway->denials);
+	named_close(gateway->named);
 	targets_close(gateway->targets);
 	inbound_close(gateway->inbound);
+	reports_close(gateway->reports);
 	close_handles(gateway);
 	uv_run(&gateway->loop, UV_RUN_DEFAULT); /* the close callbacks */
 	uv_loop_close(&gateway->loop);
@@ -458,8 +485,7 @@ static void close_modules(struct gateway *gateway)
 	interfaces_close(&gateway->interfaces);
 	lease_table_free(gateway->leases);
 	mapping_table_free(gateway->virtuals.table);
-	for (int i = 0; i < JOURNAL_FILES && gateway->state_is_open; i++)
-		close(gateway->state[i]);
+	state_close(&gateway->state);
 	openings_free(&gateway->openings);
 	policy_free(gateway->policy);
 	log_flush(gateway->log);

@@ -24,7 +24,10 @@
 #include "gateway/interfaces.h"
 #include "gateway/journal.h"
 #include "gateway/nfqueue.h"
+#include "gateway/report/named.h"
+#include "gateway/report/reports.h"
 #include "gateway/ruleset.h"
+#include "gateway/state.h"
 #include "gateway/supervisor.h"
 #include "gateway/targets.h"
 #include "gateway/upkeep.h"
@@ -52,11 +55,12 @@ struct gateway {
 	struct lease_table *leases; /* owned */
 	struct journal journal;
 	uint64_t journal_said_at; /* ms: when it was last told that it cannot be written */
-	int state[JOURNAL_FILES]; /* owned when state_is_open: the journal's files on the volume */
-	bool state_is_open;
+	struct state state;
 	bool restored; /* the journal's leases are in the table */
 	struct grants grants;
 	struct resolver *resolver; /* owned */
+	struct reports *reports;   /* owned */
+	struct named *named;       /* owned */
 	struct denials *denials;   /* owned */
 	struct counters *counters; /* owned */
 	struct nfqueue *queue;     /* owned */

@@ -21,8 +21,7 @@
 #include "gateway/memory.h"
 #include "gateway/nft.h"
 
-#define READ_ROUNDS   64  /* of INBOUND_READ_MAX events, before the counters are read */
-#define RULE_TEXT_MAX 512 /* octets of FILE:LINE */
+#define READ_ROUNDS 64 /* of INBOUND_READ_MAX events, before the counters are read */
 
 /* What has been told of one network's flows. Kept for the next worker as it is. */
 struct told {
@@ -40,6 +39,7 @@ struct tally {
 struct inbound {
 	uv_loop_t *loop;
 	struct log *log;
+	struct reports *reports;
 	const struct openings *openings;
 	const struct policy *policy;
 	int memory;
@@ -116,48 +116,48 @@ static void save(struct inbound *inbound)
 	inbound->changed = false;
 }
 
-struct inbound *inbound_new(uv_loop_t *loop, struct log *log, const struct openings *openings, int memory)
+struct inbound *inbound_new(uv_loop_t *loop, struct log *log, struct reports *reports, const struct openings *openings, int memory)
 {
 	struct inbound *inbound = calloc(1, sizeof(*inbound));
 
 	if (!inbound)
 		return NULL;
-	*inbound = (struct inbound){.loop = loop, .log = log, .openings = openings, .memory = memory};
+	*inbound = (struct inbound){.loop = loop, .log = log, .reports = reports, .openings = openings, .memory = memory};
 	restore(inbound);
 	return inbound;
 }
 
-static void write_line(struct inbound *inbound, const char *network, const struct opening *opening, const struct tracked_flow *flow)
+static struct decision start(enum decision_kind kind, const char *network, uint64_t count)
 {
-	const struct publish *publish = opening->publish;
-	struct log_line *line = log_event(inbound->log, "inbound");
-	char rule[RULE_TEXT_MAX];
+	struct decision decision = {.event = DECISION_INBOUND, .kind = kind, .action = "allowed", .count = count};
 
-	snprintf(rule, sizeof(rule), "%s:%u", publish->source.file, publish->source.line);
-	log_text(line, "network", network);
-	log_address(line, "src", &flow->flow.source);
-	log_text(line, "app", publish->name);
-	log_address(line, "dst", &flow->target);
-	log_number(line, "port", flow->target_port);
-	log_text(line, "proto", flow->flow.protocol == IPPROTO_TCP ? "tcp" : "udp");
-	log_number(line, "published", flow->flow.destination_port);
-	log_text(line, "rule", rule);
-	log_text(line, "action", "allowed");
-	log_number(line, "count", 1);
-	log_end(line);
+	snprintf(decision.network, sizeof(decision.network), "%s", network);
+	return decision;
 }
 
-static void write_summary(struct inbound *inbound, const char *network, uint64_t flows)
+static void tell_flow(struct inbound *inbound, const char *network, const struct opening *opening, const struct tracked_flow *flow)
 {
-	struct log_line *line = log_event(inbound->log, "inbound");
+	const struct publish *publish = opening->publish;
+	struct decision decision = start(DECISION_FLOW, network, 1);
 
-	log_text(line, "network", network);
-	log_text(line, "src", NULL);
-	log_text(line, "app", NULL);
-	log_text(line, "what", "flows");
-	log_text(line, "action", "allowed");
-	log_number(line, "count", flows);
-	log_end(line);
+	decision.source = flow->flow.source;
+	if (publish->name)
+		snprintf(decision.app, sizeof(decision.app), "%.*s", APPS_NAME_MAX, publish->name);
+	decision.destination = flow->target;
+	decision.has_port = true;
+	decision.port = flow->target_port;
+	decision.published = flow->flow.destination_port;
+	decision.protocol = flow->flow.protocol;
+	snprintf(decision.rule, sizeof(decision.rule), "%s:%u", publish->source.file, publish->source.line);
+	reports_tell(inbound->reports, &decision, true);
+}
+
+static void tell_summary(struct inbound *inbound, const char *network, uint64_t flows)
+{
+	struct decision decision = start(DECISION_SUMMARY, network, flows);
+
+	decision.what = "flows";
+	reports_tell(inbound->reports, &decision, true);
 }
 
 /* A flow without opening began just before a reload took that away: the summary tells of it. */
@@ -171,7 +171,7 @@ static void on_flow(void *context, const struct tracked_flow *flow)
 
 	if (!tally || !bucket_take(&tally->bucket, uv_now(inbound->loop), INBOUND_LINE_MS, INBOUND_LINE_BURST))
 		return;
-	write_line(inbound, network->name, opening, flow);
+	tell_flow(inbound, network->name, opening, flow);
 	tally->told.flows++;
 	inbound->changed = true;
 }
@@ -294,7 +294,7 @@ static void count_network(struct inbound *inbound, const struct nft_objects *cou
 
 	if (untold == 0)
 		return;
-	write_summary(inbound, network->name, untold);
+	tell_summary(inbound, network->name, untold);
 	inbound->changed = true;
 }
 

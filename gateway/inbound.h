@@ -11,6 +11,7 @@
 #include "common/log.h"
 #include "common/policy.h"
 #include "gateway/openings.h"
+#include "gateway/report/reports.h"
 #include "gateway/ruleset.h"
 
 #define INBOUND_LINE_MS    20  /* a line every so many ms, per network ... */
@@ -24,9 +25,9 @@ struct inbound; /* inbound.c */
  * @openings:	what is open at each moment; stays the caller's
  * Return: NULL when out of memory.
  */
-struct inbound *inbound_new(uv_loop_t *loop, struct log *log, const struct openings *openings, int memory);
+struct inbound *inbound_new(uv_loop_t *loop, struct log *log, struct reports *reports, const struct openings *openings, int memory);
 
-/** inbound_close() - Afterwards the log is not used any more. Memory goes when the loop has run the close callbacks. */
+/** inbound_close() - Afterwards log and reports are not used any more. Memory goes when the loop has run the close callbacks. */
 void inbound_close(struct inbound *inbound);
 
 /**

@@ -76,16 +76,30 @@ static int lock(const int files[static JOURNAL_FILES], char *error, size_t error
 	return rc;
 }
 
-int state_open(int files[static JOURNAL_FILES], struct log *log, char *error, size_t error_size)
+int state_open(struct state *state, struct log *log, char *error, size_t error_size)
 {
 	int directory = open(state_path(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int rc = directory >= 0 ? open_all(directory, files, log) : -errno;
+	int rc = directory >= 0 ? open_all(directory, state->files, log) : -errno;
 
-	if (directory >= 0)
-		close(directory);
+	state->directory = -1;
+	if (rc != 0)
+		snprintf(error, error_size, "%s: %s; mount a volume there that user %u may write", state_path(), strerror(-rc),
+			 (unsigned int)geteuid());
+	else
+		rc = lock(state->files, error, error_size);
 	if (rc == 0)
-		return lock(files, error, error_size);
-	snprintf(error, error_size, "%s: %s; mount a volume there that user %u may write", state_path(), strerror(-rc),
-		 (unsigned int)geteuid());
+		state->directory = directory;
+	else if (directory >= 0)
+		close(directory);
 	return rc;
+}
+
+void state_close(struct state *state)
+{
+	if (state->directory < 0)
+		return;
+	close(state->directory);
+	for (int i = 0; i < JOURNAL_FILES; i++)
+		close(state->files[i]);
+	state->directory = -1;
 }

@@ -51,11 +51,11 @@ struct decision {
 	struct address real;               /* where a virtual address leads; family 0: it is none, or leads nowhere */
 	bool has_port;                     /* flows: the protocol has ports, and they are known */
 	uint16_t port;
-	uint16_t published; /* inbound flows: the port of the uplink */
-	uint8_t protocol;   /* flows: IPPROTO_* */
-	uint16_t type;      /* questions */
-	struct domain name; /* length 0: none known */
-	enum reason reason; /* denied and audit */
+	uint16_t published;           /* inbound flows: the port of the uplink */
+	uint8_t protocol;             /* flows: IPPROTO_* */
+	uint16_t type;                /* questions */
+	struct domain name;           /* length 0: none known */
+	enum reason reason;           /* denied and audit */
 	char rule[DECISION_RULE_MAX]; /* "": none to be told */
 	const char *what;             /* summaries: "packets", "questions" or "flows" */
 	char action[DECISION_ACTION_MAX];

@@ -3,8 +3,8 @@
 #define SLUICE_GATEWAY_REPORT_RECENT_H
 
 /*
- * The last decisions, as JSON lines: what was denied (or let through by audit mode), and apart from it what was allowed, so that much of the
- * one does not push out the other. On the state volume the denials outlive the container, whose log Docker throws away.
+ * The last decisions, as JSON lines: what was denied (or let through by audit mode), and apart from it what was allowed, so that much of
+ * the one does not push out the other. On the state volume the denials outlive the container, whose log Docker throws away.
  */
 
 #include <stdbool.h>

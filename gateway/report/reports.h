@@ -17,11 +17,14 @@
 #include "gateway/report/recent.h"
 #include "gateway/report/stats.h"
 
+#define REPORTS_PERIOD_MS 250 /* how often files are written, when there is something to be written */
+
 struct reports; /* reports.c */
 
 /* Somebody who wants every decision from now on. */
 struct reports_listener {
-	void (*line)(void *context, const char *json, size_t size); /* one JSON object, without newline, NUL behind it; valid during the call */
+	/* @denied: also by audit mode. @json: one object, without newline, NUL behind it; valid during the call. */
+	void (*line)(void *context, bool denied, const char *json, size_t size);
 	void *context;
 	struct reports_listener *next, **previous; /* between reports_listen() and reports_unlisten(): not the listener's */
 };
@@ -32,7 +35,8 @@ struct reports_listener {
  */
 struct reports *reports_new(uv_loop_t *loop, struct log *log, int directory);
 
-/** reports_close() - Write what is to be kept, then close; no listener may be left. Memory goes when the loop has run the close callbacks. */
+/** reports_close() - Write what is to be kept, then close; no listener may be left. Memory goes when the loop has run the close callbacks.
+ */
 void reports_close(struct reports *reports);
 
 /** reports_tell() - There is a decision. @logged: it has a line in the log on standard output; it reaches all others in any case. */
@@ -41,7 +45,6 @@ void reports_tell(struct reports *reports, const struct decision *decision, bool
 /** reports_listen() / reports_unlisten() - @listener stays the caller's. Unlistening twice, or without listening, is fine. */
 void reports_listen(struct reports *reports, struct reports_listener *listener);
 void reports_unlisten(struct reports_listener *listener);
-bool reports_is_heard(const struct reports *reports);
 
 struct stats *reports_stats(struct reports *reports);
 const struct recent *reports_recent(const struct reports *reports);

@@ -4,13 +4,10 @@
 
 /*
  * Who did what, in numbers: a row for each network, app, name (or address) and port, and sums for each network and reason. Pure data: no
- * clock, no socket.
+ * clock, no socket, no file (stats_file.h).
  *
- * Bounded: a network has at most STATS_APPS_MAX apps, an app at most STATS_ROWS_MAX rows. The row that was seen longest ago makes room, and
- * what it had is added to the app's row without name, the app's to the network's row without app: no count is lost.
- *
- * Bytes of flows that are still open come from looks at all flows (upkeep.h). A row remembers the sum of the last look, and apart from that
- * what ended since: until the next look the larger of both is right or a little too small, and it never goes back (stats.c).
+ * Bounded: see the limits. The row that was seen longest ago makes room, and what it had is added to its app's row of all other
+ * destinations, an app's to its network's row of all other apps: no count is lost.
  */
 
 #include <stdbool.h>
@@ -18,30 +15,42 @@
 #include <stdint.h>
 #include <time.h>
 
-#include <jansson.h>
-
 #include "gateway/report/decision.h"
 
-#define STATS_APPS_MAX 256 /* of a network */
-#define STATS_ROWS_MAX 256 /* of an app */
-#define STATS_ALL_MAX  16384 /* rows of all networks together */
+#define STATS_APPS_MAX 256  /* apps of a network */
+#define STATS_ROWS_MAX 256  /* rows of an app */
+#define STATS_ALL_MAX  8192 /* rows of all networks together, those of all others not counted */
+#define STATS_RULE_MAX 128  /* octets of FILE:LINE; longer ones are cut */
 
-/* A row as others see it. */
-struct stats_row {
-	const char *network;
-	const char *app;               /* "": not known */
-	struct address source;         /* the last one of that app; family 0: the row of all others */
-	const struct domain *name;     /* NULL: no name, see destination; both none: the row of all others */
-	struct address destination;    /* flows without name; else the last one */
-	bool question;                 /* questions that were denied: no port */
-	uint16_t port;                 /* 0: none */
-	uint8_t protocol;
+/* What may be counted. */
+struct stats_numbers {
 	uint64_t allowed, denied, audited; /* flows, or questions */
 	uint64_t open;                     /* flows, at the last look */
-	struct traffic traffic;
-	time_t first_seen, last_seen, last_denied; /* wall clock; 0: never */
-	enum reason reason;                        /* of the last denial */
-	const char *rule;                          /* of the last denial; "": none */
+	struct traffic traffic;            /* of allowed flows, and of those that audit mode let pass */
+};
+
+struct stats_row {
+	char network[POLICY_NAME_MAX + 1]; /* "": it could not be told whose */
+	char app[APPS_NAME_MAX + 1];       /* "": not known */
+	struct address source;             /* the last one of that app; family 0 and no app: the row of all other apps */
+	struct domain name;                /* length 0: none known */
+	struct address destination;        /* the last one; family 0 and no name: the row of all other destinations */
+	bool question;                     /* questions that were denied, or answered by audit mode only; no port */
+	bool has_port;
+	uint16_t port;
+	uint8_t protocol;
+	struct stats_numbers numbers;
+	time_t first_seen, last_seen;
+	time_t last_denied;        /* also by audit mode; 0: never */
+	enum reason reason;        /* of the last denial */
+	char rule[STATS_RULE_MAX]; /* of the last denial; "": none */
+};
+
+/* A network as a whole. */
+struct stats_network {
+	char network[POLICY_NAME_MAX + 1];
+	uint64_t inbound;                                     /* flows */
+	uint64_t denied[REASON_COUNT], audited[REASON_COUNT]; /* flows, questions, packets */
 };
 
 struct stats; /* stats.c */
@@ -57,13 +66,20 @@ void stats_look_begins(struct stats *stats);
 void stats_look_flow(struct stats *stats, const struct decision *flow);
 void stats_look_ends(struct stats *stats);
 
-/** stats_each() - Rows of one network, or of all (NULL), in no order. The row is valid during the call. */
-void stats_each(const struct stats *stats, const char *network, void (*visit)(void *context, const struct stats_row *row), void *context);
+/** stats_each() - All rows, in no order; @row is valid during the call. */
+void stats_each(const struct stats *stats, void (*visit)(void *context, const struct stats_row *row), void *context);
 
-/** stats_total() - Denials (@audited: those that audit mode let pass) of a network ("": not known whose) for one reason. */
-uint64_t stats_total(const struct stats *stats, const char *network, bool audited, enum reason reason);
+/** stats_count_rows() - How many rows stats_each() visits. */
+size_t stats_count_rows(const struct stats *stats);
 
-/** stats_json() - docs/control-protocol.md, `stats`: the value of "networks". Return: a new reference, NULL: out of memory. */
-json_t *stats_json(const struct stats *stats, const char *network);
+/** stats_each_network() - All networks that anything was counted for. */
+void stats_each_network(const struct stats *stats, void (*visit)(void *context, const struct stats_network *network), void *context);
+
+/** stats_changes() - A number that is another one whenever something was counted. */
+uint64_t stats_changes(const struct stats *stats);
+
+/** stats_restore() / stats_restore_network() - What was counted before, by a process that is gone. */
+void stats_restore(struct stats *stats, const struct stats_row *row);
+void stats_restore_network(struct stats *stats, const struct stats_network *network);
 
 #endif

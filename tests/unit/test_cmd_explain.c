@@ -166,7 +166,7 @@ static void json_says_the_same(void **state)
 	json_decref(root);
 }
 
-static json_t *answer_mapping(void *context, const char *command, const json_t *request)
+static json_t *answer_mapping(void *context, const char *command, const json_t *request, struct control_stream *stream)
 {
 	static const char *const table[][3] = {
 		{"10.201.3.130", "a.example", "198.51.100.7"},
@@ -178,6 +178,7 @@ static json_t *answer_mapping(void *context, const char *command, const json_t *
 	const char *text = json_string_value(json_object_get(request, "address"));
 
 	(void)context;
+	(void)stream;
 	if (strcmp(command, "mapping") != 0 || !network || strcmp(network, "plain") != 0 || !text)
 		return NULL;
 	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {

@@ -3,6 +3,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,9 +21,48 @@
 static char path[64];
 static pid_t daemon_pid;
 
-static json_t *handle(void *context, const char *command, const json_t *request)
+#define FLOOD_LINES 20000 /* of FLOOD_SIZE octets: more than may wait */
+#define FLOOD_SIZE  1000
+
+static struct control_stream *flooded; /* the daemon's */
+
+static void send_count(void *context, struct control_stream *stream)
 {
 	(void)context;
+	control_send(stream, "{\"n\":1}", 7);
+	control_send(stream, "{\"n\":2}", 7);
+	control_finish(stream);
+}
+
+static void send_flood(void *context, struct control_stream *stream)
+{
+	char line[FLOOD_SIZE + 1];
+
+	(void)context;
+	flooded = stream;
+	memset(line, 'x', FLOOD_SIZE);
+	for (int i = 0; i < FLOOD_LINES; i++)
+		control_send(stream, line, FLOOD_SIZE);
+}
+
+static void ended(void *context)
+{
+	(void)context;
+	flooded = NULL;
+}
+
+static json_t *handle(void *context, const char *command, const json_t *request, struct control_stream *stream)
+{
+	static const struct control_follower count = {.begin = send_count, .ended = ended};
+	static const struct control_follower flood = {.begin = send_flood, .ended = ended};
+
+	(void)context;
+	if (strcmp(command, "flooded") == 0)
+		return json_pack("{s:b, s:b}", "ok", 1, "flooded", flooded != NULL);
+	if (strcmp(command, "count") == 0 || strcmp(command, "flood") == 0) {
+		control_follow(stream, strcmp(command, "count") == 0 ? &count : &flood);
+		return json_pack("{s:b}", "ok", 1);
+	}
 	if (strcmp(command, "echo") != 0)
 		return NULL;
 	return json_pack("{s:b, s:O}", "ok", 1, "text", json_object_get(request, "text"));
@@ -159,6 +199,81 @@ static void only_the_owner_may_connect(void **state)
 	assert_int_equal(status.st_mode & 0777, 0600);
 }
 
+static int ask(const char *line)
+{
+	int fd = raw_connect();
+
+	assert_int_equal(write(fd, line, strlen(line)), strlen(line));
+	return fd;
+}
+
+static void lines_follow_the_answer(void **state)
+{
+	char text[256] = "";
+	size_t size = 0;
+	int fd = ask("{\"command\":\"count\"}\n");
+
+	(void)state;
+	for (ssize_t got = 1; got > 0; size += (size_t)got) {
+		got = read(fd, text + size, sizeof(text) - 1 - size);
+		assert_true(got >= 0);
+	}
+	assert_string_equal(text, "{\"ok\":true}\n{\"n\":1}\n{\"n\":2}\n");
+	close(fd);
+}
+
+static bool is_flooded(void)
+{
+	char error[256];
+	json_t *request = json_pack("{s:s}", "command", "flooded");
+	json_t *answer = control_call(path, request, error, sizeof(error));
+	bool is;
+
+	assert_non_null(answer);
+	is = json_is_true(json_object_get(answer, "flooded"));
+	json_decref(answer);
+	json_decref(request);
+	return is;
+}
+
+/* The daemon keeps CONTROL_STREAM_MAX and no more; whoever reads in the end is told how many lines are missing. */
+static void a_client_that_does_not_read_loses_lines_and_is_told(void **state)
+{
+	FILE *stream = fdopen(ask("{\"command\":\"flood\"}\n"), "r");
+	unsigned long long lost = 0, lines = 0;
+	char line[FLOOD_SIZE + 64];
+
+	(void)state;
+	assert_non_null(stream);
+	assert_true(is_flooded()); /* and others are answered meanwhile */
+	assert_non_null(fgets(line, sizeof(line), stream));
+	while (lost == 0 && fgets(line, sizeof(line), stream)) {
+		if (sscanf(line, "{\"event\":\"log-lost\",\"count\":%llu}", &lost) != 1)
+			lines++;
+	}
+	assert_int_equal(lines + lost, FLOOD_LINES);
+	assert_true(lines * FLOOD_SIZE < 2 * CONTROL_STREAM_MAX);
+	fclose(stream);
+	for (int i = 0; i < 100 && is_flooded(); i++)
+		usleep(20000);
+	assert_false(is_flooded()); /* the daemon has noticed that the client is gone */
+}
+
+static void one_who_follows_outlives_many_who_ask(void **state)
+{
+	int follower = ask("{\"command\":\"flood\"}\n"), others[40];
+	char byte;
+
+	(void)state;
+	assert_int_equal(read(follower, &byte, 1), 1);
+	for (size_t i = 0; i < 40; i++)
+		others[i] = raw_connect();
+	assert_true(is_flooded());
+	for (size_t i = 0; i < 40; i++)
+		close(others[i]);
+	close(follower);
+}
+
 static void nobody_listens(void **state)
 {
 	char error[256] = "";
@@ -200,6 +315,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_line_that_never_ends_is_cut_off, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(many_silent_clients_do_not_lock_out_others_for_good, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(only_the_owner_may_connect, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(lines_follow_the_answer, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_client_that_does_not_read_loses_lines_and_is_told, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(one_who_follows_outlives_many_who_ask, set_up, tear_down),
 		cmocka_unit_test(nobody_listens),
 		cmocka_unit_test(another_file_at_the_path_stays),
 	};

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Denials in, log lines out of a pipe. Whether anybody answers at 127.0.0.11 makes no difference: denials_close() does not wait. */
+/* Denials in, log lines out of a pipe. Whether anybody answers at 127.0.0.11 makes no difference: named_close() does not wait. */
 #include "gateway/denials.h"
 
 #include <fcntl.h>
@@ -19,6 +19,8 @@ struct fixture {
 	uv_loop_t loop;
 	struct interfaces interfaces;
 	struct log *log;
+	struct reports *reports;
+	struct named *named;
 	struct denials *denials;
 	int ends[2];
 	size_t size;
@@ -44,7 +46,9 @@ static int set_up(void **state)
 	if (pipe(fixture->ends) != 0 || fcntl(fixture->ends[0], F_SETFL, O_NONBLOCK) != 0 || interfaces_open(&fixture->interfaces) != 0)
 		return -1;
 	fixture->log = log_new(fixture->ends[1], LOG_TEXT);
-	fixture->denials = denials_new(&fixture->loop, fixture->log, &fixture->interfaces, false);
+	fixture->reports = reports_new(&fixture->loop, fixture->log, -1);
+	fixture->named = named_new(&fixture->loop, fixture->reports, &fixture->interfaces);
+	fixture->denials = denials_new(&fixture->loop, fixture->log, fixture->named, &fixture->interfaces, false);
 	return fixture->denials ? 0 : -1;
 }
 
@@ -53,6 +57,8 @@ static int tear_down(void **state)
 	struct fixture *fixture = *state;
 
 	denials_close(fixture->denials);
+	named_close(fixture->named);
+	reports_close(fixture->reports);
 	uv_run(&fixture->loop, UV_RUN_DEFAULT);
 	assert_int_equal(uv_loop_close(&fixture->loop), 0);
 	log_free(fixture->log);
@@ -80,6 +86,8 @@ static const char *finish(struct fixture *fixture)
 
 	denials_close(fixture->denials);
 	fixture->denials = NULL;
+	named_close(fixture->named);
+	fixture->named = NULL;
 	drain(fixture);
 	for (const char *line = fixture->text, *end; (end = strchr(line, '\n')) != NULL; line = end + 1) {
 		const char *event = strchr(line, ' ') + 1;

@@ -15,7 +15,7 @@ struct fixture {
 	char path[64];
 	struct log *log;
 	int output[2];
-	int files[JOURNAL_FILES];
+	struct state state;
 	char error[256];
 };
 
@@ -54,13 +54,12 @@ static int tear_down(void **state)
 
 static int open_state(struct fixture *fixture)
 {
-	return state_open(fixture->files, fixture->log, fixture->error, sizeof(fixture->error));
+	return state_open(&fixture->state, fixture->log, fixture->error, sizeof(fixture->error));
 }
 
 static void close_state(struct fixture *fixture)
 {
-	for (int i = 0; i < JOURNAL_FILES; i++)
-		close(fixture->files[i]);
+	state_close(&fixture->state);
 }
 
 static void files_are_made_for_us_alone(void **state)
@@ -69,7 +68,7 @@ static void files_are_made_for_us_alone(void **state)
 	struct stat status;
 
 	assert_int_equal(open_state(fixture), 0);
-	assert_int_equal(fstat(fixture->files[1], &status), 0);
+	assert_int_equal(fstat(fixture->state.files[1], &status), 0);
 	assert_int_equal(status.st_mode & 0777, 0600);
 	close_state(fixture);
 }
@@ -77,13 +76,14 @@ static void files_are_made_for_us_alone(void **state)
 static void a_second_gateway_is_refused(void **state)
 {
 	struct fixture *fixture = *state;
-	int first[JOURNAL_FILES];
+	struct state first;
 
 	assert_int_equal(open_state(fixture), 0);
-	memcpy(first, fixture->files, sizeof(first));
+	first = fixture->state;
 	assert_int_not_equal(open_state(fixture), 0);
+	assert_int_equal(fixture->state.directory, -1);
 	assert_non_null(strstr(fixture->error, "another gateway uses it; give each gateway a volume of its own"));
-	memcpy(fixture->files, first, sizeof(first));
+	fixture->state = first;
 	close_state(fixture);
 	assert_int_equal(open_state(fixture), 0);
 	close_state(fixture);
@@ -102,7 +102,7 @@ static void a_file_of_another_version_is_set_aside(void **state)
 		fputs("newer", file);
 	fclose(file);
 	assert_int_equal(open_state(fixture), 0);
-	assert_int_equal(lseek(fixture->files[1], 0, SEEK_END), 0);
+	assert_int_equal(lseek(fixture->state.files[1], 0, SEEK_END), 0);
 	close_state(fixture);
 	strcat(path, ".aside");
 	file = fopen(path, "r");
@@ -118,6 +118,7 @@ static void a_missing_directory_is_an_error_with_its_cure(void **state)
 
 	assert_int_equal(setenv(STATE_ENVIRONMENT, "/nonexistent/sluice", 1), 0);
 	assert_int_not_equal(open_state(fixture), 0);
+	state_close(&fixture->state);
 	assert_non_null(strstr(fixture->error, "/nonexistent/sluice: No such file or directory; mount a volume there"));
 }
 

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Theory of operation: a decision is copied and waits for apps.c to say which container it is about; when NAMED_WAITING_MAX wait, further
+ * ones are told without a name, and no neighbour table is read for them.
+ */
+#include "gateway/report/named.h"
+
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "gateway/neighbours.h"
+
+struct named {
+	uv_loop_t *loop;
+	struct reports *reports;
+	struct apps *apps;             /* owned */
+	struct neighbours *neighbours; /* owned */
+	size_t waiting;
+};
+
+struct waiting {
+	struct named *named;
+	struct decision decision;
+	bool logged;
+};
+
+struct named *named_new(uv_loop_t *loop, struct reports *reports, struct interfaces *interfaces)
+{
+	static const struct apps_options options = {0};
+	struct named *named = calloc(1, sizeof(*named));
+
+	if (!named)
+		return NULL;
+	named->loop = loop;
+	named->reports = reports;
+	named->apps = apps_new(loop, &options);
+	named->neighbours = neighbours_new(&interfaces->requests);
+	if (named->apps && named->neighbours)
+		return named;
+	apps_close(named->apps);
+	neighbours_free(named->neighbours);
+	free(named);
+	return NULL;
+}
+
+void named_close(struct named *named)
+{
+	if (!named)
+		return;
+	apps_close(named->apps); /* calls back for every decision */
+	neighbours_free(named->neighbours);
+	free(named);
+}
+
+struct apps *named_apps(struct named *named)
+{
+	return named->apps;
+}
+
+struct address named_asked(struct named *named, const struct network *network, const struct interface *interface,
+			   const struct address *source)
+{
+	struct address asked = {0};
+
+	if (!network || !network->subnet4.address.family)
+		return asked;
+	if (source->family == AF_INET)
+		asked = *source;
+	else if (source->family == AF_INET6 && interface)
+		(void)neighbours_find4(named->neighbours, interface->index, source, uv_now(named->loop), &asked);
+	if (!prefix_contains(&network->subnet4, &asked))
+		asked.family = 0;
+	return asked;
+}
+
+static void on_app(void *context, const char *name)
+{
+	struct waiting *waiting = context;
+
+	snprintf(waiting->decision.app, sizeof(waiting->decision.app), "%s", name);
+	waiting->named->waiting--;
+	reports_tell(waiting->named->reports, &waiting->decision, waiting->logged);
+	free(waiting);
+}
+
+void named_tell_asked(struct named *named, const struct prefix *subnet, const struct address *asked, const struct decision *decision,
+		      bool logged)
+{
+	struct waiting *waiting = NULL;
+
+	if (asked->family && named->waiting < NAMED_WAITING_MAX)
+		waiting = malloc(sizeof(*waiting));
+	if (!waiting) {
+		reports_tell(named->reports, decision, logged);
+		return;
+	}
+	*waiting = (struct waiting){.named = named, .decision = *decision, .logged = logged};
+	named->waiting++;
+	apps_lookup(named->apps, subnet, asked, on_app, waiting);
+}
+
+void named_tell(struct named *named, const struct network *network, const struct interface *interface, const struct decision *decision,
+		bool logged)
+{
+	static const struct prefix nowhere = {.length = 0};
+	struct address asked = {0};
+
+	if (named->waiting < NAMED_WAITING_MAX)
+		asked = named_asked(named, network, interface, &decision->source);
+	named_tell_asked(named, network ? &network->subnet4 : &nowhere, &asked, decision, logged);
+}

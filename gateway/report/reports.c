@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Theory of operation: a decision is counted, made a JSON line once, and that line is what is kept and what listeners get. The log on
+ * standard output takes the same line when its form is JSON.
+ */
+#include "gateway/report/reports.h"
+
+#include <stdlib.h>
+#include <time.h>
+
+#include "gateway/report/stats_file.h"
+
+struct reports {
+	uv_loop_t *loop;
+	uv_timer_t timer;
+	struct log *log;                    /* the caller's */
+	struct log *lines;                  /* owned: makes the JSON lines */
+	struct stats *stats;                /* owned */
+	struct stats_file *file;            /* owned */
+	struct recent *recent;              /* owned */
+	struct reports_listener *listeners; /* list; not owned */
+	const struct decision *telling;     /* the decision at hand */
+	bool logged;
+	bool closing;
+};
+
+static bool is_refusal(const struct decision *decision)
+{
+	return decision->event == DECISION_DENIED || decision->event == DECISION_AUDIT;
+}
+
+static void on_line(void *context, const char *line, size_t size)
+{
+	struct reports *reports = context;
+	struct reports_listener *listener, *next;
+	bool denied = is_refusal(reports->telling);
+
+	if (reports->logged && log_format(reports->log) == LOG_JSON)
+		log_copy(reports->log, line, size);
+	if (line[0] != '{') /* there was no memory for an object */
+		return;
+	recent_add(reports->recent, denied, line, size);
+	for (listener = reports->listeners; listener; listener = next) {
+		next = listener->next;
+		listener->line(listener->context, denied, line, size);
+	}
+}
+
+void reports_tell(struct reports *reports, const struct decision *decision, bool logged)
+{
+	stats_count(reports->stats, decision, time(NULL));
+	if (logged && log_format(reports->log) == LOG_TEXT)
+		decision_write(reports->log, decision);
+	reports->telling = decision;
+	reports->logged = logged;
+	decision_write(reports->lines, decision);
+}
+
+void reports_listen(struct reports *reports, struct reports_listener *listener)
+{
+	listener->next = reports->listeners;
+	listener->previous = &reports->listeners;
+	if (listener->next)
+		listener->next->previous = &listener->next;
+	reports->listeners = listener;
+}
+
+void reports_unlisten(struct reports_listener *listener)
+{
+	if (!listener->previous)
+		return;
+	*listener->previous = listener->next;
+	if (listener->next)
+		listener->next->previous = listener->previous;
+	listener->next = NULL;
+	listener->previous = NULL;
+}
+
+struct stats *reports_stats(struct reports *reports)
+{
+	return reports->stats;
+}
+
+const struct recent *reports_recent(const struct reports *reports)
+{
+	return reports->recent;
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+	struct reports *reports = timer->data;
+
+	recent_write(reports->recent);
+	stats_file_write(reports->file, uv_now(reports->loop), false);
+}
+
+static void free_reports(uv_handle_t *handle)
+{
+	struct reports *reports = handle->data;
+
+	stats_file_free(reports->file);
+	stats_free(reports->stats);
+	recent_free(reports->recent);
+	log_free(reports->lines);
+	free(reports);
+}
+
+struct reports *reports_new(uv_loop_t *loop, struct log *log, int directory)
+{
+	struct reports *reports = calloc(1, sizeof(*reports));
+
+	if (!reports)
+		return NULL;
+	reports->loop = loop;
+	reports->log = log;
+	reports->timer.data = reports;
+	reports->lines = log_new_lines(on_line, reports, LOG_JSON);
+	reports->recent = recent_new(directory, log);
+	reports->stats = stats_new();
+	reports->file = reports->stats ? stats_file_new(directory, reports->stats, log) : NULL;
+	if (!reports->lines || !reports->recent || !reports->file || uv_timer_init(loop, &reports->timer) != 0) {
+		free_reports((uv_handle_t *)&reports->timer);
+		return NULL;
+	}
+	uv_timer_start(&reports->timer, on_timer, REPORTS_PERIOD_MS, REPORTS_PERIOD_MS);
+	return reports;
+}
+
+void reports_close(struct reports *reports)
+{
+	if (!reports || reports->closing)
+		return;
+	reports->closing = true;
+	recent_write(reports->recent);
+	stats_file_write(reports->file, uv_now(reports->loop), true);
+	uv_close((uv_handle_t *)&reports->timer, free_reports);
+}

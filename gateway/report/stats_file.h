@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef SLUICE_GATEWAY_REPORT_STATS_FILE_H
+#define SLUICE_GATEWAY_REPORT_STATS_FILE_H
+
+/*
+ * Statistics as JSON: for those who ask, and in the state directory, so that they outlive the container.
+ */
+
+#include <jansson.h>
+
+#include "common/log.h"
+#include "common/policy.h"
+#include "gateway/report/stats.h"
+
+#define STATS_FILE_PERIOD_MS 60000 /* how often the file is written, when anything was counted */
+#define STATS_FILE_TURN      128   /* rows written in one turn of the loop */
+
+struct stats_file; /* stats_file.c */
+
+/**
+ * stats_file_new() - Read what is there into @stats
+ * @directory:	where the file is, the caller's; -1: nowhere
+ * Return: NULL when out of memory.
+ */
+struct stats_file *stats_file_new(int directory, struct stats *stats, struct log *log);
+void stats_file_free(struct stats_file *file);
+
+/**
+ * stats_file_write() - Write what has changed, when it is time, a part in each call
+ * @now:	ms of any clock that only goes forward
+ * @last:	write all of it now: there will be no other call
+ *
+ * The rows are copied first, so that what is written is of one moment; the file of before stays until the new one is whole.
+ */
+void stats_file_write(struct stats_file *file, uint64_t now, bool last);
+
+/**
+ * stats_json() - The answer to the command `stats` (docs/control-protocol.md)
+ * @name:	of one network; NULL: all
+ * @wall:	now, for audit_until and in the answer
+ * Return: a new reference; NULL: out of memory.
+ */
+json_t *stats_json(const struct stats *stats, const struct policy *policy, const char *name, time_t wall);
+
+#endif
