@@ -291,7 +291,8 @@ static void close_oldest(struct control *control)
 		if (oldest == NULL || oldest->stream.follows || !one->stream.follows)
 			oldest = one;
 	}
-	connection_close(oldest);
+	if (oldest != NULL)
+		connection_close(oldest);
 }
 
 static void connection_open(struct control *control)

@@ -224,7 +224,7 @@ static bool drop_app(struct stats *stats, struct tally *tally)
 {
 	struct app *app = tally->oldest, *others = want_other_apps(tally);
 
-	if (!others || !want_others(others))
+	if (!app || !others || !want_others(others))
 		return false;
 	while (app->oldest)
 		if (!drop_row(stats, tally, app))
