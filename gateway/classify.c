@@ -302,8 +302,7 @@ static void judge_flow(const struct judgement *j, bool parsed, bool local, struc
 		judge_by_address(j, &address, denial);
 }
 
-/* Audit mode lifts "no rule allows this name, port or address" and nothing else. */
-static bool audit_lifts(enum reason reason)
+bool classify_audit_lifts(enum reason reason)
 {
 	return reason == REASON_NAME_NOT_ALLOWED || reason == REASON_ADDRESS_NOT_ALLOWED || reason == REASON_PORT_NOT_ALLOWED ||
 	       reason == REASON_LEASE_EXPIRED;
@@ -322,7 +321,7 @@ struct denial classify_judge(const struct policy *policy, const struct network *
 		denial.shown = j.lease->network == network->id;
 	}
 	judge_flow(&j, parsed, local, &denial);
-	denial.audited = audit_lifts(denial.reason) && policy_is_auditing(network, wall);
+	denial.audited = classify_audit_lifts(denial.reason) && policy_is_auditing(network, wall);
 	/* A virtual address that stands for no name leads nowhere. */
 	if (!j.lease && policy_in_pool(network, &flow->destination))
 		denial.audited = false;

@@ -54,4 +54,7 @@ struct denial {
 struct denial classify_judge(const struct policy *policy, const struct network *network, const struct lease_table *leases,
 			     const struct flow *flow, bool parsed, bool local, uint64_t now, time_t wall);
 
+/** classify_audit_lifts() - Audit mode lifts "no rule allows this name, port or address", and that a lease has ended; nothing else. */
+bool classify_audit_lifts(enum reason reason);
+
 #endif

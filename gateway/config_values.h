@@ -2,7 +2,10 @@
 #ifndef SLUICE_GATEWAY_CONFIG_VALUES_H
 #define SLUICE_GATEWAY_CONFIG_VALUES_H
 
-/* Pure parsers of single values of the policy language: text in, value or complaint out. Only for gateway/config*.c. */
+/*
+ * Pure parsers of single values of the policy language: text in, value or complaint out. For gateway/config*.c, and for
+ * gateway/report/rule_text.c, which writes rules.
+ */
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -93,4 +93,7 @@ struct answer_verdict judge_answer(const struct policy *policy, const struct net
 /** judge_pointer_name() - Address of a name under in-addr.arpa or ip6.arpa. Return: false when it is no complete one. */
 bool judge_pointer_name(const struct domain *name, struct address *out);
 
+/** judge_is_reverse() - Is the name in-addr.arpa, ip6.arpa, or below? Such questions are not forwarded unless a rule says so. */
+bool judge_is_reverse(const struct domain *name);
+
 #endif

@@ -92,7 +92,7 @@ bool judge_pointer_name(const struct domain *name, struct address *out)
 	return false;
 }
 
-static bool is_reverse(const struct domain *name)
+bool judge_is_reverse(const struct domain *name)
 {
 	return labels_before(name, ARPA4, sizeof(ARPA4), NULL, 0) >= 0 || labels_before(name, ARPA6, sizeof(ARPA6), NULL, 0) >= 0;
 }
@@ -115,7 +115,7 @@ static struct question_verdict judge_refused(struct question_verdict verdict, co
 {
 	verdict.denied = true;
 	verdict.step = verdict.name.parent ? QUESTION_NODATA : QUESTION_DENY;
-	if (is_reverse(&question->name))
+	if (judge_is_reverse(&question->name))
 		judge_reverse(&verdict, question);
 	return verdict;
 }
@@ -126,7 +126,7 @@ struct question_verdict judge_question(const struct network *network, const stru
 
 	verdict.reason = verdict.name.reason;
 	verdict.rule = verdict.name.rule;
-	if (verdict.name.audited && is_reverse(&question->name))
+	if (verdict.name.audited && judge_is_reverse(&question->name))
 		verdict.name.allowed = verdict.name.audited = false;
 	if (!verdict.name.allowed)
 		return judge_refused(verdict, question);
