@@ -23,5 +23,6 @@ int cmd_doctor(int argc, char **argv);
 int cmd_idle(int argc, char **argv);
 int cmd_health(int argc, char **argv);
 int cmd_reload(int argc, char **argv);
+int cmd_suggest(int argc, char **argv);
 
 #endif

@@ -15,6 +15,7 @@ static const struct command commands[] = {
 	 "find ways around the gateway in `docker compose config --format json`", cmd_lint},
 	{"doctor", "[-c FILE_OR_DIR] [--json]", "check the gateway's container from inside, and name the cures", cmd_doctor},
 	{"idle", "", "do nothing, for ever: keeps the parent of a macvlan network up", cmd_idle},
+	{"suggest", "[--denied] [--wildcards] [--json] [NETWORK]", "rules to paste, from what audit mode let pass", cmd_suggest},
 	{"reload", "[--json]", "make the running gateway read its policy again", cmd_reload},
 	{"health", "[--json]", "ask the running gateway whether it works", cmd_health},
 };

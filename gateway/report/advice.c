@@ -140,7 +140,7 @@ static void note_address(const struct verdicts *verdicts, const struct verdict_t
 	const char *dns = "if it should use names, its service lacks the line `dns:` (docs/log-format.md)";
 	char name[DOMAIN_TEXT_MAX], address[ADDRESS_TEXT_MAX];
 
-	if (target->name && verdict_is_shown(verdicts, target))
+	if (target->name && !verdict_is_foreign(verdicts, target))
 		snprintf(advice->note, sizeof(advice->note),
 			 "to reach it by its name, %s, write `private = %s` as well: otherwise answers that show it are filtered",
 			 domain_format(target->name, name), address_format(&target->address, address));
@@ -267,7 +267,7 @@ static bool is_about_name(const struct verdicts *verdicts, const struct verdict_
 {
 	if (!target->name || reason == REASON_ADDRESS_NOT_ALLOWED || reason == REASON_SPECIAL_ADDRESS)
 		return false;
-	return !target->address.family || !verdicts->leases || verdict_is_shown(verdicts, target);
+	return !verdict_is_foreign(verdicts, target);
 }
 
 static bool is_denied_address(const struct verdicts *verdicts, const struct verdict_target *target)

@@ -269,15 +269,12 @@ static void visit_question(void *context, const struct stats_row *row)
 
 /* Flows */
 
-/* Did the network's own apps ask for the name? Unless what is remembered says no. */
+/* Did the network's own apps ask for the name? Unless it is known that they did not. */
 static bool is_asked_for(const struct collection *collection, const struct stats_row *row)
 {
 	struct verdict_target target = target_of(row);
-	bool forgotten = collection->verdicts.wall - row->last_seen >= (time_t)(LEASE_MEMORY_MS / 1000);
 
-	if (!collection->leases || forgotten || find_name(collection, row->name))
-		return true;
-	return verdict_is_shown(&collection->verdicts, &target);
+	return find_name(collection, row->name) || !verdict_is_foreign(&collection->verdicts, &target);
 }
 
 static void add_flow(struct collection *collection, struct entry *entry, const struct stats_row *row)

@@ -46,11 +46,14 @@ static bool find_lease(const struct verdicts *verdicts, const struct verdict_tar
 	return lease_refresh(verdicts->leases, out);
 }
 
-bool verdict_is_shown(const struct verdicts *verdicts, const struct verdict_target *target)
+bool verdict_is_foreign(const struct verdicts *verdicts, const struct verdict_target *target)
 {
-	struct lease lease;
+	const struct lease *lease;
 
-	return policy_in_pool(verdicts->network, &target->address) || find_lease(verdicts, target, &lease);
+	if (!verdicts->leases || !target->address.family || policy_in_pool(verdicts->network, &target->address))
+		return false;
+	lease = lease_find(verdicts->leases, verdicts->network->id, &target->address);
+	return lease && lease->network != verdicts->network->id;
 }
 
 /* Deny rules with ports are about the name that was asked for, and do not reach those of its chain. */

@@ -47,11 +47,11 @@ int verdicts_open(struct verdicts *verdicts, const struct policy *policy, const 
 void verdicts_close(struct verdicts *verdicts);
 
 /**
- * verdict_is_shown() - Did an answer for the name show the address to this network, as far as is remembered?
+ * verdict_is_foreign() - Is the address known by an answer to another network only?
  *
- * If not, the name is what another network knows the address by. A virtual address stands for a name of its own network always.
+ * Then the target's name is that network's: a rule for it would open nothing here, where nobody asked for it.
  */
-bool verdict_is_shown(const struct verdicts *verdicts, const struct verdict_target *target);
+bool verdict_is_foreign(const struct verdicts *verdicts, const struct verdict_target *target);
 
 /** verdict_of_name() - @target->name is given. A deny rule for some ports counts when the port is known. */
 struct verdict verdict_of_name(const struct verdicts *verdicts, const struct verdict_target *target);
