@@ -19,8 +19,10 @@
 
 #include "gateway/form.h"
 #include "gateway/memory.h"
+#include "gateway/report/advice.h"
 #include "gateway/report/follow.h"
 #include "gateway/report/stats_file.h"
+#include "gateway/report/suggest.h"
 
 uint64_t gateway_now(const struct gateway *gateway)
 {
@@ -172,6 +174,10 @@ static json_t *answer_command(void *context, const char *command, const json_t *
 		return answer_stats(gateway, request);
 	if (strcmp(command, "log") == 0)
 		return follow_answer(gateway->reports, request, stream);
+	if (strcmp(command, "suggest") == 0)
+		return suggest_answer(gateway->policy, reports_stats(gateway->reports), gateway->leases, request);
+	if (strcmp(command, "advise") == 0)
+		return advice_answer(gateway->policy, gateway->leases, request);
 	if (strcmp(command, "mapping") == 0)
 		return virtual_answer(gateway, request);
 	return NULL;

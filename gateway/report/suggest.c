@@ -46,7 +46,17 @@ struct collection {
 /* What is wanted of a row: flows, or questions, that a rule is looked for. */
 static uint64_t weight(const struct collection *collection, const struct stats_row *row)
 {
-	return row->audited + (collection->denied ? row->denied : 0);
+	return row->numbers.audited + (collection->denied ? row->numbers.denied : 0);
+}
+
+static bool is_wanted(const struct collection *collection, const struct stats_row *row)
+{
+	return weight(collection, row) > 0 && strcmp(row->network, collection->verdicts.network->name) == 0;
+}
+
+static bool has_name(const struct stats_row *row)
+{
+	return row->name.length > 0;
 }
 
 static void skip(struct collection *collection, const char *what, const char *why, uint64_t count)
@@ -59,17 +69,17 @@ static void skip(struct collection *collection, const char *what, const char *wh
 static const char *describe(const struct stats_row *row, char out[static WHAT_MAX])
 {
 	char text[DOMAIN_TEXT_MAX] = "", port[16] = "", protocol[8];
-	bool is_ipv6 = !row->name && row->destination.family == AF_INET6;
+	bool is_ipv6 = !has_name(row) && row->destination.family == AF_INET6;
 
-	if (!row->name && !row->destination.family) {
-		snprintf(out, WHAT_MAX, "other destinations of %.*s", APPS_NAME_MAX, row->app && *row->app ? row->app : "other apps");
+	if (!has_name(row) && !row->destination.family) {
+		snprintf(out, WHAT_MAX, "other destinations of %.*s", APPS_NAME_MAX, *row->app ? row->app : "other apps");
 		return out;
 	}
-	if (row->name)
-		domain_format(row->name, text);
+	if (has_name(row))
+		domain_format(&row->name, text);
 	else
 		address_format(&row->destination, text);
-	if (row->port)
+	if (row->has_port && row->port)
 		snprintf(port, sizeof(port), ":%u", row->port);
 	snprintf(out, WHAT_MAX, "%s%s%s%s%s%s", is_ipv6 ? "[" : "", text, is_ipv6 ? "]" : "", port, row->question ? "" : "/",
 		 row->question ? "" : decision_protocol_name(row->protocol, protocol));
@@ -85,7 +95,7 @@ static void skip_row(struct collection *collection, const struct stats_row *row,
 
 static void skip_denied(struct collection *collection, const struct stats_row *row, const struct verdict *verdict)
 {
-	bool by_chain = row->name && verdict->by.length && !domain_equal(&verdict->by, row->name);
+	bool by_chain = has_name(row) && verdict->by.length && !domain_equal(&verdict->by, &row->name);
 	char why[WHY_MAX], by[DOMAIN_TEXT_MAX];
 
 	snprintf(why, sizeof(why), "denied by %.200s:%u, deny = %.300s%s%s: change that rule if it should pass",
@@ -107,7 +117,7 @@ static void skip_special(struct collection *collection, const struct stats_row *
 	}
 	snprintf(why, sizeof(why), "%s is %s: if it should pass, %s", address_format(&row->destination, address),
 		 special ? special : "in the uplink's own subnet",
-		 row->name ? "name it in a rule, or `private =` if answers may show it" : "name it in a rule of its own");
+		 has_name(row) ? "name it in a rule, or `private =` if answers may show it" : "name it in a rule of its own");
 	skip_row(collection, row, why);
 }
 
@@ -177,7 +187,7 @@ static struct entry *address_entry(struct collection *collection, const struct a
 static void add_app(struct suggestion *suggestion, const struct stats_row *row)
 {
 	char address[ADDRESS_TEXT_MAX];
-	const char *app = row->app && *row->app ? row->app : row->source.family ? address_format(&row->source, address) : NULL;
+	const char *app = *row->app ? row->app : row->source.family ? address_format(&row->source, address) : NULL;
 
 	if (!app)
 		return;
@@ -213,7 +223,7 @@ static void add_chain(struct collection *collection, struct suggestion *suggesti
 
 static struct verdict_target target_of(const struct stats_row *row)
 {
-	return (struct verdict_target){.name = row->name,
+	return (struct verdict_target){.name = has_name(row) ? &row->name : NULL,
 				       .address = row->question ? (struct address){.family = 0} : row->destination,
 				       .port = row->question ? 0 : row->port,
 				       .protocol = row->question ? 0 : row->protocol};
@@ -225,11 +235,11 @@ static struct verdict_target target_of(const struct stats_row *row)
 static const char *find_question_obstacle(const struct stats_row *row)
 {
 	/* What audit mode let pass was about a rule, whatever came later. */
-	const char *useless = row->audited ? NULL : advice_on_reason(row->reason);
+	const char *useless = row->numbers.audited ? NULL : advice_on_reason(row->reason);
 
-	if (row->name && judge_is_reverse(row->name))
+	if (has_name(row) && judge_is_reverse(&row->name))
 		return advice_on_reverse();
-	return row->name || useless ? useless : advice_on_reason(REASON_MALFORMED);
+	return has_name(row) || useless ? useless : advice_on_reason(REASON_MALFORMED);
 }
 
 static void take_question(struct collection *collection, const struct stats_row *row)
@@ -240,12 +250,12 @@ static void take_question(struct collection *collection, const struct stats_row 
 
 	if (verdict.reason == REASON_LOCAL_NAME) {
 		skip_row(collection, row, advice_on_reason(REASON_LOCAL_NAME));
-	} else if (!row->audited && row->reason == REASON_REBINDING) {
+	} else if (!row->numbers.audited && row->reason == REASON_REBINDING) {
 		skip_special(collection, row);
 	} else if (verdict.reason == REASON_DENIED_BY_RULE) {
 		skip_denied(collection, row, &verdict);
 	} else if (!verdict.allowed) {
-		entry = name_entry(collection, row->name, weight(collection, row));
+		entry = name_entry(collection, &row->name, weight(collection, row));
 		if (!entry)
 			return;
 		entry->suggestion.questions += weight(collection, row);
@@ -258,7 +268,7 @@ static void visit_question(void *context, const struct stats_row *row)
 	struct collection *collection = context;
 	const char *obstacle;
 
-	if (!row->question || !weight(collection, row))
+	if (!row->question || !is_wanted(collection, row))
 		return;
 	obstacle = find_question_obstacle(row);
 	if (obstacle)
@@ -274,12 +284,13 @@ static bool is_asked_for(const struct collection *collection, const struct stats
 {
 	struct verdict_target target = target_of(row);
 
-	return find_name(collection, row->name) || !verdict_is_foreign(&collection->verdicts, &target);
+	return find_name(collection, &row->name) || !verdict_is_foreign(&collection->verdicts, &target);
 }
 
 static void add_flow(struct collection *collection, struct entry *entry, const struct stats_row *row)
 {
-	suggest_add_port(&entry->suggestion.rule.ports, row->protocol, row->port);
+	if (!suggest_add_port(&entry->suggestion.rule.ports, row->protocol, row->port))
+		entry->suggestion.note = "with ports between those that were seen: there were too many for a rule";
 	entry->suggestion.flows += weight(collection, row);
 	add_app(&entry->suggestion, row);
 }
@@ -325,7 +336,7 @@ static void take_named(struct collection *collection, const struct stats_row *ro
 	else if (verdict.allowed && row->reason == REASON_LEASE_EXPIRED)
 		skip_row(collection, row, advice_on_reason(REASON_LEASE_EXPIRED));
 	else if (!verdict.allowed)
-		entry = name_entry(collection, row->name, weight(collection, row));
+		entry = name_entry(collection, &row->name, weight(collection, row));
 	if (!entry)
 		return;
 	add_flow(collection, entry, row);
@@ -355,18 +366,18 @@ static void take_address(struct collection *collection, const struct stats_row *
 	if (!entry)
 		return;
 	add_flow(collection, entry, row);
-	if (row->name && !entry->suggestion.known_as)
-		entry->suggestion.known_as = strdup(domain_format(row->name, text));
+	if (has_name(row) && !entry->suggestion.known_as)
+		entry->suggestion.known_as = strdup(domain_format(&row->name, text));
 }
 
 /* Why no rule is looked for, or NULL. */
 static const char *find_obstacle(const struct stats_row *row)
 {
-	if (!row->name && !row->destination.family)
+	if (!has_name(row) && !row->destination.family)
 		return "there were too many to keep each: the log has them";
-	if (!row->audited && row->reason != REASON_LEASE_EXPIRED && advice_on_reason(row->reason))
+	if (!row->numbers.audited && row->reason != REASON_LEASE_EXPIRED && advice_on_reason(row->reason))
 		return advice_on_reason(row->reason);
-	if ((row->protocol != IPPROTO_TCP && row->protocol != IPPROTO_UDP) || !row->port)
+	if ((row->protocol != IPPROTO_TCP && row->protocol != IPPROTO_UDP) || !row->has_port || !row->port)
 		return advice_on_reason(REASON_PROTOCOL_NOT_ALLOWED);
 	return NULL;
 }
@@ -376,14 +387,14 @@ static void visit_flow(void *context, const struct stats_row *row)
 	struct collection *collection = context;
 	const char *obstacle;
 
-	if (row->question || !weight(collection, row))
+	if (row->question || !is_wanted(collection, row))
 		return;
 	obstacle = find_obstacle(row);
 	if (obstacle)
 		skip_row(collection, row, obstacle);
-	else if (!row->audited && (row->reason == REASON_SPECIAL_ADDRESS || row->reason == REASON_REBINDING))
+	else if (!row->numbers.audited && (row->reason == REASON_SPECIAL_ADDRESS || row->reason == REASON_REBINDING))
 		skip_special(collection, row);
-	else if (row->name && is_asked_for(collection, row))
+	else if (has_name(row) && is_asked_for(collection, row))
 		take_named(collection, row);
 	else if (row->destination.family)
 		take_address(collection, row);
@@ -477,8 +488,8 @@ int suggest_make(const struct policy *policy, const struct network *network, str
 	rc = verdicts_open(&collection.verdicts, policy, network, leases, wall);
 	if (rc != 0)
 		return rc;
-	rows->each(rows->context, network->name, visit_question, &collection);
-	rows->each(rows->context, network->name, visit_flow, &collection);
+	rows->each(rows->context, visit_question, &collection);
+	rows->each(rows->context, visit_flow, &collection);
 	rc = finish(&collection);
 	drop_entries(&collection.names);
 	drop_entries(&collection.addresses);

@@ -64,10 +64,9 @@ struct suggestions {
 	uint64_t more_rules, more_skipped; /* flows and questions for which there was no room */
 };
 
-/* Where rows come from: stats_each(), but for tests. Rows are asked for twice, and must not change in between. */
+/* Where rows come from: stats_each(), but for tests. Rows, of any networks, are asked for twice, and must not change in between. */
 struct suggest_rows {
-	void (*each)(const void *context, const char *network, void (*visit)(void *visit_context, const struct stats_row *row),
-		     void *visit_context);
+	void (*each)(const void *context, void (*visit)(void *visit_context, const struct stats_row *row), void *visit_context);
 	const void *context;
 };
 

@@ -70,10 +70,9 @@ static json_t *suggestions_json(const struct network *network, const struct sugg
 			 (json_int_t)suggestions->more_skipped);
 }
 
-static void each_row(const void *context, const char *network, void (*visit)(void *visit_context, const struct stats_row *row),
-		     void *visit_context)
+static void each_row(const void *context, void (*visit)(void *visit_context, const struct stats_row *row), void *visit_context)
 {
-	stats_each(context, network, visit, visit_context);
+	stats_each(context, visit, visit_context);
 }
 
 static json_t *refusal(const char *text)

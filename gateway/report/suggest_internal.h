@@ -12,8 +12,8 @@ int suggest_skip(struct suggestions *suggestions, const char *what, const char *
 /** suggest_drop() - Release what a suggestion owns. */
 void suggest_drop(struct suggestion *suggestion);
 
-/** suggest_add_port() - One port more; when there are too many ranges the nearest one is widened up to it. */
-void suggest_add_port(struct ports *ports, uint8_t protocol, uint16_t port);
+/** suggest_add_port() - One port more. Return: false when there are too many ranges, so that the nearest one was widened up to it. */
+bool suggest_add_port(struct ports *ports, uint8_t protocol, uint16_t port);
 
 /**
  * suggest_shape() - Make the collected rules a list: texts, order, no more port specifications than the network may have, wildcards

@@ -36,17 +36,18 @@ static struct port_range bridge(const struct port_range *list, size_t count, uin
 	return port < nearest->first ? (struct port_range){port, nearest->first} : (struct port_range){nearest->last, port};
 }
 
-void suggest_add_port(struct ports *ports, uint8_t protocol, uint16_t port)
+bool suggest_add_port(struct ports *ports, uint8_t protocol, uint16_t port)
 {
 	struct ports one = rule_text_ports(protocol, port);
 
 	if (ports_contains(ports, protocol, port) || ports_add(ports, &one))
-		return;
+		return true;
 	if (protocol == IPPROTO_TCP)
 		one.tcp[0] = bridge(ports->tcp, ports->tcp_count, port);
 	else
 		one.udp[0] = bridge(ports->udp, ports->udp_count, port);
 	ports_add(ports, &one);
+	return false;
 }
 
 static void add_ranges(struct ports *into, uint8_t protocol, const struct port_range *list, size_t count)
@@ -328,29 +329,66 @@ static int make_fewer(struct suggestions *suggestions, size_t budget)
 	return rc;
 }
 
-static int refuse_names(struct suggestions *suggestions)
+static bool has_spec(const struct network *network, const struct ports *ports)
+{
+	for (size_t i = 0; i < network->spec_count; i++) {
+		if (ports_equal(&network->specs[i], ports))
+			return true;
+	}
+	return false;
+}
+
+/* @unless_known: but those whose port specification the network has already. */
+static int refuse_names(const struct network *network, struct suggestions *suggestions, bool unless_known)
 {
 	int rc = 0;
 
 	for (size_t i = suggestions->rule_count; rc == 0 && i-- > 0;) {
-		if (suggestions->rules[i].rule.kind == RULE_NAME)
+		const struct rule *rule = &suggestions->rules[i].rule;
+
+		if (rule->kind == RULE_NAME && !(unless_known && has_spec(network, &rule->ports)))
 			rc = refuse(suggestions, i,
-				    "the network's rules have all their 64 different port specifications already: give more of "
-				    "them the same ports");
+				    "the network's rules have all their 64 different port specifications already: give more of them the "
+				    "same ports");
 	}
 	return rc;
+}
+
+/* There is no room for a single one more. @before: the rules as they were. */
+static int give_up(const struct network *network, struct suggestions *suggestions, const struct suggestion *before)
+{
+	int rc;
+
+	for (size_t i = 0; i < suggestions->rule_count; i++) {
+		suggestions->rules[i].rule.ports = before[i].rule.ports;
+		suggestions->rules[i].note = before[i].note;
+	}
+	rc = refuse_names(network, suggestions, true);
+	if (rc == 0)
+		rc = try_out(network, suggestions);
+	return rc == -E2BIG ? refuse_names(network, suggestions, false) : rc;
 }
 
 static int fit(const struct network *network, struct suggestions *suggestions)
 {
 	int rc = try_out(network, suggestions);
+	struct suggestion *before;
 
+	if (rc != -E2BIG)
+		return rc;
+	before = calloc(suggestions->rule_count, sizeof(*before));
+	if (!before)
+		return -ENOMEM;
+	memcpy(before, suggestions->rules, suggestions->rule_count * sizeof(*before));
 	for (size_t budget = POLICY_SPECS_MAX; rc == -E2BIG && budget > 0; budget /= 2) {
 		rc = make_fewer(suggestions, budget);
 		if (rc == 0)
 			rc = try_out(network, suggestions);
 	}
-	return rc == -E2BIG ? refuse_names(suggestions) : rc;
+	if (rc == -E2BIG)
+		rc = give_up(network, suggestions, before);
+	free(before);
+	return rc;
 }
 
 /* Wildcards */

@@ -50,8 +50,11 @@ bool verdict_is_foreign(const struct verdicts *verdicts, const struct verdict_ta
 {
 	const struct lease *lease;
 
-	if (!verdicts->leases || !target->address.family || policy_in_pool(verdicts->network, &target->address))
+	if (!target->address.family)
 		return false;
+	/* Apps are shown addresses of the pool only, and these stand for names of their own network. */
+	if (verdicts->network->has_virtual_addresses || !verdicts->leases)
+		return verdicts->network->has_virtual_addresses && !policy_in_pool(verdicts->network, &target->address);
 	lease = lease_find(verdicts->leases, verdicts->network->id, &target->address);
 	return lease && lease->network != verdicts->network->id;
 }
