@@ -77,9 +77,11 @@ static void print_comment(const json_t *rule)
 
 	printf(INDENT "; ");
 	print_list(apps, json_array_size(apps), json_is_true(json_object_get(rule, "more_apps")));
-	printf("%s%lld flow%s", json_array_size(apps) > 0 ? ": " : "", flows, plural(flows));
+	printf("%s", json_array_size(apps) > 0 ? ": " : "");
+	if (flows > 0 || questions == 0)
+		printf("%lld flow%s%s", flows, plural(flows), questions > 0 ? ", " : "");
 	if (questions > 0)
-		printf(", %lld question%s", questions, plural(questions));
+		printf("%lld question%s", questions, plural(questions));
 	if (json_array_size(chain) > 0) {
 		printf("; leads through ");
 		print_list(chain, json_array_size(chain), false);
@@ -172,13 +174,16 @@ static void print_skipped(const json_t *network)
 		printf(";   and %lld more flows and questions\n", more);
 }
 
+static bool is_audit(const json_t *network)
+{
+	return strcmp(text_of(network, "mode"), "audit") == 0;
+}
+
 static void print_nothing(const json_t *network, bool denied)
 {
-	bool audit = strcmp(text_of(network, "mode"), "audit") == 0;
-
-	printf("; Nothing to suggest: %s.\n", denied  ? "nothing was seen that a rule would have to allow"
-					      : audit ? "all that audit mode let pass is allowed by rules, or nothing came"
-						      : "audit mode let nothing pass; --denied looks at what was denied, too");
+	printf("; Nothing to suggest: %s.\n", denied              ? "nothing was seen that a rule would have to allow"
+					      : is_audit(network) ? "all that audit mode let pass is allowed by rules, or nothing came"
+								  : "audit mode let nothing pass; --denied looks at what was denied, too");
 }
 
 static void print_network(const json_t *network, const struct options *options)
@@ -193,6 +198,8 @@ static void print_network(const json_t *network, const struct options *options)
 		return;
 	}
 	printf("; Read the rules, delete what should not pass, and write into [network %s]:\n;   use = %s\n", name, section);
+	if (is_audit(network))
+		printf("; When nothing more comes that should pass, end audit mode: mode = enforce\n");
 	print_skipped(network);
 	if (more > 0)
 		printf("; There were %lld more flows and questions than there is room for: use these rules, then ask again.\n", more);

@@ -409,11 +409,11 @@ static void settle_ports(struct entry *entry)
 		return;
 	if (!ports_is_empty(&entry->shared)) {
 		suggestion->rule.ports = entry->shared;
-		suggestion->note = "asked for; flows to its address were told by another name";
+		suggestion->note = "flows to its address were told by another name";
 	} else {
 		suggestion->rule.ports = rule_text_ports(0, GUESSED_PORT);
 		suggestion->is_guess = true;
-		suggestion->note = "asked for, no flow seen";
+		suggestion->note = "no flow seen";
 	}
 }
 

@@ -470,7 +470,7 @@ int suggest_shape(const struct network *network, struct suggestions *suggestions
 {
 	int rc = refuse_unwritable(suggestions);
 
-	if (rc == 0)
+	if (rc == 0 && suggestions->rule_count > 0)
 		rc = fit(network, suggestions);
 	if (rc != 0)
 		return rc;

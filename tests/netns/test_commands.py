@@ -10,7 +10,7 @@ import pytest
 
 from lab import POLICY
 
-COMMANDS = ("run", "check", "explain", "health", "reload")
+COMMANDS = ("run", "check", "explain", "health", "reload", "suggest")
 
 
 @pytest.fixture

@@ -310,7 +310,7 @@ static void a_name_only_asked_for_gets_a_guess(void **state)
 	start(AUDIT);
 	expect(fakes, COUNT(fakes), "idle.vendor.example:443");
 	assert_true(rule_of("idle.vendor.example:443")->is_guess);
-	assert_string_equal(rule_of("idle.vendor.example:443")->note, "asked for, no flow seen");
+	assert_string_equal(rule_of("idle.vendor.example:443")->note, "no flow seen");
 	expect_all_allowed(AUDIT);
 }
 
@@ -848,6 +848,70 @@ static void anything_goes_round(void **state)
 	}
 }
 
+/* The control command */
+
+static void decide(struct stats *stats, enum decision_event event, const char *name, const char *address, uint16_t port)
+{
+	struct decision decision = {.event = event,
+				    .kind = port ? DECISION_FLOW : DECISION_QUESTION,
+				    .network = "web",
+				    .source = address_of("10.201.1.11"),
+				    .app = "web-1",
+				    .destination = address_of(address),
+				    .has_port = port,
+				    .port = port,
+				    .protocol = port ? IPPROTO_TCP : 0,
+				    .type = 1,
+				    .name = domain_of(name),
+				    .reason = REASON_NAME_NOT_ALLOWED,
+				    .count = 1};
+
+	stats_count(stats, &decision, WALL);
+}
+
+static json_t *call(const struct stats *stats, const char *request_text)
+{
+	json_t *request = json_loads(request_text, 0, NULL), *answer = suggest_answer(policy, stats, leases, request);
+
+	json_decref(request);
+	assert_non_null(answer);
+	return answer;
+}
+
+static void the_command_answers_from_the_statistics(void **state)
+{
+	struct stats *stats = stats_new();
+	json_t *answer, *network, *rule;
+
+	(void)state;
+	start(AUDIT "[network build]\nsubnet = 10.201.2.0/24\n");
+	decide(stats, DECISION_AUDIT, "api.vendor.example", NULL, 0);
+	decide(stats, DECISION_AUDIT, "api.vendor.example", "45.1.1.1", 443);
+	decide(stats, DECISION_AUDIT, "api.vendor.example", "45.1.1.1", 443);
+	decide(stats, DECISION_DENIED, "other.vendor.example", NULL, 0);
+	answer = call(stats, "{\"network\":\"web\"}");
+	assert_true(json_is_true(json_object_get(answer, "ok")));
+	assert_int_equal(json_array_size(json_object_get(answer, "networks")), 1);
+	network = json_array_get(json_object_get(answer, "networks"), 0);
+	assert_string_equal(json_string_value(json_object_get(network, "section")), "suggested-web");
+	assert_int_equal(json_array_size(json_object_get(network, "rules")), 1);
+	rule = json_array_get(json_object_get(network, "rules"), 0);
+	assert_string_equal(json_string_value(json_object_get(rule, "rule")), "api.vendor.example:443/tcp");
+	assert_int_equal(json_integer_value(json_object_get(rule, "flows")), 2);
+	assert_int_equal(json_integer_value(json_object_get(rule, "questions")), 1);
+	assert_string_equal(json_string_value(json_array_get(json_object_get(rule, "apps"), 0)), "web-1");
+	json_decref(answer);
+	answer = call(stats, "{\"denied\":true}");
+	assert_int_equal(json_array_size(json_object_get(answer, "networks")), 2);
+	network = json_array_get(json_object_get(answer, "networks"), 0);
+	assert_int_equal(json_array_size(json_object_get(network, "rules")), 2);
+	json_decref(answer);
+	answer = call(stats, "{\"network\":\"nope\"}");
+	assert_true(json_is_false(json_object_get(answer, "ok")));
+	json_decref(answer);
+	stats_free(stats);
+}
+
 static int end(void **state)
 {
 	(void)state;
@@ -881,6 +945,7 @@ int main(void)
 		cmocka_unit_test(sections_have_names_that_are_free),
 		cmocka_unit_test(nothing_gives_nothing),
 		cmocka_unit_test(anything_goes_round),
+		cmocka_unit_test(the_command_answers_from_the_statistics),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, end);
