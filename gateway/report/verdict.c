@@ -82,14 +82,15 @@ static void judge_port(const struct verdicts *verdicts, const struct verdict_tar
 {
 	bool denied = name->reason == REASON_DENIED_BY_RULE;
 	bool by_ports = denied && name->rule && name->rule->ports_given && domain_equal(&verdict->by, target->name);
+	/* The deny rule took all the ports that were left, but not this one. */
+	bool beside = by_ports && !ports_contains(&name->rule->ports, target->protocol, target->port);
+	bool uncovered = name->allowed && !name->audited && !covers_port(verdicts, target, name->specs);
 	const struct rule *deny = !denied || by_ports ? find_port_deny(verdicts, target) : NULL;
 
 	if (deny) {
 		verdict->reason = REASON_DENIED_BY_RULE;
 		verdict->rule = deny;
-	} else if (by_ports && !ports_contains(&name->rule->ports, target->protocol, target->port)) {
-		verdict->reason = REASON_PORT_NOT_ALLOWED; /* its rule took other ports, and no more were left */
-	} else if (name->allowed && !name->audited && !covers_port(verdicts, target, name->specs)) {
+	} else if (beside || uncovered) {
 		verdict->reason = REASON_PORT_NOT_ALLOWED;
 	}
 }

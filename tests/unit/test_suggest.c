@@ -632,9 +632,11 @@ static void names_that_no_policy_can_have_are_skipped(void **state)
 	policy_free(paste(AUDIT, true));
 	rule_of("_service.vendor.example:443/tcp");
 	for (size_t i = 0; i < suggestions.rule_count; i++) {
-		struct domain again = domain_of(strndup(suggestions.rules[i].text, strcspn(suggestions.rules[i].text, ":")));
+		char *name = strndup(suggestions.rules[i].text, strcspn(suggestions.rules[i].text, ":"));
+		struct domain again = domain_of(name);
 
 		assert_true(domain_equal(&again, &suggestions.rules[i].rule.pattern.base));
+		free(name);
 	}
 	assert_int_equal(suggestions.rule_count + suggestions.skipped_count, COUNT(wires) + 1);
 	assert_true(suggestions.skipped_count >= 9);
