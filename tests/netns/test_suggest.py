@@ -94,6 +94,14 @@ def assert_others_are_denied(web1):
     assert web1.tcp_result(address, 443) == "refused"
 
 
+def suggest(lab, *options):
+    """What is printed. A decision is counted when its container's name is known, which may take a moment."""
+    lab.gateway.log.settle()
+    done = lab.gateway.sluice("suggest", *options)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    return done.stdout
+
+
 def rules_of(text):
     """The rules of a printed section, without comments."""
     return [line.strip() for line in text.split("allow =\n")[1].splitlines() if line.startswith("    ") and not line.strip().startswith(";")]
@@ -121,9 +129,7 @@ def enforce(lab, suggested):
 @pytest.mark.parametrize("options", [(), ("--wildcards",)])
 def test_what_is_suggested_allows_what_was_seen_and_nothing_else(audited, options):
     gateway = audited.gateway
-    done = gateway.sluice("suggest", "web", *options)
-    assert done.returncode == 0, done.stderr
-    enforce(audited, done.stdout)
+    enforce(audited, suggest(audited, "web", *options))
     assert not gateway.log.lines(event="message", level="error")
     assert not live(audited.web1, audited.web2)
     gateway.log.settle()
@@ -131,12 +137,12 @@ def test_what_is_suggested_allows_what_was_seen_and_nothing_else(audited, option
     assert gateway.log.lines(event="audit") == []
     assert_others_are_denied(audited.web1)
     assert gateway.log.wait(event="denied", qname="other.vendor.example")
-    again = gateway.sluice("suggest", "web")
-    assert again.returncode == 0 and "Nothing to suggest" in again.stdout and "[rules" not in again.stdout
+    again = suggest(audited, "web")
+    assert "Nothing to suggest" in again and "[rules" not in again
 
 
 def test_the_whole_output_is_as_the_manual_shows(audited):
-    text = audited.gateway.sluice("suggest", "web").stdout
+    text = suggest(audited, "web")
     assert text.startswith("; Network web (mode = audit).\n")
     assert ";   use = suggested-web\n" in text and "\n[rules suggested-web]\nallow =\n" in text
     assert set(rules_of(text)) == {
@@ -148,13 +154,13 @@ def test_the_whole_output_is_as_the_manual_shows(audited):
     comments = {line.strip(): comment.strip() for comment, line in zip(text.splitlines(), text.splitlines()[1:]) if line.startswith("    ")}
     assert "no flow seen" in comments["idle.vendor.example:443"]
     assert comments["45.12.9.9:443/tcp+5432/tcp"].endswith(": 2 flows")
-    wild = audited.gateway.sluice("suggest", "--wildcards", "web").stdout
+    wild = suggest(audited, "--wildcards", "web")
     assert "*.cdn.vendor.example:443/tcp" in rules_of(wild)
     assert not set(rules_of(wild)) & {f"{name}:443/tcp" for name in SHARDS}
 
 
 def test_pasted_into_the_one_file_it_loads_as_well(audited):
-    text = audited.gateway.sluice("suggest").stdout
+    text = suggest(audited)
     audited.gateway.set_policy(ENFORCE + "use = suggested-web\n\n" + text)
     audited.gateway.log.mark()
     assert not live(audited.web1, audited.web2)
@@ -164,7 +170,7 @@ def test_pasted_into_the_one_file_it_loads_as_well(audited):
     audited.gateway.set_policy(AUDIT + "use = suggested-web\n\n" + text)
     assert not use(audited.web1, "other.vendor.example", (443, "tcp"))
     assert not use(audited.web1, "git.vendor.example", (8443, "tcp"))
-    more = audited.gateway.sluice("suggest", "web").stdout
+    more = suggest(audited, "web")
     assert sorted(rules_of(more)) == ["git.vendor.example:8443/tcp", "other.vendor.example:443/tcp"]
     assert "[rules suggested-web-2]" in more
     audited.gateway.set_policy(ENFORCE + "use = suggested-web suggested-web-2\n\n" + text + "\n" + more)
@@ -180,13 +186,13 @@ def test_denied_flows_are_looked_at_when_asked_for():
         assert lab.web1.tcp_result("10.0.0.5", 5432) == "refused"
         assert lab.web1.tcp_result(lab.build1.ipv4, 80) == "refused"
         lab.gateway.log.wait(event="denied", reason="isolated")
-        assert "[rules" not in lab.gateway.sluice("suggest", "web").stdout
-        text = lab.gateway.sluice("suggest", "web", "--denied").stdout
+        assert "[rules" not in suggest(lab, "web")
+        text = suggest(lab, "web", "--denied")
         assert rules_of(text) == ["api.vendor.example:443", "45.12.9.9:443/tcp"]
         for what, why in (("10.0.0.5:5432/tcp", "private (RFC 1918)"), ("a.tracker.example", "deny = *.tracker.example"),
                           (f"{lab.build1.ipv4}:80/tcp", "internal network")):
             assert any(line.startswith(f";   {what} ") and why in line for line in text.splitlines()), text
-        everything = lab.gateway.sluice("suggest").stdout
+        everything = suggest(lab)
         assert [line for line in everything.splitlines() if line.startswith("; Network ")] == [
             f"; Network {name} (mode = enforce)." for name in ("build", "lan", "web")]
 
@@ -199,7 +205,7 @@ def test_networks_with_virtual_addresses_go_round_as_well():
         assert not use(lab.web1, "git.vendor.example", (22, "tcp"), (443, "tcp"))
         assert not use(lab.web1, "one.shared.example", (443, "tcp"))
         assert not use(lab.web1, "two.shared.example", (8443, "tcp"))
-        text = lab.gateway.sluice("suggest", "web").stdout
+        text = suggest(lab, "web")
         assert set(rules_of(text)) == {"api.vendor.example:443/tcp", "git.vendor.example:22/tcp+443/tcp", "one.shared.example:443/tcp",
                                        "two.shared.example:8443/tcp"}
         lab.gateway.set_policy(UPSTREAM + OTHERS + section + "use = suggested-web\n\n" + text)
@@ -218,7 +224,7 @@ def test_an_address_that_another_network_was_shown_is_an_address_here(audited):
     gateway.set_policy(AUDIT.replace("[network build]\n", "[network build]\nmode = audit\n"))
     assert not use(audited.build1, "other.vendor.example", (443, "tcp"))
     assert audited.web1.tcp_result("45.12.22.1") == "open"
-    text = gateway.sluice("suggest", "web").stdout
+    text = suggest(audited, "web")
     assert "45.12.22.1:443/tcp" in rules_of(text) and "other.vendor.example:443/tcp" not in rules_of(text)
     assert "another network knows it as other.vendor.example" in text
     enforce(audited, text)
@@ -227,7 +233,7 @@ def test_an_address_that_another_network_was_shown_is_an_address_here(audited):
 
 def test_json_and_the_protocol_say_the_same(audited):
     gateway = audited.gateway
-    printed = json.loads(gateway.sluice("suggest", "--json", "web").stdout)
+    printed = json.loads(suggest(audited, "--json", "web"))
     answered = ask_control(gateway, command="suggest", network="web")
     assert printed == answered and printed["ok"]
     network, = printed["networks"]
