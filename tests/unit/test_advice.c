@@ -20,9 +20,9 @@
 #define POLICY                                                                                                                             \
 	"[upstream]\nserver = 45.9.0.53\n"                                                                                                 \
 	"[network web]\nsubnet = 10.201.1.0/24\n"                                                                                          \
-	"allow = ok.vendor.example:443/tcp *.wide.example 45.12.0.0/16:443/tcp\n" /* line 5 */                                             \
-	"deny = gist.wide.example 45.66.0.0/16 mail.wide.example:25/tcp\n"        /* line 6 */                                             \
-	"deny = *.tracker.example\n"                                              /* line 7 */                                             \
+	"allow = beside.vendor.example:443 ok.vendor.example:443/tcp *.wide.example 45.12.0.0/16:443/tcp\n" /* line 5 */                   \
+	"deny = gist.wide.example 45.66.0.0/16 mail.wide.example:25/tcp beside.vendor.example:443\n"        /* line 6 */                   \
+	"deny = *.tracker.example\n"                                                                        /* line 7 */                   \
 	"[network plain]\nsubnet = 10.201.3.0/24\naddresses = virtual\n"
 
 /* A denial, as the log has it. */
@@ -194,6 +194,8 @@ static void a_rule_opens_what_was_denied(void **state)
 		 "allow = 45.1.1.4:443/tcp",
 		 "without asking for a name",
 		 "elsewhere.vendor.example is what another network knows this address by"},
+		/* A deny rule took all the ports that the name had, but not this one. */
+		{{"web", "beside.vendor.example", NULL, "80/tcp", REASON_DENIED_BY_RULE}, "allow = beside.vendor.example:80/tcp", "", ""},
 		{{"plain", "virtual.vendor.example", "10.201.3.130", "443/tcp", REASON_NAME_NOT_ALLOWED},
 		 "allow = virtual.vendor.example:443/tcp",
 		 "plain may reach virtual.vendor.example",
