@@ -448,6 +448,22 @@ static void what_audit_passed_is_judged_by_the_policy_of_now(void **state)
 	expect_skipped("ok.fine.example:443/tcp", "older than its lease", 3);
 }
 
+static void a_deny_rule_for_some_ports_leaves_the_others(void **state)
+{
+	static const char text[] = AUDIT "allow = beside.vendor.example:443\ndeny = beside.vendor.example:443\n";
+
+	(void)state;
+	start(text);
+	add(&(struct fake){"a", "beside.vendor.example", "45.1.1.3", "80/tcp", .denied = 1, .reason = REASON_DENIED_BY_RULE});
+	make_for("web", true);
+	assert_string_equal(rules_text(), "beside.vendor.example:80/tcp");
+	expect_all_allowed(text);
+	add(&(struct fake){"a", "beside.vendor.example", "45.1.1.3", "443/tcp", .denied = 1, .reason = REASON_DENIED_BY_RULE});
+	make_for("web", true);
+	assert_string_equal(rules_text(), "beside.vendor.example:80/tcp");
+	expect_skipped("beside.vendor.example:443/tcp", "denied by p.conf:6", 1);
+}
+
 static void a_deny_rule_in_the_chain_is_found(void **state)
 {
 	static const struct fake fakes[] = {
@@ -931,6 +947,7 @@ int main(void)
 		cmocka_unit_test(only_the_network_that_is_asked_about_counts),
 		cmocka_unit_test(what_no_rule_lifts_is_skipped_with_the_reason),
 		cmocka_unit_test(what_audit_passed_is_judged_by_the_policy_of_now),
+		cmocka_unit_test(a_deny_rule_for_some_ports_leaves_the_others),
 		cmocka_unit_test(a_deny_rule_in_the_chain_is_found),
 		cmocka_unit_test(names_that_share_an_address_share_its_ports),
 		cmocka_unit_test(a_name_that_only_another_network_knows_gets_an_address_rule),
