@@ -35,6 +35,8 @@ enum rule_action { RULE_ALLOW, RULE_DENY };
 enum rule_kind { RULE_NAME, RULE_ADDRESS };
 enum network_mode { MODE_ENFORCE, MODE_AUDIT };
 enum log_format { LOG_TEXT, LOG_JSON };
+/* What the log on standard output tells of flows that were allowed: nothing, sums, or each one. */
+enum log_allowed { LOG_ALLOWED_OFF, LOG_ALLOWED_SUMMARY, LOG_ALLOWED_ALL };
 
 /* Where something was written. */
 struct source {
@@ -103,6 +105,7 @@ struct network {
 	struct ports default_ports;
 	bool default_ports_given;
 	struct lifetimes lifetimes;
+	enum log_allowed log_allowed;
 	bool keep_established; /* flows that a reload no longer allows go on */
 	struct rule *rules;    /* owned; own rules and those of `use`, in the order they were read */
 	size_t rule_count;
