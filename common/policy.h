@@ -207,6 +207,8 @@ int policy_set_own(struct policy *policy, const struct prefix *own, size_t count
 /** policy_network() / policy_network_by_name() - Return: the network, or NULL. */
 const struct network *policy_network(const struct policy *policy, uint16_t id);
 const struct network *policy_network_by_name(const struct policy *policy, const char *name);
+/** policy_network_by_source() - The network whose subnets an address is in, or NULL. */
+const struct network *policy_network_by_source(const struct policy *policy, const struct address *source);
 
 /** policy_upstream_for() - The upstream group with the longest match for a name, else the default. Never NULL. */
 const struct upstream_group *policy_upstream_for(const struct policy *policy, const struct domain *name);

@@ -27,6 +27,8 @@
 
 struct flows_watch {
 	struct nfct_handle *handle; /* owned */
+	uv_poll_t poll;
+	bool polling;
 	struct flows_watch_options options;
 	flows_seen seen;
 	void *context;
@@ -125,20 +127,53 @@ static int prepare_socket(struct flows_watch *watch)
 	return attach_filter(watch);
 }
 
-int flows_watch_open(const struct flows_watch_options *options, flows_seen seen, void *context, struct flows_watch **out)
+static int open_socket(struct flows_watch *watch)
 {
-	unsigned int groups = NF_NETLINK_CONNTRACK_NEW | (options->ends ? NF_NETLINK_CONNTRACK_DESTROY : 0);
-	int types = NFCT_T_NEW | (options->ends ? NFCT_T_DESTROY : 0);
+	bool ends = watch->options.ends;
+	unsigned int groups = NF_NETLINK_CONNTRACK_NEW | (ends ? NF_NETLINK_CONNTRACK_DESTROY : 0);
+	int types = NFCT_T_NEW | (ends ? NFCT_T_DESTROY : 0), rc;
+
+	watch->handle = nfct_open(CONNTRACK, groups);
+	if (watch->handle == NULL)
+		return -errno;
+	rc = prepare_socket(watch);
+	if (rc == 0 && nfct_callback_register(watch->handle, (enum nf_conntrack_msg_type)types, on_event, watch) < 0)
+		rc = -errno;
+	return rc;
+}
+
+void flows_watch_read(struct flows_watch *watch, unsigned int max)
+{
+	watch->read = 0;
+	watch->max = max;
+	(void)nfct_catch(watch->handle); /* ends with EAGAIN, or at the last that was wanted */
+}
+
+static void on_readable(uv_poll_t *poll, int status, int events)
+{
+	struct flows_watch *watch = poll->data;
+
+	(void)status;
+	(void)events;
+	flows_watch_read(watch, FLOWS_WATCH_TURN);
+}
+
+int flows_watch_open(uv_loop_t *loop, const struct flows_watch_options *options, flows_seen seen, void *context, struct flows_watch **out)
+{
 	struct flows_watch *watch = calloc(1, sizeof(*watch));
 	int rc;
 
 	if (watch == NULL)
 		return -ENOMEM;
 	*watch = (struct flows_watch){.options = *options, .seen = seen, .context = context};
-	watch->handle = nfct_open(CONNTRACK, groups);
-	rc = watch->handle != NULL ? prepare_socket(watch) : -errno;
-	if (rc == 0 && nfct_callback_register(watch->handle, (enum nf_conntrack_msg_type)types, on_event, watch) < 0)
-		rc = -errno;
+	rc = open_socket(watch);
+	if (rc == 0)
+		rc = uv_poll_init(loop, &watch->poll, nfct_fd(watch->handle));
+	if (rc == 0) {
+		watch->polling = true;
+		watch->poll.data = watch;
+		rc = uv_poll_start(&watch->poll, UV_READABLE, on_readable);
+	}
 	if (rc != 0) {
 		flows_watch_close(watch);
 		return rc;
@@ -147,24 +182,19 @@ int flows_watch_open(const struct flows_watch_options *options, flows_seen seen,
 	return 0;
 }
 
-int flows_watch_fd(const struct flows_watch *watch)
+static void free_watch(uv_handle_t *handle)
 {
-	return nfct_fd(watch->handle);
-}
-
-unsigned int flows_watch_read(struct flows_watch *watch, unsigned int max)
-{
-	watch->read = 0;
-	watch->max = max;
-	(void)nfct_catch(watch->handle); /* ends with EAGAIN, or at the last that was wanted */
-	return watch->read;
+	free(handle->data);
 }
 
 void flows_watch_close(struct flows_watch *watch)
 {
 	if (watch == NULL)
 		return;
+	if (watch->polling)
+		uv_close((uv_handle_t *)&watch->poll, free_watch);
 	if (watch->handle != NULL)
 		nfct_close(watch->handle);
-	free(watch);
+	if (!watch->polling)
+		free(watch);
 }

@@ -8,10 +8,13 @@
  */
 
 #include <stdint.h>
+#include <uv.h>
 
 #include "gateway/flows.h"
 
 #define FLOWS_WATCH_MARKS_MAX 4
+#define FLOWS_WATCH_TURN      256   /* events taken in one turn of the loop */
+#define FLOWS_WATCH_ALL       16384 /* for flows_watch_read(): more are hardly ever waiting */
 
 struct flows_watch; /* flows_watch.c */
 
@@ -30,12 +33,11 @@ struct flows_watch_options {
  */
 typedef void (*flows_seen)(void *context, enum flow_event event, const struct tracked_flow *flow, int64_t duration);
 
-/** flows_watch_open() - Hear of flows. Return: 0 or -errno. */
-int flows_watch_open(const struct flows_watch_options *options, flows_seen seen, void *context, struct flows_watch **out);
-/** flows_watch_fd() - Readable when there is something to read. */
-int flows_watch_fd(const struct flows_watch *watch);
-/** flows_watch_read() - Call seen() for at most @max events. Return: how many were read. */
-unsigned int flows_watch_read(struct flows_watch *watch, unsigned int max);
+/** flows_watch_open() - Hear of flows from the loop. Return: 0 or -errno. */
+int flows_watch_open(uv_loop_t *loop, const struct flows_watch_options *options, flows_seen seen, void *context, struct flows_watch **out);
+/** flows_watch_read() - Call seen() now for what is there, at most @max events. */
+void flows_watch_read(struct flows_watch *watch, unsigned int max);
+/** flows_watch_close() - Memory goes when the loop has run the close callback. */
 void flows_watch_close(struct flows_watch *watch);
 
 #endif

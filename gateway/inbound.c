@@ -16,7 +16,6 @@
 #include "gateway/nft.h"
 #include "gateway/report/tally.h"
 
-#define READ_ROUNDS   64            /* of INBOUND_READ_MAX events, before the counters are read */
 #define BUFFER_SIZE   (1024 * 1024) /* octets, of the socket */
 #define RULE_TEXT_MAX 512           /* octets of FILE:LINE */
 
@@ -26,7 +25,6 @@ struct inbound {
 	const struct openings *openings;
 	const struct policy *policy;
 	struct flows_watch *watch; /* owned; NULL while nothing is published */
-	uv_poll_t *poll;           /* owned by the loop, freed in its close callback */
 	struct tallies *tallies;   /* owned */
 };
 
@@ -94,60 +92,11 @@ static void on_flow(void *context, enum flow_event event, const struct tracked_f
 	tallies_told(inbound->tallies, tally, 1);
 }
 
-static void on_readable(uv_poll_t *poll, int status, int events)
-{
-	struct inbound *inbound = poll->data;
-
-	(void)status;
-	(void)events;
-	if (poll != inbound->poll)
-		return;
-	(void)flows_watch_read(inbound->watch, INBOUND_READ_MAX);
-}
-
-static void free_handle(uv_handle_t *handle)
-{
-	free(handle);
-}
-
-static void close_watch(struct inbound *inbound)
-{
-	if (inbound->poll) {
-		uv_poll_stop(inbound->poll);
-		uv_close((uv_handle_t *)inbound->poll, free_handle);
-		inbound->poll = NULL;
-	}
-	flows_watch_close(inbound->watch);
-	inbound->watch = NULL;
-}
-
-static int open_watch(struct inbound *inbound)
-{
-	static const struct flows_watch_options options = {.marks = {RULESET_MARK_PUBLISH}, .buffer = BUFFER_SIZE};
-	int rc = flows_watch_open(&options, on_flow, inbound, &inbound->watch);
-
-	if (rc != 0)
-		return rc;
-	inbound->poll = calloc(1, sizeof(*inbound->poll));
-	rc = inbound->poll ? uv_poll_init(inbound->loop, inbound->poll, flows_watch_fd(inbound->watch)) : -ENOMEM;
-	if (rc != 0) {
-		free(inbound->poll);
-		inbound->poll = NULL;
-		close_watch(inbound);
-		return rc;
-	}
-	inbound->poll->data = inbound;
-	rc = uv_poll_start(inbound->poll, UV_READABLE, on_readable);
-	if (rc != 0)
-		close_watch(inbound);
-	return rc;
-}
-
 void inbound_close(struct inbound *inbound)
 {
 	if (!inbound)
 		return;
-	close_watch(inbound);
+	flows_watch_close(inbound->watch);
 	tallies_free(inbound->tallies);
 	free(inbound);
 }
@@ -163,15 +112,17 @@ static bool publishes(const struct policy *policy)
 
 int inbound_set_policy(struct inbound *inbound, const struct policy *policy)
 {
-	int rc = 0;
+	static const struct flows_watch_options options = {.marks = {RULESET_MARK_PUBLISH}, .buffer = BUFFER_SIZE};
 
 	inbound->policy = policy;
 	tallies_forget_gone(inbound->tallies, policy);
 	if (publishes(policy) && !inbound->watch)
-		rc = open_watch(inbound);
-	else if (!publishes(policy) && inbound->watch)
-		close_watch(inbound);
-	return rc;
+		return flows_watch_open(inbound->loop, &options, on_flow, inbound, &inbound->watch);
+	if (!publishes(policy)) {
+		flows_watch_close(inbound->watch);
+		inbound->watch = NULL;
+	}
+	return 0;
 }
 
 static void count_network(struct inbound *inbound, const struct nft_objects *counters, const struct network *network, bool last)
@@ -193,10 +144,8 @@ int inbound_count(struct inbound *inbound, struct ruleset *ruleset, bool last)
 
 	if (!inbound->policy || (!inbound->watch && tallies_are_empty(inbound->tallies) && !publishes(inbound->policy)))
 		return 0;
-	for (int i = 0; inbound->watch && i < READ_ROUNDS; i++) {
-		if (flows_watch_read(inbound->watch, INBOUND_READ_MAX) < INBOUND_READ_MAX)
-			break;
-	}
+	if (inbound->watch)
+		flows_watch_read(inbound->watch, FLOWS_WATCH_ALL);
 	rc = nft_objects_read(&ruleset->netlink, NFT_TABLE, NFT_OBJECTS_COUNTERS, &counters);
 	for (size_t i = 0; rc == 0 && i < inbound->policy->network_count; i++)
 		count_network(inbound, &counters, &inbound->policy->networks[i], last);

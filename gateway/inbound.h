@@ -14,8 +14,6 @@
 #include "gateway/report/reports.h"
 #include "gateway/ruleset.h"
 
-#define INBOUND_READ_MAX 256 /* events taken in one turn of the loop */
-
 struct inbound; /* inbound.c */
 
 /**

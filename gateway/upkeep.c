@@ -23,17 +23,6 @@ struct sight {
 
 static void look(struct gateway *gateway);
 
-static const struct network *network_of(const struct policy *policy, const struct address *source)
-{
-	for (size_t i = 0; i < policy->network_count; i++) {
-		const struct network *network = &policy->networks[i];
-
-		if (prefix_contains(&network->subnet4, source) || prefix_contains(&network->subnet6, source))
-			return network;
-	}
-	return NULL;
-}
-
 /* Leases may have gone since, or be others after a change of policy: what the table has now is what counts. */
 static void refresh_extended(struct gateway *gateway)
 {
@@ -148,7 +137,7 @@ static bool is_closed(const struct gateway *gateway, const struct tracked_flow *
 static bool visit(void *context, const struct tracked_flow *flow)
 {
 	struct gateway *gateway = context;
-	const struct network *network = network_of(gateway->policy, &flow->flow.source);
+	const struct network *network = policy_network_by_source(gateway->policy, &flow->flow.source);
 
 	if (flow->mark == RULESET_MARK_PUBLISH)
 		return is_closed(gateway, flow);
