@@ -16,25 +16,24 @@
 #include "gateway/nft.h"
 #include "gateway/report/tally.h"
 
-#define BUFFER_SIZE   (1024 * 1024) /* octets, of the socket */
-#define RULE_TEXT_MAX 512           /* octets of FILE:LINE */
+#define BUFFER_SIZE (1024 * 1024) /* octets, of the socket */
 
 struct inbound {
 	uv_loop_t *loop;
-	struct log *log;
+	struct reports *reports;
 	const struct openings *openings;
 	const struct policy *policy;
 	struct flows_watch *watch; /* owned; NULL while nothing is published */
 	struct tallies *tallies;   /* owned */
 };
 
-struct inbound *inbound_new(uv_loop_t *loop, struct log *log, const struct openings *openings, int memory)
+struct inbound *inbound_new(uv_loop_t *loop, struct log *log, struct reports *reports, const struct openings *openings, int memory)
 {
 	struct inbound *inbound = calloc(1, sizeof(*inbound));
 
 	if (!inbound)
 		return NULL;
-	*inbound = (struct inbound){.loop = loop, .log = log, .openings = openings};
+	*inbound = (struct inbound){.loop = loop, .reports = reports, .openings = openings};
 	inbound->tallies = tallies_new(log, "inbound flows", memory);
 	if (inbound->tallies)
 		return inbound;
@@ -42,37 +41,37 @@ struct inbound *inbound_new(uv_loop_t *loop, struct log *log, const struct openi
 	return NULL;
 }
 
-static void write_line(struct inbound *inbound, const char *network, const struct opening *opening, const struct tracked_flow *flow)
+static struct decision start(enum decision_kind kind, const char *network, uint64_t count)
 {
-	const struct publish *publish = opening->publish;
-	struct log_line *line = log_event(inbound->log, "inbound");
-	char rule[RULE_TEXT_MAX];
+	struct decision decision = {.event = DECISION_INBOUND, .kind = kind, .action = "allowed", .count = count};
 
-	snprintf(rule, sizeof(rule), "%s:%u", publish->source.file, publish->source.line);
-	log_text(line, "network", network);
-	log_address(line, "src", &flow->flow.source);
-	log_text(line, "app", publish->name);
-	log_address(line, "dst", &flow->target);
-	log_number(line, "port", flow->target_port);
-	log_text(line, "proto", flow->flow.protocol == IPPROTO_TCP ? "tcp" : "udp");
-	log_number(line, "published", flow->flow.destination_port);
-	log_text(line, "rule", rule);
-	log_text(line, "action", "allowed");
-	log_number(line, "count", 1);
-	log_end(line);
+	snprintf(decision.network, sizeof(decision.network), "%s", network);
+	return decision;
 }
 
-static void write_summary(struct inbound *inbound, const char *network, uint64_t flows)
+static void tell_flow(struct inbound *inbound, const char *network, const struct opening *opening, const struct tracked_flow *flow)
 {
-	struct log_line *line = log_event(inbound->log, "inbound");
+	const struct publish *publish = opening->publish;
+	struct decision decision = start(DECISION_FLOW, network, 1);
 
-	log_text(line, "network", network);
-	log_text(line, "src", NULL);
-	log_text(line, "app", NULL);
-	log_text(line, "what", "flows");
-	log_text(line, "action", "allowed");
-	log_number(line, "count", flows);
-	log_end(line);
+	decision.source = flow->flow.source;
+	if (publish->name)
+		snprintf(decision.app, sizeof(decision.app), "%.*s", APPS_NAME_MAX, publish->name);
+	decision.destination = flow->target;
+	decision.has_port = true;
+	decision.port = flow->target_port;
+	decision.published = flow->flow.destination_port;
+	decision.protocol = flow->flow.protocol;
+	snprintf(decision.rule, sizeof(decision.rule), "%s:%u", publish->source.file, publish->source.line);
+	reports_tell(inbound->reports, &decision, true);
+}
+
+static void tell_summary(struct inbound *inbound, const char *network, uint64_t flows)
+{
+	struct decision decision = start(DECISION_SUMMARY, network, flows);
+
+	decision.what = "flows";
+	reports_tell(inbound->reports, &decision, true);
 }
 
 /* A flow without opening began just before a reload took that away: the summary tells of it. */
@@ -88,7 +87,7 @@ static void on_flow(void *context, enum flow_event event, const struct tracked_f
 	(void)duration;
 	if (!tally || !tally_may_tell(tally, uv_now(inbound->loop)))
 		return;
-	write_line(inbound, network->name, opening, flow);
+	tell_flow(inbound, network->name, opening, flow);
 	tallies_told(inbound->tallies, tally, 1);
 }
 
@@ -134,7 +133,7 @@ static void count_network(struct inbound *inbound, const struct nft_objects *cou
 	uint64_t untold = tally ? tallies_take_untold(inbound->tallies, tally, counter->packets, last) : 0;
 
 	if (untold > 0)
-		write_summary(inbound, network->name, untold);
+		tell_summary(inbound, network->name, untold);
 }
 
 int inbound_count(struct inbound *inbound, struct ruleset *ruleset, bool last)

@@ -144,6 +144,7 @@ static bool visit(void *context, const struct tracked_flow *flow)
 	/* Flows of the gateway itself; those of a network that is gone cannot send any more. */
 	if (network == NULL)
 		return false;
+	allowed_see(gateway->allowed, network, flow);
 	if (!flow->over) {
 		keep_leases(gateway, network, &flow->flow.destination);
 		mapping_touch(gateway->virtuals.table, network->id, &flow->flow.destination, gateway->upkeep.now);
@@ -156,7 +157,9 @@ static void on_seen(void *context, int error, size_t ended)
 	struct gateway *gateway = context;
 
 	write_extended(gateway);
-	if (error != 0)
+	if (error == 0)
+		stats_look_ends(reports_stats(gateway->reports));
+	else
 		log_say(gateway->log, LOG_ERROR, "not all flows could be looked at or ended: %s", strerror(-error));
 	if (ended > 0)
 		log_say(gateway->log, LOG_INFO, "%zu flows that are not allowed any more were ended", ended);
@@ -177,6 +180,7 @@ static void look(struct gateway *gateway)
 			(upkeep->period + 999) / 1000);
 		return;
 	}
+	stats_look_begins(reports_stats(gateway->reports));
 	upkeep->now = gateway_now(gateway);
 	upkeep->ending = upkeep->end_wanted;
 	upkeep->end_wanted = false;
