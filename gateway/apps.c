@@ -325,7 +325,7 @@ const char *apps_known(const struct apps *apps, const struct address *address)
 	struct app *app;
 
 	HASH_FIND(hh, apps->cache, address, sizeof(*address), app);
-	return app && !app->asking ? app->name : NULL;
+	return app && !app->asking && (app->name[0] || app->stale > uv_now(apps->loop)) ? app->name : NULL;
 }
 
 void apps_close(struct apps *apps)

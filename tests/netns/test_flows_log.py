@@ -22,8 +22,9 @@ def keys(network, text, policy=POLICY):
     return policy.replace(f"[network {network}]\n", f"[network {network}]\n{text}\n")
 
 
-# build tells once a minute: what the first tests do there is looked at by the last one.
-ALL = keys("build", "log_allowed = summary", keys("web", "log_allowed = all"))
+# build tells once a minute: what happens there in the beginning is looked at by the last tests.
+SUMMARY = keys("build", "log_allowed = summary")
+ALL = keys("web", "log_allowed = all", SUMMARY)
 VIRTUAL_ALL = UPSTREAM + VIRTUAL.format(network="web", number=1) + "log_allowed = all\nallow = **.https.example:443\n" + POLICY[POLICY.index("[network build]"):]
 
 
@@ -115,7 +116,7 @@ def test_a_tcp_connection(lab, log, family):
     carried = numbers(over)
     assert 3001 < carried["bytes_out"] < 5000 and 3001 < carried["bytes_in"] < 5000
     assert 4 <= carried["packets_out"] <= 20 and 3 <= carried["packets_in"] <= 20
-    assert int(over["duration"]) >= 1200
+    assert int(over["duration"]) >= 1150  # slept 1200, in ticks of the kernel
     log.settle(1)
     assert len(log.lines(event="allowed")) == len(log.lines(event="ended")) == 1
 
@@ -178,7 +179,7 @@ def test_an_address_rule_lets_out_without_a_name(lab, log):
 
 def test_a_flow_that_the_program_has_let_through(lab, log):
     """Its lease had ended; it waited in the queue while the name was asked again."""
-    lab.gateway.set_policy(keys("web", "log_allowed = all\nmin_ttl = 0\ngrace = 0"))
+    lab.gateway.set_policy(keys("web", "log_allowed = all\nmin_ttl = 0\ngrace = 0", SUMMARY))
     before = counted(lab)
     name, address = lab.names.new("https.example", ttl=1)
     lab.web1.resolve(name)
@@ -216,7 +217,7 @@ def test_questions_are_not_told(lab, log):
 # --- audit mode ---
 
 def test_flows_that_audit_mode_lets_out_have_an_end(lab, log):
-    lab.gateway.set_policy(keys("web", "log_allowed = all\nmode = audit"))
+    lab.gateway.set_policy(keys("web", "log_allowed = all\nmode = audit", SUMMARY))
     lab.names.add("un.known.example", A=(address := lab.names.address()))
     lab.web1.resolve("un.known.example")
     before = counted(lab)
@@ -238,7 +239,7 @@ def test_flows_that_audit_mode_lets_out_have_an_end(lab, log):
 # --- what the network wants to hear ---
 
 def test_by_default_nothing_is_told(lab, log):
-    lab.gateway.set_policy(POLICY)
+    lab.gateway.set_policy(SUMMARY)
     log.mark()
     name, address, _ = known(lab)
     before = counted(lab)
@@ -248,7 +249,7 @@ def test_by_default_nothing_is_told(lab, log):
     time.sleep(11)  # two readings of the counter
     collect(lab)
     log.settle(1)
-    assert [line for line in log.lines() if line["event"] in ("allowed", "ended")] == []
+    assert [line for line in log.lines(network="web") if line["event"] in ("allowed", "ended")] == []
     lab.gateway.set_policy(ALL)  # and nothing of before is told from now on
     lab.web1.hello(address)
     log.wait(event="allowed", name=name)
@@ -307,6 +308,7 @@ def test_the_sum_is_exact_when_workers_are_killed(lab, log):
     try:
         for _ in range(4):
             time.sleep(1.5)
+            lab.build1.hello(lab.early[1])
             lab.gateway.kill_worker()
             lab.gateway.wait_healthy()
     finally:
@@ -332,16 +334,6 @@ def test_what_came_while_nobody_listened_is_told_later(lab, log):
     wait_until(lambda: total(log) >= 5, "they were not told", 30)
     time.sleep(6)
     assert total(log) == 5 == counted(lab) - before
-
-
-def test_a_stopping_gateway_leaves_nothing_untold(lab, log):
-    _, address, _ = known(lab)
-    before = counted(lab)
-    flood(lab.web1, address, 400)
-    came = counted(lab) - before
-    assert lab.gateway.stop() == 0
-    assert total(log) == came == 400
-    lab.gateway.start(ALL)
 
 
 # --- virtual addresses ---
@@ -393,15 +385,27 @@ def test_the_table_can_be_printed_and_read_back(lab):
 
 
 def test_summaries_come_once_a_minute(lab):
-    """What the first three flows of all were, and nothing twice."""
+    """The first three flows of all are told once, whatever became of the worker since."""
     log = lab.gateway.log
-    name, address = lab.early
     log.start = 0
+    name, address = lab.early
     wait_until(lambda: time.monotonic() > lab.began + 62, "time stands still", 70)
-    lines = log.wait(event="allowed", network="build", name=name, seconds=5)
-    assert len(lines) == 1
-    line = lines[0]
-    assert values(line, ("app", "dst", "port", "proto", "what", "count")) == {
-        "app": "shop_build1_1", "dst": address, "port": "443", "proto": "tcp", "what": "flows", "count": "3"}
+    line = log.wait(event="allowed", network="build", app="shop_build1_1", seconds=5)[0]
+    assert values(line, ("dst", "name", "port", "proto", "what", "count")) == {"dst": address, "name": name, "port": "443", "proto": "tcp", "what": "flows", "count": "3"}
+    assert numbers(line)["packets_out"] >= 12
     assert log.lines(event="ended", network="build") == []
-    assert total(log, "build") == 3 == counted(lab, "build")
+
+
+# --- the last one: a gateway that is started again in this namespace finds counters of before ---
+
+def test_a_stopping_gateway_leaves_nothing_untold(lab, log):
+    _, address, _ = known(lab)
+    before = counted(lab)
+    flood(lab.web1, address, 400)
+    lab.build1.hello(lab.early[1])
+    came = counted(lab) - before
+    assert lab.gateway.stop() == 0
+    assert total(log) == came == 400
+    log.start = 0
+    assert total(log, "build") == counted(lab, "build") >= 4
+    lab.gateway.start(ALL)
