@@ -96,27 +96,31 @@ static void find_rule(const struct allowed *allowed, const struct network *netwo
 		set_rule(decision, address.rule);
 }
 
-/* Its name is that of the network's own lease; a virtual address has only one. */
-static const struct lease *find_name(const struct allowed *allowed, const struct network *network, const struct address *address,
-				     struct domain *out)
+/* The network's own; valid until the next search. */
+static const struct lease *find_lease(const struct allowed *allowed, const struct network *network, const struct address *address)
 {
 	const struct lease *lease = lease_find(allowed->options.leases, network->id, address);
-	const struct mapping *mapping = mapping_find(allowed->options.mappings, network->id, address);
 
-	if (lease && lease->network != network->id)
-		lease = NULL;
+	return lease && lease->network == network->id ? lease : NULL;
+}
+
+static void find_name(const struct allowed *allowed, const struct network *network, const struct address *address,
+		      const struct lease *lease, struct domain *out)
+{
+	const struct mapping *mapping = lease ? NULL : mapping_find(allowed->options.mappings, network->id, address);
+
 	if (lease)
 		*out = lease->name;
 	else if (mapping)
 		*out = mapping->name;
-	return lease;
 }
 
+/* All but the name of the app. @ruled: with the rule, which takes a while. */
 static struct decision describe(const struct allowed *allowed, enum decision_event event, const struct network *network,
-				const struct tracked_flow *flow)
+				const struct tracked_flow *flow, bool ruled)
 {
+	const struct lease *lease = find_lease(allowed, network, &flow->flow.destination);
 	struct decision decision = start(event, DECISION_FLOW, network->name, 1);
-	const struct lease *lease;
 
 	decision.source = flow->flow.source;
 	decision.destination = flow->flow.destination;
@@ -125,10 +129,10 @@ static struct decision describe(const struct allowed *allowed, enum decision_eve
 	decision.has_port = true;
 	decision.port = flow->flow.destination_port;
 	decision.protocol = flow->flow.protocol;
-	lease = find_name(allowed, network, &flow->flow.destination, &decision.name);
+	find_name(allowed, network, &flow->flow.destination, lease, &decision.name);
 	if (event == DECISION_ENDED)
 		decision.traffic = flow->traffic;
-	if (flow->mark == RULESET_MARK_FLOW)
+	if (ruled && flow->mark == RULESET_MARK_FLOW)
 		find_rule(allowed, network, &flow->flow, lease, &decision);
 	return decision;
 }
@@ -195,7 +199,7 @@ static void on_flow(void *context, enum flow_event event, const struct tracked_f
 
 	if (!stream || (event == FLOW_BEGAN && flow->mark != RULESET_MARK_FLOW))
 		return;
-	decision = describe(allowed, event == FLOW_BEGAN ? DECISION_ALLOWED : DECISION_ENDED, network, flow);
+	decision = describe(allowed, event == FLOW_BEGAN ? DECISION_ALLOWED : DECISION_ENDED, network, flow, true);
 	decision.has_duration = duration >= 0;
 	decision.duration = duration >= 0 ? (uint64_t)duration : 0;
 	logged = event == FLOW_BEGAN ? begin_logged(allowed, stream) : end_logged(allowed, stream, &flow->traffic);
@@ -209,7 +213,7 @@ void allowed_see(struct allowed *allowed, const struct network *network, const s
 
 	if (flow->mark != RULESET_MARK_FLOW && flow->mark != RULESET_MARK_AUDIT)
 		return;
-	decision = describe(allowed, DECISION_ENDED, network, flow);
+	decision = describe(allowed, DECISION_ENDED, network, flow, false);
 	decision.count = flow->over ? 0 : 1;
 	named_known(allowed->options.named, network, interfaces_of_network(allowed->options.interfaces, network->id), &decision.source,
 		    decision.app);
