@@ -138,6 +138,17 @@ const struct network *policy_network_by_name(const struct policy *policy, const 
 	return NULL;
 }
 
+const struct network *policy_network_by_source(const struct policy *policy, const struct address *source)
+{
+	for (size_t i = 0; i < policy->network_count; i++) {
+		const struct network *network = &policy->networks[i];
+
+		if (prefix_contains(&network->subnet4, source) || prefix_contains(&network->subnet6, source))
+			return network;
+	}
+	return NULL;
+}
+
 /* The lowest id that neither policy uses; for a process that lived through more networks than there are ids. */
 static uint16_t unused_id(const struct policy *policy, const struct policy *old)
 {

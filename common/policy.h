@@ -35,6 +35,8 @@ enum rule_action { RULE_ALLOW, RULE_DENY };
 enum rule_kind { RULE_NAME, RULE_ADDRESS };
 enum network_mode { MODE_ENFORCE, MODE_AUDIT };
 enum log_format { LOG_TEXT, LOG_JSON };
+/* What the log on standard output tells of flows that were allowed: nothing, sums, or each one. */
+enum log_allowed { LOG_ALLOWED_OFF, LOG_ALLOWED_SUMMARY, LOG_ALLOWED_ALL };
 
 /* Where something was written. */
 struct source {
@@ -103,6 +105,7 @@ struct network {
 	struct ports default_ports;
 	bool default_ports_given;
 	struct lifetimes lifetimes;
+	enum log_allowed log_allowed;
 	bool keep_established; /* flows that a reload no longer allows go on */
 	struct rule *rules;    /* owned; own rules and those of `use`, in the order they were read */
 	size_t rule_count;
@@ -204,6 +207,8 @@ int policy_set_own(struct policy *policy, const struct prefix *own, size_t count
 /** policy_network() / policy_network_by_name() - Return: the network, or NULL. */
 const struct network *policy_network(const struct policy *policy, uint16_t id);
 const struct network *policy_network_by_name(const struct policy *policy, const char *name);
+/** policy_network_by_source() - The network whose subnets an address is in, or NULL. */
+const struct network *policy_network_by_source(const struct policy *policy, const struct address *source);
 
 /** policy_upstream_for() - The upstream group with the longest match for a name, else the default. Never NULL. */
 const struct upstream_group *policy_upstream_for(const struct policy *policy, const struct domain *name);

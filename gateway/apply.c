@@ -279,6 +279,10 @@ static void follow_policy(struct gateway *gateway)
 	if (rc != 0)
 		log_say(gateway->log, LOG_ERROR, "inbound flows are counted, but not told one by one: conntrack events cannot be had: %s",
 			strerror(-rc));
+	rc = allowed_set_policy(gateway->allowed, gateway->policy);
+	if (rc != 0)
+		log_say(gateway->log, LOG_ERROR, "allowed flows are counted, but not told one by one: conntrack events cannot be had: %s",
+			strerror(-rc));
 }
 
 /* Takes ownership of @policy; it may be the running one. */

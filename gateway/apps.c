@@ -320,6 +320,14 @@ void apps_lookup(struct apps *apps, const struct prefix *subnet, const struct ad
 		done(context, app && !app->asking ? app->name : "");
 }
 
+const char *apps_known(const struct apps *apps, const struct address *address)
+{
+	struct app *app;
+
+	HASH_FIND(hh, apps->cache, address, sizeof(*address), app);
+	return app && !app->asking && (app->name[0] || app->stale > uv_now(apps->loop)) ? app->name : NULL;
+}
+
 void apps_close(struct apps *apps)
 {
 	struct app *app, *next;

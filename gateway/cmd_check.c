@@ -168,6 +168,9 @@ static void print_network(const struct network *network)
 		printf("  ports: all, for names without a port\n");
 	printf("  lifetimes: min_ttl %us, grace %us, max_age %us, max_addresses %u\n", lifetimes->min_ttl, lifetimes->grace,
 	       lifetimes->max_age, lifetimes->max_addresses);
+	if (network->log_allowed != LOG_ALLOWED_OFF)
+		printf("  log_allowed: %s\n",
+		       network->log_allowed == LOG_ALLOWED_ALL ? "all, a line for each flow" : "summary, sums once a minute");
 	if (network->keep_established)
 		printf("  keep_established: yes, flows that a reload no longer allows go on\n");
 	print_privates(network->privates, network->private_count);
@@ -278,6 +281,15 @@ static json_t *virtual_json(const struct network *network)
 	return json_pack("{s:o, s:i}", "pools", array, "per_name", (int)network->per_name);
 }
 
+static const char *log_allowed_name(enum log_allowed log_allowed)
+{
+	switch (log_allowed) {
+	case LOG_ALLOWED_SUMMARY: return "summary";
+	case LOG_ALLOWED_ALL: return "all";
+	default: return "off";
+	}
+}
+
 static json_t *network_json(const struct network *network)
 {
 	const struct lifetimes *lifetimes = &network->lifetimes;
@@ -288,11 +300,12 @@ static json_t *network_json(const struct network *network)
 		append(&rules, rule_json(&network->rules[i]));
 	for (size_t i = 0; i < network->publish_count; i++)
 		append(&publishes, publish_json(&network->publishes[i]));
-	return json_pack("{s:s, s:s, s:i, s:o, s:o, s:s, s:b, s:s?, s:s, s:{s:i, s:i, s:i, s:i}, s:o, s:o, s:o}", "name", network->name,
-			 "file", network->source.file, "line", (int)network->source.line, "subnets", subnets_json(network),
+	return json_pack("{s:s, s:s, s:i, s:o, s:o, s:s, s:b, s:s, s:s?, s:s, s:{s:i, s:i, s:i, s:i}, s:o, s:o, s:o}", "name",
+			 network->name, "file", network->source.file, "line", (int)network->source.line, "subnets", subnets_json(network),
 			 "virtual_addresses", virtual_json(network), "mode", mode_name(network->mode), "keep_established",
-			 network->keep_established, "audit_until", network->audit_until ? format_date(network->audit_until, date) : NULL,
-			 "ports", ports_format(&network->default_ports, ports), "lifetimes", "min_ttl", (int)lifetimes->min_ttl, "grace",
+			 network->keep_established, "log_allowed", log_allowed_name(network->log_allowed), "audit_until",
+			 network->audit_until ? format_date(network->audit_until, date) : NULL, "ports",
+			 ports_format(&network->default_ports, ports), "lifetimes", "min_ttl", (int)lifetimes->min_ttl, "grace",
 			 (int)lifetimes->grace, "max_age", (int)lifetimes->max_age, "max_addresses", (int)lifetimes->max_addresses,
 			 "private", prefixes_json(network->privates, network->private_count), "rules", rules, "publish", publishes);
 }

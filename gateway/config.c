@@ -70,6 +70,7 @@ static const struct key keys[] = {
 	{"max_age", IN(NETWORK), KEY_SCALAR, config_rules_max_age},
 	{"max_addresses", IN(NETWORK), KEY_SCALAR, config_rules_max_addresses},
 	{"keep_established", IN(NETWORK), KEY_SCALAR, config_rules_keep_established},
+	{"log_allowed", IN(NETWORK), KEY_SCALAR, config_rules_log_allowed},
 };
 #define KEY_COUNT (sizeof(keys) / sizeof(keys[0]))
 static_assert(KEY_COUNT <= CONFIG_KEYS_MAX, "struct section has room for every key");

@@ -355,6 +355,15 @@ void config_rules_keep_established(struct draft *draft, struct section *section,
 		section->network.keep_established = keep;
 }
 
+void config_rules_log_allowed(struct draft *draft, struct section *section, const char *value)
+{
+	static const char *const names[] = {"off", "summary", "all"}; /* enum log_allowed */
+	int chosen = one_of(draft, "log_allowed", value, names, 3);
+
+	if (chosen >= 0)
+		section->network.log_allowed = (enum log_allowed)chosen;
+}
+
 static bool is_interface_name(const char *text)
 {
 	return strlen(text) < IFNAMSIZ && !strpbrk(text, "/:") && strcmp(text, ".") != 0 && strcmp(text, "..") != 0;

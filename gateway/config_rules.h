@@ -33,6 +33,7 @@ void config_rules_grace(struct draft *draft, struct section *section, const char
 void config_rules_max_age(struct draft *draft, struct section *section, const char *value);
 void config_rules_max_addresses(struct draft *draft, struct section *section, const char *value);
 void config_rules_keep_established(struct draft *draft, struct section *section, const char *value);
+void config_rules_log_allowed(struct draft *draft, struct section *section, const char *value);
 
 /** config_rules_append() - Add a copy of a rule to a section, within CONFIG_RULES_MAX. */
 void config_rules_append(struct draft *draft, struct section *section, const struct rule *rule);

@@ -21,6 +21,7 @@
 #define DUMP_TURN      4     /* datagrams per turn of the loop */
 #define END_TURN       64    /* flows ended per turn of the loop */
 #define REQUEST_SIZE   64
+#define NS_PER_MS      1000000
 #define RECEIVE_BUFFER (256 * 1024) /* the kernel writes no more of a dump than fits */
 
 struct flows {
@@ -99,11 +100,28 @@ static struct address address_of(const struct nf_conntrack *entry, enum nf_connt
 	return bytes != NULL ? address_from_bytes(family, bytes) : none;
 }
 
-static bool is_over(const struct nf_conntrack *entry)
+static uint8_t tcp_state(const struct nf_conntrack *entry)
 {
-	uint8_t state = nfct_attr_is_set(entry, ATTR_TCP_STATE) ? nfct_get_attr_u8(entry, ATTR_TCP_STATE) : TCP_CONNTRACK_NONE;
+	return nfct_attr_is_set(entry, ATTR_TCP_STATE) > 0 ? nfct_get_attr_u8(entry, ATTR_TCP_STATE) : TCP_CONNTRACK_NONE;
+}
 
-	return state == TCP_CONNTRACK_LAST_ACK || state == TCP_CONNTRACK_TIME_WAIT || state == TCP_CONNTRACK_CLOSE;
+static uint64_t counter_of(const struct nf_conntrack *entry, enum nf_conntrack_attr attribute)
+{
+	return nfct_attr_is_set(entry, attribute) > 0 ? nfct_get_attr_u64(entry, attribute) : 0;
+}
+
+static enum flow_timeout timeout_of(const struct nf_conntrack *entry)
+{
+	uint8_t protocol = nfct_get_attr_u8(entry, ATTR_L4PROTO);
+
+	if (protocol == IPPROTO_UDP)
+		return nfct_get_attr_u32(entry, ATTR_STATUS) & IPS_ASSURED ? FLOW_TIMEOUT_UDP_STREAM : FLOW_TIMEOUT_UDP;
+	switch (tcp_state(entry)) {
+	case TCP_CONNTRACK_LAST_ACK: return FLOW_TIMEOUT_LAST_ACK;
+	case TCP_CONNTRACK_TIME_WAIT: return FLOW_TIMEOUT_TIME_WAIT;
+	case TCP_CONNTRACK_CLOSE: return FLOW_TIMEOUT_CLOSE;
+	default: return FLOW_TIMEOUT_OTHER;
+	}
 }
 
 bool flows_read(const struct nf_conntrack *entry, struct tracked_flow *out)
@@ -117,9 +135,17 @@ bool flows_read(const struct nf_conntrack *entry, struct tracked_flow *out)
 		.target = address_of(entry, ATTR_REPL_IPV4_SRC, ATTR_REPL_IPV6_SRC),
 		.target_port = ntohs(nfct_get_attr_u16(entry, ATTR_REPL_PORT_SRC)),
 		.mark = nfct_attr_is_set(entry, ATTR_MARK) ? nfct_get_attr_u32(entry, ATTR_MARK) : 0,
+		.traffic.bytes_out = counter_of(entry, ATTR_ORIG_COUNTER_BYTES),
+		.traffic.bytes_in = counter_of(entry, ATTR_REPL_COUNTER_BYTES),
+		.traffic.packets_out = counter_of(entry, ATTR_ORIG_COUNTER_PACKETS),
+		.traffic.packets_in = counter_of(entry, ATTR_REPL_COUNTER_PACKETS),
+		.started = counter_of(entry, ATTR_TIMESTAMP_START) / NS_PER_MS,
+		.stopped = counter_of(entry, ATTR_TIMESTAMP_STOP) / NS_PER_MS,
+		.timeout = timeout_of(entry),
+		.remaining = nfct_get_attr_u32(entry, ATTR_TIMEOUT),
 	};
 	out->translated = !address_equal(&out->flow.destination, &out->target);
-	out->over = out->flow.protocol == IPPROTO_TCP && is_over(entry);
+	out->over = out->timeout == FLOW_TIMEOUT_LAST_ACK || out->timeout == FLOW_TIMEOUT_TIME_WAIT || out->timeout == FLOW_TIMEOUT_CLOSE;
 	return out->flow.source.family != 0 && (out->flow.protocol == IPPROTO_TCP || out->flow.protocol == IPPROTO_UDP);
 }
 

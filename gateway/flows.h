@@ -12,6 +12,18 @@
 #include <uv.h>
 
 #include "gateway/classify.h"
+#include "gateway/report/decision.h"
+
+/* How long conntrack remembers a flow after its last packet: by which of its timeouts. */
+enum flow_timeout {
+	FLOW_TIMEOUT_OTHER, /* none that could be told from outside */
+	FLOW_TIMEOUT_UDP,
+	FLOW_TIMEOUT_UDP_STREAM,
+	FLOW_TIMEOUT_LAST_ACK,
+	FLOW_TIMEOUT_TIME_WAIT,
+	FLOW_TIMEOUT_CLOSE,
+};
+#define FLOW_TIMEOUTS 6
 
 /* One flow of TCP or UDP, in the direction of its first packet. */
 struct tracked_flow {
@@ -19,8 +31,12 @@ struct tracked_flow {
 	struct address target; /* where it was brought: who replies */
 	uint16_t target_port;
 	uint32_t mark;
-	bool translated; /* its destination was changed on the way: a question brought to the forwarder, say */
-	bool over;       /* both ends have closed the connection, or one has reset it; conntrack remembers it for a while */
+	struct traffic traffic;    /* zeros where net.netfilter.nf_conntrack_acct is 0 */
+	uint64_t started, stopped; /* ms of the wall clock; 0: not known, net.netfilter.nf_conntrack_timestamp is 0; or not yet */
+	enum flow_timeout timeout;
+	uint32_t remaining; /* seconds of it that are left */
+	bool translated;    /* its destination was changed on the way: a question brought to the forwarder, say */
+	bool over;          /* both ends have closed the connection, or one has reset it; conntrack remembers it for a while */
 };
 
 struct flows; /* flows.c */

@@ -3,24 +3,41 @@
 #define SLUICE_GATEWAY_FLOWS_WATCH_H
 
 /*
- * New flows, as conntrack tells of them. Events are sent while nobody waits for them, and lost when too many have not been read: they are
- * for lines in the log, not for counting. Needs net.netfilter.nf_conntrack_events, which is on by default.
+ * Flows that begin and end, as conntrack tells of them. Events are sent while nobody waits for them, and lost when too many have not been
+ * read: whoever needs to know how many flows there were reads a counter. Needs net.netfilter.nf_conntrack_events, which is on by default.
  */
 
 #include <stdint.h>
+#include <uv.h>
 
 #include "gateway/flows.h"
 
+#define FLOWS_WATCH_MARKS_MAX 4
+#define FLOWS_WATCH_TURN      256   /* events taken in one turn of the loop */
+#define FLOWS_WATCH_ALL       16384 /* for flows_watch_read(): more are hardly ever waiting */
+
 struct flows_watch; /* flows_watch.c */
 
-typedef void (*flows_seen)(void *context, const struct tracked_flow *flow);
+enum flow_event { FLOW_BEGAN, FLOW_ENDED };
 
-/** flows_watch_open() - Hear of new flows with this conntrack mark. Return: 0 or -errno. */
-int flows_watch_open(uint32_t mark, flows_seen seen, void *context, struct flows_watch **out);
-/** flows_watch_fd() - Readable when there is something to read. */
-int flows_watch_fd(const struct flows_watch *watch);
-/** flows_watch_read() - Call seen() for at most @max events. Return: how many were read. */
-unsigned int flows_watch_read(struct flows_watch *watch, unsigned int max);
+/* Which flows somebody wants to hear of. */
+struct flows_watch_options {
+	uint32_t marks[FLOWS_WATCH_MARKS_MAX]; /* conntrack marks, to the first 0 */
+	bool ends;                             /* of their ends, too */
+	int buffer;                            /* octets, of the socket; the kernel gives what it may */
+};
+
+/*
+ * @duration: ms from the first to the last packet of a flow that ended, or -1: not known. Of a TCP connection that did not end as one
+ * should it goes on until conntrack has forgotten it.
+ */
+typedef void (*flows_seen)(void *context, enum flow_event event, const struct tracked_flow *flow, int64_t duration);
+
+/** flows_watch_open() - Hear of flows from the loop. Return: 0 or -errno. */
+int flows_watch_open(uv_loop_t *loop, const struct flows_watch_options *options, flows_seen seen, void *context, struct flows_watch **out);
+/** flows_watch_read() - Call seen() now for what is there, at most @max events. */
+void flows_watch_read(struct flows_watch *watch, unsigned int max);
+/** flows_watch_close() - Memory goes when the loop has run the close callback. */
 void flows_watch_close(struct flows_watch *watch);
 
 #endif

@@ -321,6 +321,31 @@ static void open_state(struct gateway *gateway)
 		log_say(gateway->log, LOG_INFO, "leases are kept in memory, a recreated container will not know them: %s", error);
 }
 
+/* Leases and mappings are there. Return: false when out of memory. */
+static bool open_reports(struct gateway *gateway)
+{
+	struct allowed_options options;
+
+	gateway->reports = reports_new(&gateway->loop, gateway->log, gateway->state.directory);
+	if (gateway->reports == NULL)
+		return false;
+	gateway->named = named_new(&gateway->loop, gateway->reports, &gateway->interfaces);
+	if (gateway->named == NULL)
+		return false;
+	options = (struct allowed_options){
+		.log = gateway->log,
+		.reports = gateway->reports,
+		.named = gateway->named,
+		.interfaces = &gateway->interfaces,
+		.leases = gateway->leases,
+		.mappings = gateway->virtuals.table,
+		.heard = gateway->start.memories[MEMORY_HEARD],
+		.logged = gateway->start.memories[MEMORY_LOGGED],
+	};
+	gateway->allowed = allowed_new(&gateway->loop, &options);
+	return gateway->allowed != NULL;
+}
+
 /* Return: 0 or -errno, logged. */
 static int open_modules(struct gateway *gateway)
 {
@@ -344,9 +369,7 @@ static int open_modules(struct gateway *gateway)
 	gateway->leases = lease_table_new();
 	gateway->virtuals.table = mapping_table_new();
 	gateway->counters = counters_new();
-	gateway->reports = reports_new(&gateway->loop, gateway->log, gateway->state.directory);
-	gateway->named = gateway->reports != NULL ? named_new(&gateway->loop, gateway->reports, &gateway->interfaces) : NULL;
-	if (gateway->named == NULL)
+	if (!open_reports(gateway))
 		return fail(gateway, "start", UV_ENOMEM);
 	gateway->denials = denials_new(&gateway->loop, gateway->log, gateway->named, &gateway->interfaces, gateway->start.restarts > 0);
 	gateway->chances = chances_new(gateway);
@@ -482,6 +505,7 @@ static void close_modules(struct gateway *gateway)
 	named_close(gateway->named);
 	targets_close(gateway->targets);
 	inbound_close(gateway->inbound);
+	allowed_close(gateway->allowed);
 	reports_close(gateway->reports);
 	close_handles(gateway);
 	uv_run(&gateway->loop, UV_RUN_DEFAULT); /* the close callbacks */

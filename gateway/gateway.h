@@ -24,6 +24,7 @@
 #include "gateway/interfaces.h"
 #include "gateway/journal.h"
 #include "gateway/nfqueue.h"
+#include "gateway/report/allowed.h"
 #include "gateway/report/named.h"
 #include "gateway/report/reports.h"
 #include "gateway/ruleset.h"
@@ -66,6 +67,7 @@ struct gateway {
 	struct nfqueue *queue;     /* owned */
 	struct targets *targets;   /* owned */
 	struct inbound *inbound;   /* owned */
+	struct allowed *allowed;   /* owned */
 	struct openings openings;  /* owned: of the running policy, as the kernel has them */
 	struct control *control;   /* owned */
 	struct watch *watch;       /* owned: the policy's */

@@ -2,11 +2,7 @@
 /*
  * Flows that came in, in the log.
  *
- * Theory of operation: no such flow waits for us. The kernel counts each one, per network, and conntrack tells of it, unless its message is
- * lost because too many come at once or nobody listens. An event gets its line while the rate of its network allows. How many flows have
- * been told of, one by one or in a sum, is kept for each network (also for the next worker); what the kernel's counter has more is what no
- * line has told. Of that, only what the reading before had found as well goes into a summary: the event of the newest may be on its way. So
- * sums of `count` over all lines are exact, whatever was lost.
+ * Theory of operation: an event of conntrack gets its line while the rate of its network allows; what has none is told in a sum (tally.h).
  */
 #include "gateway/inbound.h"
 
@@ -16,105 +12,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "gateway/bucket.h"
 #include "gateway/flows_watch.h"
-#include "gateway/memory.h"
 #include "gateway/nft.h"
+#include "gateway/report/tally.h"
 
-#define READ_ROUNDS 64 /* of INBOUND_READ_MAX events, before the counters are read */
-
-/* What has been told of one network's flows. Kept for the next worker as it is. */
-struct told {
-	char network[POLICY_NAME_MAX + 1];
-	uint64_t flows; /* of the kernel's counter */
-};
-
-struct tally {
-	struct told told;
-	uint64_t total;   /* the kernel's counter at the last reading */
-	uint64_t waiting; /* flows that no line had told of by then */
-	struct bucket bucket;
-};
+#define BUFFER_SIZE (1024 * 1024) /* octets, of the socket */
 
 struct inbound {
 	uv_loop_t *loop;
-	struct log *log;
 	struct reports *reports;
 	const struct openings *openings;
 	const struct policy *policy;
-	int memory;
 	struct flows_watch *watch; /* owned; NULL while nothing is published */
-	uv_poll_t *poll;           /* owned by the loop, freed in its close callback */
-	struct tally *tallies;     /* owned */
-	size_t count;
-	bool changed; /* since it was kept */
+	struct tallies *tallies;   /* owned */
 };
-
-static struct tally *find_tally(struct inbound *inbound, const char *network)
-{
-	for (size_t i = 0; i < inbound->count; i++) {
-		if (strcmp(inbound->tallies[i].told.network, network) == 0)
-			return &inbound->tallies[i];
-	}
-	return NULL;
-}
-
-static struct tally *add_tally(struct inbound *inbound, const struct told *told)
-{
-	struct tally *list = reallocarray(inbound->tallies, inbound->count + 1, sizeof(*list));
-
-	if (!list)
-		return NULL;
-	inbound->tallies = list;
-	list[inbound->count] = (struct tally){.told = *told};
-	return &list[inbound->count++];
-}
-
-static struct tally *want_tally(struct inbound *inbound, const char *network)
-{
-	struct tally *tally = find_tally(inbound, network);
-	struct told told = {0};
-
-	if (tally)
-		return tally;
-	snprintf(told.network, sizeof(told.network), "%s", network);
-	return add_tally(inbound, &told);
-}
-
-static void restore(struct inbound *inbound)
-{
-	void *bytes = NULL;
-	size_t size = 0;
-	struct told told;
-
-	if (inbound->memory < 0 || memory_get(inbound->memory, &bytes, &size) != 0)
-		return;
-	for (size_t at = 0; at + sizeof(told) <= size; at += sizeof(told)) {
-		memcpy(&told, (const uint8_t *)bytes + at, sizeof(told));
-		told.network[POLICY_NAME_MAX] = '\0';
-		(void)add_tally(inbound, &told);
-	}
-	free(bytes);
-}
-
-static void save(struct inbound *inbound)
-{
-	struct told *list;
-	int rc = -ENOMEM;
-
-	if (!inbound->changed || inbound->memory < 0)
-		return;
-	list = calloc(inbound->count + 1, sizeof(*list));
-	for (size_t i = 0; list && i < inbound->count; i++)
-		list[i] = inbound->tallies[i].told;
-	if (list)
-		rc = memory_put(inbound->memory, list, inbound->count * sizeof(*list));
-	if (rc != 0)
-		log_say(inbound->log, LOG_WARNING, "the count of inbound flows cannot be kept for a restart (%s): they may be told twice",
-			strerror(-rc));
-	free(list);
-	inbound->changed = false;
-}
 
 struct inbound *inbound_new(uv_loop_t *loop, struct log *log, struct reports *reports, const struct openings *openings, int memory)
 {
@@ -122,9 +33,12 @@ struct inbound *inbound_new(uv_loop_t *loop, struct log *log, struct reports *re
 
 	if (!inbound)
 		return NULL;
-	*inbound = (struct inbound){.loop = loop, .log = log, .reports = reports, .openings = openings, .memory = memory};
-	restore(inbound);
-	return inbound;
+	*inbound = (struct inbound){.loop = loop, .reports = reports, .openings = openings};
+	inbound->tallies = tallies_new(log, "inbound flows", memory);
+	if (inbound->tallies)
+		return inbound;
+	free(inbound);
+	return NULL;
 }
 
 static struct decision start(enum decision_kind kind, const char *network, uint64_t count)
@@ -161,76 +75,28 @@ static void tell_summary(struct inbound *inbound, const char *network, uint64_t 
 }
 
 /* A flow without opening began just before a reload took that away: the summary tells of it. */
-static void on_flow(void *context, const struct tracked_flow *flow)
+static void on_flow(void *context, enum flow_event event, const struct tracked_flow *flow, int64_t duration)
 {
 	struct inbound *inbound = context;
 	const struct opening *opening =
 		openings_find(inbound->openings, flow->flow.protocol, flow->flow.destination_port, &flow->target, flow->target_port);
 	const struct network *network = opening ? policy_network(inbound->policy, opening->network) : NULL;
-	struct tally *tally = network ? want_tally(inbound, network->name) : NULL;
+	struct tally *tally = network ? tallies_want(inbound->tallies, network->name) : NULL;
 
-	if (!tally || !bucket_take(&tally->bucket, uv_now(inbound->loop), INBOUND_LINE_MS, INBOUND_LINE_BURST))
+	(void)event;
+	(void)duration;
+	if (!tally || !tally_may_tell(tally, uv_now(inbound->loop)))
 		return;
 	tell_flow(inbound, network->name, opening, flow);
-	tally->told.flows++;
-	inbound->changed = true;
-}
-
-static void on_readable(uv_poll_t *poll, int status, int events)
-{
-	struct inbound *inbound = poll->data;
-
-	(void)status;
-	(void)events;
-	if (poll != inbound->poll)
-		return;
-	(void)flows_watch_read(inbound->watch, INBOUND_READ_MAX);
-	save(inbound);
-}
-
-static void free_handle(uv_handle_t *handle)
-{
-	free(handle);
-}
-
-static void close_watch(struct inbound *inbound)
-{
-	if (inbound->poll) {
-		uv_poll_stop(inbound->poll);
-		uv_close((uv_handle_t *)inbound->poll, free_handle);
-		inbound->poll = NULL;
-	}
-	flows_watch_close(inbound->watch);
-	inbound->watch = NULL;
-}
-
-static int open_watch(struct inbound *inbound)
-{
-	int rc = flows_watch_open(RULESET_MARK_PUBLISH, on_flow, inbound, &inbound->watch);
-
-	if (rc != 0)
-		return rc;
-	inbound->poll = calloc(1, sizeof(*inbound->poll));
-	rc = inbound->poll ? uv_poll_init(inbound->loop, inbound->poll, flows_watch_fd(inbound->watch)) : -ENOMEM;
-	if (rc != 0) {
-		free(inbound->poll);
-		inbound->poll = NULL;
-		close_watch(inbound);
-		return rc;
-	}
-	inbound->poll->data = inbound;
-	rc = uv_poll_start(inbound->poll, UV_READABLE, on_readable);
-	if (rc != 0)
-		close_watch(inbound);
-	return rc;
+	tallies_told(inbound->tallies, tally, 1);
 }
 
 void inbound_close(struct inbound *inbound)
 {
 	if (!inbound)
 		return;
-	close_watch(inbound);
-	free(inbound->tallies);
+	flows_watch_close(inbound->watch);
+	tallies_free(inbound->tallies);
 	free(inbound);
 }
 
@@ -243,59 +109,31 @@ static bool publishes(const struct policy *policy)
 	return false;
 }
 
-/* A network's counter goes with it, and begins anew with another one of its name. */
-static void forget_gone(struct inbound *inbound)
-{
-	for (size_t i = inbound->count; i-- > 0;) {
-		if (policy_network_by_name(inbound->policy, inbound->tallies[i].told.network))
-			continue;
-		inbound->tallies[i] = inbound->tallies[--inbound->count];
-		inbound->changed = true;
-	}
-}
-
 int inbound_set_policy(struct inbound *inbound, const struct policy *policy)
 {
-	int rc = 0;
+	static const struct flows_watch_options options = {.marks = {RULESET_MARK_PUBLISH}, .buffer = BUFFER_SIZE};
 
 	inbound->policy = policy;
-	forget_gone(inbound);
+	tallies_forget_gone(inbound->tallies, policy);
 	if (publishes(policy) && !inbound->watch)
-		rc = open_watch(inbound);
-	else if (!publishes(policy) && inbound->watch)
-		close_watch(inbound);
-	save(inbound);
-	return rc;
-}
-
-/* Return: how many flows a summary has to tell of now. */
-static uint64_t take_untold(struct tally *tally, uint64_t total, bool last)
-{
-	uint64_t untold, now;
-
-	if (total < tally->total) { /* somebody has made the counter anew */
-		tally->told.flows = 0;
-		tally->waiting = 0;
+		return flows_watch_open(inbound->loop, &options, on_flow, inbound, &inbound->watch);
+	if (!publishes(policy)) {
+		flows_watch_close(inbound->watch);
+		inbound->watch = NULL;
 	}
-	tally->total = total;
-	untold = total > tally->told.flows ? total - tally->told.flows : 0;
-	now = last || untold < tally->waiting ? untold : tally->waiting;
-	tally->told.flows += now;
-	tally->waiting = untold - now;
-	return now;
+	return 0;
 }
 
 static void count_network(struct inbound *inbound, const struct nft_objects *counters, const struct network *network, bool last)
 {
 	char name[RULESET_SET_NAME_MAX];
 	const struct nft_object *counter = nft_objects_find(counters, ruleset_inbound_counter(network->name, name));
-	struct tally *tally = counter && (counter->packets || network->publish_count) ? want_tally(inbound, network->name) : NULL;
-	uint64_t untold = tally ? take_untold(tally, counter->packets, last) : 0;
+	struct tally *tally =
+		counter && (counter->packets || network->publish_count) ? tallies_want(inbound->tallies, network->name) : NULL;
+	uint64_t untold = tally ? tallies_take_untold(inbound->tallies, tally, counter->packets, last) : 0;
 
-	if (untold == 0)
-		return;
-	tell_summary(inbound, network->name, untold);
-	inbound->changed = true;
+	if (untold > 0)
+		tell_summary(inbound, network->name, untold);
 }
 
 int inbound_count(struct inbound *inbound, struct ruleset *ruleset, bool last)
@@ -303,16 +141,13 @@ int inbound_count(struct inbound *inbound, struct ruleset *ruleset, bool last)
 	struct nft_objects counters = {0};
 	int rc;
 
-	if (!inbound->policy || (!inbound->watch && inbound->count == 0 && !publishes(inbound->policy)))
+	if (!inbound->policy || (!inbound->watch && tallies_are_empty(inbound->tallies) && !publishes(inbound->policy)))
 		return 0;
-	for (int i = 0; inbound->watch && i < READ_ROUNDS; i++) {
-		if (flows_watch_read(inbound->watch, INBOUND_READ_MAX) < INBOUND_READ_MAX)
-			break;
-	}
+	if (inbound->watch)
+		flows_watch_read(inbound->watch, FLOWS_WATCH_ALL);
 	rc = nft_objects_read(&ruleset->netlink, NFT_TABLE, NFT_OBJECTS_COUNTERS, &counters);
 	for (size_t i = 0; rc == 0 && i < inbound->policy->network_count; i++)
 		count_network(inbound, &counters, &inbound->policy->networks[i], last);
 	nft_objects_free(&counters);
-	save(inbound);
 	return rc;
 }

@@ -14,10 +14,6 @@
 #include "gateway/report/reports.h"
 #include "gateway/ruleset.h"
 
-#define INBOUND_LINE_MS    20  /* a line every so many ms, per network ... */
-#define INBOUND_LINE_BURST 100 /* ... and so many at once; the rest goes into a summary */
-#define INBOUND_READ_MAX   256 /* events taken in one turn of the loop */
-
 struct inbound; /* inbound.c */
 
 /**

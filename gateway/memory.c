@@ -50,6 +50,11 @@ int memory_put(int memory, const void *bytes, size_t size)
 	return rc == 0 ? write_all(memory, (const char *)&stored, sizeof(stored), 0) : rc;
 }
 
+int memory_patch(int memory, size_t offset, const void *bytes, size_t size)
+{
+	return write_all(memory, bytes, size, CONTENT_OFFSET + (off_t)offset);
+}
+
 int memory_get(int memory, void **bytes, size_t *size)
 {
 	uint64_t stored = 0;

@@ -17,6 +17,12 @@
  */
 int memory_put(int memory, const void *bytes, size_t size);
 
+/**
+ * memory_patch() - Overwrite a part of what is kept, in place; a crash leaves the old part or the new one if it is within one page
+ * Return: 0 or -errno.
+ */
+int memory_patch(int memory, size_t offset, const void *bytes, size_t size);
+
 /** memory_get() - @bytes: malloc()ed for the caller. Return: 0, -ENOENT when nothing is kept, or another -errno. */
 int memory_get(int memory, void **bytes, size_t *size);
 

@@ -25,6 +25,7 @@
 #define RULESET_MARK_ALLOW   0x51d00003U /* a lease was granted between the kernel's look and ours: the packet passes */
 #define RULESET_MARK_PUBLISH 0x51d00004U /* conntrack mark of flows that came in to a published port */
 #define RULESET_MARK_REFUSE  0x51d00005U /* packet mark: counted as refused, and to be rejected where that is possible */
+#define RULESET_MARK_FLOW    0x51d00006U /* conntrack mark of flows that the policy lets out */
 #define RULESET_SEEN_SIZE    2048        /* denied flows remembered per network and family */
 #define RULESET_SEEN_SECONDS 10          /* for how long a repeat of a denied flow is refused in the kernel without a line of its own */
 #define RULESET_SOURCES_SIZE 1024        /* sources with a refusal counter per network and family */
@@ -82,6 +83,9 @@ int ruleset_apply(struct ruleset *ruleset, const struct policy *policy, const st
 
 /** ruleset_inbound_counter() - Name of the counter of flows that came in to a network's published ports. Return: @out. */
 const char *ruleset_inbound_counter(const char *network, char out[static RULESET_SET_NAME_MAX]);
+
+/** ruleset_allowed_counter() - Name of the counter of flows that the policy let out of a network. Return: @out. */
+const char *ruleset_allowed_counter(const char *network, char out[static RULESET_SET_NAME_MAX]);
 
 /**
  * ruleset_put_lease() - Element of a name set: the address, until @until and a little longer

@@ -33,9 +33,9 @@ static const struct nft_hook hooks[] = {
 	{"postrouting", "nat", NF_INET_POST_ROUTING, PRIORITY_SNAT, false},
 };
 
-static const char *const chains[] = {"uplink_guard",       "uplink_errors",   "uplink_stray",     "uplink_forward", "uplink_input",
-				     "uplink_publish",     RULESET_PUBLISHED, "upstream_servers", "verdict_marked", RULESET_DISCOVERY,
-				     RULESET_HOUSEKEEPING, RULESET_ERRORS,    RULESET_STRAY,      RULESET_REJECT};
+static const char *const chains[] = {"uplink_guard",    "uplink_errors",      "uplink_stray",     "uplink_forward", "uplink_input",
+				     "uplink_publish",  RULESET_PUBLISHED,    "upstream_servers", "verdict_marked", "verdict_allowed",
+				     RULESET_DISCOVERY, RULESET_HOUSEKEEPING, RULESET_ERRORS,     RULESET_STRAY,    RULESET_REJECT};
 static const char *const counters[] = {"unknown_interface", "housekeeping",   "forward_dropped", "input_dropped",  "output_dropped",
 				       "uplink_spoofed",    "uplink_invalid", "uplink_errors",   "uplink_forward", "uplink_input"};
 
@@ -316,6 +316,9 @@ static void write_verdicts(struct ruleset_plan *plan)
 		nft_set_ct_mark(batch, RULESET_MARK_AUDIT);
 		end(batch, NFT_VERDICT_ACCEPT, NULL);
 	}
+	match_mark(batch, "verdict_forward", RULESET_MARK_ALLOW);
+	end(batch, NFT_VERDICT_GOTO, "verdict_allowed");
+	branch(plan, "verdict_allowed", NFT_META_IIF, RULESET_PASS, NFT_VERDICT_GOTO, NULL);
 	branch(plan, "verdict_marked", NFT_META_IIF, "marked", NFT_VERDICT_GOTO, NULL);
 	/* Its interface has left its network in the meantime. */
 	nft_rule_begin(batch, "verdict_marked");

@@ -30,6 +30,8 @@
 #define RULESET_REJECT       "reject_flow" /* chain: refuses a packet, and answers where that is right */
 #define RULESET_PUBLISHED    "published"   /* chain: from the ports of the uplink's addresses to containers */
 #define RULESET_INBOUND      "inbound"     /* prefix of chains and counters: flows that come in to a network */
+#define RULESET_PASS         "pass"        /* prefix of chains: flows that go out */
+#define RULESET_ALLOWED      "allowed"     /* prefix of counters: the same */
 
 #define RULESET_STATUS_DNAT 0x20 /* IPS_DST_NAT of enum ip_conntrack_status */
 
@@ -105,7 +107,7 @@ struct ruleset_writer {
 	struct nft_batch *batch;
 	const struct ruleset_plan *plan;
 	const struct network *network;
-	char deny[NFT_NAME_SIZE], refuse[NFT_NAME_SIZE], audit[NFT_NAME_SIZE];
+	char deny[NFT_NAME_SIZE], refuse[NFT_NAME_SIZE], audit[NFT_NAME_SIZE], pass[NFT_NAME_SIZE];
 };
 
 /** ruleset_begin() - Begin a rule of the network's chain PREFIX_N. */

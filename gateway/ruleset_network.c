@@ -7,12 +7,13 @@
  *			new ones goes to excess_N.
  *	errors_N	forward and input: an ICMP error must be about a flow of the network.
  *	stray_N		forward and input: what belongs to no flow and cannot begin one is counted and dropped.
- *	net_N		forward: address rules, name sets; what is left goes to audit_N or deny_N.
+ *	net_N		forward: address rules, name sets: pass_N; what is left goes to audit_N or deny_N.
+ *	pass_N		the flow is marked and counted, once.
  *	input_N		input: DNS, echo, discovery; what is left goes to deny_N.
  *	deny_N		multicast is dropped; above the rate, or known from before, refuse_N; else the queue.
  *	refuse_N	counted in the kernel, per source, and refused.
  *	excess_N	the same, without an answer.
- *	marked_N	came back from the queue as denied: remembered in seen, and refused.
+ *	marked_N	came back from the queue as denied: remembered in seen, and refused. What came back as allowed goes to pass_N.
  *	replies_N	raw output: replies to questions that conntrack has not seen stay out of it.
  *	output_N	output: these replies.
  *
@@ -23,6 +24,7 @@
 #include <netinet/in.h> /* before the kernel's own headers */
 
 #include <linux/netfilter.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "gateway/ruleset_internal.h"
@@ -33,9 +35,15 @@
 
 static const int families[] = {AF_INET, AF_INET6};
 
-static const char *const chain_prefixes[] = {"guard", "redirect", "errors", "stray",  "net",     "input",  "deny",
-					     "audit", "refuse",   "excess", "marked", "replies", "output", RULESET_INBOUND};
-static const char *const counter_prefixes[] = {"spoofed", "multicast", "invalid", "refused", "audited", RULESET_INBOUND};
+static const char *const chain_prefixes[] = {"guard",  "redirect", "errors", "stray",   "net",    "input",         "deny",      "audit",
+					     "refuse", "excess",   "marked", "replies", "output", RULESET_INBOUND, RULESET_PASS};
+static const char *const counter_prefixes[] = {"spoofed", "multicast", "invalid", "refused", "audited", RULESET_INBOUND, RULESET_ALLOWED};
+
+const char *ruleset_allowed_counter(const char *network, char out[static RULESET_SET_NAME_MAX])
+{
+	snprintf(out, RULESET_SET_NAME_MAX, RULESET_ALLOWED "_%s", network);
+	return out;
+}
 
 void ruleset_network_want(struct ruleset_plan *plan, const struct network *network)
 {
@@ -350,7 +358,7 @@ static void write_ports(const struct ruleset_writer *writer, const struct findin
 
 static void write_addresses(const struct ruleset_writer *writer, enum rule_action action, const struct address_set *addresses, size_t count)
 {
-	static const struct finding allowed = {.prefix = "net", .kind = NFT_VERDICT_ACCEPT};
+	const struct finding allowed = {.prefix = "net", .kind = NFT_VERDICT_GOTO, .chain = writer->pass};
 	const struct finding denied = {.prefix = "net", .kind = NFT_VERDICT_GOTO, .chain = writer->deny};
 	bool allow = action == RULE_ALLOW;
 	char set[NFT_NAME_SIZE];
@@ -439,11 +447,36 @@ static void write_net(const struct ruleset_writer *writer, const struct address_
 	if (writer->network->has_virtual_addresses)
 		ruleset_virtual_forward(writer);
 	else
-		ruleset_write_names(writer, "net", NFT_VERDICT_ACCEPT, NULL);
+		ruleset_write_names(writer, "net", NFT_VERDICT_GOTO, writer->pass);
 	if (!writer->network->has_virtual_addresses && policy_is_auditing(writer->network, writer->plan->wall))
 		write_audit(writer);
 	ruleset_begin(writer, "net");
 	ruleset_end(writer, NFT_VERDICT_GOTO, writer->deny);
+}
+
+/*
+ * The first two rules are for later packets of a flow that has not been answered yet; the third for what came back from the queue in
+ * prerouting: audit mode lets it pass, and verdict_forward marks it.
+ */
+static void write_pass(const struct ruleset_writer *writer)
+{
+	static const uint32_t known[] = {RULESET_MARK_FLOW, RULESET_MARK_AUDIT};
+	char counter[NFT_NAME_SIZE];
+
+	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+		ruleset_begin(writer, RULESET_PASS);
+		nft_match_ct_mark(writer->batch, known[i]);
+		ruleset_end(writer, NFT_VERDICT_ACCEPT, NULL);
+	}
+	if (writer->network->has_virtual_addresses) {
+		ruleset_begin(writer, RULESET_PASS);
+		nft_match_meta32(writer->batch, NFT_META_MARK, RULESET_MARK_AUDIT, true);
+		ruleset_end(writer, NFT_VERDICT_ACCEPT, NULL);
+	}
+	ruleset_begin(writer, RULESET_PASS);
+	nft_count(writer->batch, ruleset_name(RULESET_ALLOWED, writer->network, counter));
+	nft_set_ct_mark(writer->batch, RULESET_MARK_FLOW);
+	ruleset_end(writer, NFT_VERDICT_ACCEPT, NULL);
 }
 
 static void accept_echo(const struct ruleset_writer *writer, int family)
@@ -593,11 +626,13 @@ void ruleset_network_rules(struct ruleset_plan *plan, const struct network *netw
 	ruleset_name("deny", network, writer.deny);
 	ruleset_name("refuse", network, writer.refuse);
 	ruleset_name("audit", network, writer.audit);
+	ruleset_name(RULESET_PASS, network, writer.pass);
 	write_guard(&writer);
 	write_redirect(&writer);
 	write_replies(&writer);
 	write_errors(&writer);
 	write_net(&writer, addresses, count);
+	write_pass(&writer);
 	write_input(&writer);
 	write_deny(&writer);
 	write_refuse(&writer);

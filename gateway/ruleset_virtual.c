@@ -12,7 +12,7 @@
  * the rest of the nat hook. What is denied goes on to the gateway itself, and is rejected there (verdict_input). A new IPv6 address takes
  *the kernel a moment to make local; until then what is denied is on its way out, and is rejected there (verdict_forward).
  *
- * In net_N everything passes whose destination map_N has changed: nothing else in the table changes a destination on this way.
+ * In net_N everything goes to pass_N whose destination map_N has changed: nothing else in the table changes a destination on this way.
  */
 #include <netinet/in.h> /* before the kernel's own headers */
 
@@ -105,7 +105,7 @@ void ruleset_virtual_forward(const struct ruleset_writer *writer)
 {
 	ruleset_begin(writer, "net");
 	nft_match_ct_status(writer->batch, RULESET_STATUS_DNAT);
-	ruleset_end(writer, NFT_VERDICT_ACCEPT, NULL);
+	ruleset_end(writer, NFT_VERDICT_GOTO, writer->pass);
 }
 
 void ruleset_virtual_denied(const struct ruleset_writer *writer, const char *prefix)

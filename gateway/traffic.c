@@ -236,6 +236,9 @@ void traffic_count(struct gateway *gateway)
 	rc = inbound_count(gateway->inbound, &gateway->ruleset, gateway->stopping);
 	if (rc != 0)
 		log_say(gateway->log, LOG_WARNING, "inbound flows cannot be counted: %s", strerror(-rc));
+	rc = allowed_count(gateway->allowed, &gateway->ruleset, gateway->stopping);
+	if (rc != 0)
+		log_say(gateway->log, LOG_WARNING, "allowed flows cannot be counted: %s", strerror(-rc));
 	say_failures(gateway);
 	if (gateway->queue == NULL || nfqueue_dropped(gateway->queue, &dropped) != 0)
 		return;

@@ -23,17 +23,6 @@ struct sight {
 
 static void look(struct gateway *gateway);
 
-static const struct network *network_of(const struct policy *policy, const struct address *source)
-{
-	for (size_t i = 0; i < policy->network_count; i++) {
-		const struct network *network = &policy->networks[i];
-
-		if (prefix_contains(&network->subnet4, source) || prefix_contains(&network->subnet6, source))
-			return network;
-	}
-	return NULL;
-}
-
 /* Leases may have gone since, or be others after a change of policy: what the table has now is what counts. */
 static void refresh_extended(struct gateway *gateway)
 {
@@ -148,13 +137,14 @@ static bool is_closed(const struct gateway *gateway, const struct tracked_flow *
 static bool visit(void *context, const struct tracked_flow *flow)
 {
 	struct gateway *gateway = context;
-	const struct network *network = network_of(gateway->policy, &flow->flow.source);
+	const struct network *network = policy_network_by_source(gateway->policy, &flow->flow.source);
 
 	if (flow->mark == RULESET_MARK_PUBLISH)
 		return is_closed(gateway, flow);
 	/* Flows of the gateway itself; those of a network that is gone cannot send any more. */
 	if (network == NULL)
 		return false;
+	allowed_see(gateway->allowed, network, flow);
 	if (!flow->over) {
 		keep_leases(gateway, network, &flow->flow.destination);
 		mapping_touch(gateway->virtuals.table, network->id, &flow->flow.destination, gateway->upkeep.now);
@@ -167,7 +157,9 @@ static void on_seen(void *context, int error, size_t ended)
 	struct gateway *gateway = context;
 
 	write_extended(gateway);
-	if (error != 0)
+	if (error == 0)
+		stats_look_ends(reports_stats(gateway->reports));
+	else
 		log_say(gateway->log, LOG_ERROR, "not all flows could be looked at or ended: %s", strerror(-error));
 	if (ended > 0)
 		log_say(gateway->log, LOG_INFO, "%zu flows that are not allowed any more were ended", ended);
@@ -188,6 +180,7 @@ static void look(struct gateway *gateway)
 			(upkeep->period + 999) / 1000);
 		return;
 	}
+	stats_look_begins(reports_stats(gateway->reports));
 	upkeep->now = gateway_now(gateway);
 	upkeep->ending = upkeep->end_wanted;
 	upkeep->end_wanted = false;

@@ -100,7 +100,7 @@ static void write_summary(struct log_line *out, const struct decision *decision)
 		log_text(out, "reason", reason_name(decision->reason));
 	if (decision->destination.family || decision->name.length)
 		write_destination(out, decision);
-	if (decision->event == DECISION_ALLOWED)
+	if (decision->has_traffic)
 		write_traffic(out, &decision->traffic);
 }
 

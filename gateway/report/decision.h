@@ -60,7 +60,8 @@ struct decision {
 	const char *what;             /* summaries: "packets", "questions" or "flows" */
 	char action[DECISION_ACTION_MAX];
 	uint64_t count;
-	struct traffic traffic; /* ended flows, and summaries of allowed ones */
+	struct traffic traffic; /* ended flows */
+	bool has_traffic;       /* summaries of flows: `traffic` is what they carried */
 	bool has_duration;
 	uint64_t duration; /* ms; ended flows */
 };

@@ -21,6 +21,8 @@ struct named {
 
 struct waiting {
 	struct named *named;
+	named_ready ready;
+	void *context;
 	struct decision decision;
 	bool logged;
 };
@@ -80,33 +82,82 @@ static void on_app(void *context, const char *name)
 
 	snprintf(waiting->decision.app, sizeof(waiting->decision.app), "%s", name);
 	waiting->named->waiting--;
-	reports_tell(waiting->named->reports, &waiting->decision, waiting->logged);
+	waiting->ready(waiting->context, &waiting->decision, waiting->logged);
 	free(waiting);
+}
+
+static const struct prefix nowhere = {.length = 0};
+
+/* @form: what is to be called, and with what. @asked: family 0: nobody can be asked. */
+static void wait_for_app(struct named *named, const struct prefix *subnet, const struct address *asked, const struct waiting *form)
+{
+	struct waiting *waiting = asked->family ? malloc(sizeof(*waiting)) : NULL;
+
+	if (!waiting) {
+		form->ready(form->context, &form->decision, form->logged);
+		return;
+	}
+	*waiting = *form;
+	named->waiting++;
+	apps_lookup(named->apps, subnet, asked, on_app, waiting);
+}
+
+/* No neighbour table is read for what cannot wait anyway. */
+static void ask(struct named *named, const struct network *network, const struct interface *interface, const struct waiting *form,
+		size_t max)
+{
+	struct address asked = {0};
+
+	if (named->waiting < max)
+		asked = named_asked(named, network, interface, &form->decision.source);
+	wait_for_app(named, network ? &network->subnet4 : &nowhere, &asked, form);
+}
+
+static void tell(void *context, const struct decision *decision, bool logged)
+{
+	const struct named *named = context;
+
+	reports_tell(named->reports, decision, logged);
 }
 
 void named_tell_asked(struct named *named, const struct prefix *subnet, const struct address *asked, const struct decision *decision,
 		      bool logged)
 {
-	struct waiting *waiting = NULL;
+	struct waiting form = {.named = named, .ready = tell, .context = named, .decision = *decision, .logged = logged};
+	bool full = named->waiting >= NAMED_WAITING_MAX;
 
-	if (asked->family && named->waiting < NAMED_WAITING_MAX)
-		waiting = malloc(sizeof(*waiting));
-	if (!waiting) {
-		reports_tell(named->reports, decision, logged);
-		return;
-	}
-	*waiting = (struct waiting){.named = named, .decision = *decision, .logged = logged};
-	named->waiting++;
-	apps_lookup(named->apps, subnet, asked, on_app, waiting);
+	wait_for_app(named, subnet, full ? &nowhere.address : asked, &form);
 }
 
 void named_tell(struct named *named, const struct network *network, const struct interface *interface, const struct decision *decision,
 		bool logged)
 {
-	static const struct prefix nowhere = {.length = 0};
-	struct address asked = {0};
+	struct waiting form = {.named = named, .ready = tell, .context = named, .decision = *decision, .logged = logged};
 
-	if (named->waiting < NAMED_WAITING_MAX)
-		asked = named_asked(named, network, interface, &decision->source);
-	named_tell_asked(named, network ? &network->subnet4 : &nowhere, &asked, decision, logged);
+	ask(named, network, interface, &form, NAMED_WAITING_MAX);
+}
+
+void named_wait(struct named *named, const struct network *network, const struct interface *interface, const struct decision *decision,
+		bool logged, named_ready ready, void *context)
+{
+	struct waiting form = {.named = named, .ready = ready, .context = context, .decision = *decision, .logged = logged};
+
+	ask(named, network, interface, &form, NAMED_FLOWS_MAX);
+}
+
+static void forget_name(void *context, const char *name)
+{
+	(void)context;
+	(void)name;
+}
+
+void named_known(struct named *named, const struct network *network, const struct interface *interface, const struct address *source,
+		 char out[static APPS_NAME_MAX + 1])
+{
+	struct address asked = named_asked(named, network, interface, source);
+	const char *name = asked.family ? apps_known(named->apps, &asked) : "";
+
+	snprintf(out, APPS_NAME_MAX + 1, "%s", name ? name : "");
+	if (!name)
+		apps_lookup(named->apps, &network->subnet4, &asked, forget_name, NULL);
 }

@@ -16,6 +16,7 @@
 #include "gateway/report/reports.h"
 
 #define NAMED_WAITING_MAX 1024 /* decisions that wait; more are told without the name */
+#define NAMED_FLOWS_MAX   512  /* so many of them by named_wait(): allowed flows are many, and leave room for what was denied */
 
 struct named; /* named.c */
 
@@ -36,6 +37,17 @@ void named_tell(struct named *named, const struct network *network, const struct
 /** named_tell_asked() - The same, where named_asked() was called before: @subnet is the network's, or of family 0. */
 void named_tell_asked(struct named *named, const struct prefix *subnet, const struct address *asked, const struct decision *decision,
 		      bool logged);
+
+/* A decision has the name of its container, if there is one. */
+typedef void (*named_ready)(void *context, const struct decision *decision, bool logged);
+
+/** named_wait() - As named_tell(), but @ready tells the decision: called once, at once or later, at the latest by named_close(). */
+void named_wait(struct named *named, const struct network *network, const struct interface *interface, const struct decision *decision,
+		bool logged, named_ready ready, void *context);
+
+/** named_known() - What the name of a source was when Docker was last asked about it; "" when that is not known yet: it is asked then. */
+void named_known(struct named *named, const struct network *network, const struct interface *interface, const struct address *source,
+		 char out[static APPS_NAME_MAX + 1]);
 
 /** named_apps() - Who asks Docker's resolver. Valid until named_close(). */
 struct apps *named_apps(struct named *named);

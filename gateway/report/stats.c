@@ -46,6 +46,8 @@ struct entry {
 	uint64_t open_count;
 	uint64_t look; /* the one that `during`, `looking` and `looking_count` are of */
 	uint64_t looking_count;
+	uint64_t told; /* allowed flows, to stats_each_news() ... */
+	struct traffic told_traffic;
 };
 
 struct app {
@@ -181,6 +183,8 @@ static bool fold(struct entry *entry, struct app *into)
 	others->row.numbers.allowed += row->numbers.allowed;
 	others->row.numbers.denied += row->numbers.denied;
 	others->row.numbers.audited += row->numbers.audited;
+	others->told += entry->told;
+	add_traffic(&others->told_traffic, &entry->told_traffic);
 	/* What is open now is seen again by the next look, or tells when it ends. */
 	add_traffic(&others->before, &entry->before);
 	add_traffic(&others->before, &entry->since);
@@ -475,7 +479,7 @@ void stats_look_flow(struct stats *stats, const struct decision *flow)
 		return;
 	begin_look(stats, entry);
 	add_traffic(&entry->looking, &flow->traffic);
-	entry->looking_count++;
+	entry->looking_count += flow->count;
 }
 
 static void end_look(void *context, struct entry *entry)
@@ -522,35 +526,90 @@ struct visitor {
 	const struct app *app;
 };
 
-static void visit_entry(void *context, struct entry *entry)
+static struct stats_row row_of(const struct visitor *visitor, const struct entry *entry)
 {
-	const struct visitor *visitor = context;
 	struct stats_row row = entry->row;
 
 	memcpy(row.network, visitor->tally->sums.network, sizeof(row.network));
 	memcpy(row.app, visitor->app->name, sizeof(row.app));
 	row.source = visitor->app->source;
+	return row;
+}
+
+static void visit_entry(void *context, struct entry *entry)
+{
+	const struct visitor *visitor = context;
+	struct stats_row row = row_of(visitor, entry);
+
 	row.numbers.traffic = traffic_of(entry);
 	row.numbers.open = entry->open_count;
 	visitor->visit(visitor->context, &row);
 }
 
-void stats_each(const struct stats *stats, void (*visit)(void *context, const struct stats_row *row), void *context)
+static void each_of_network(const struct tally *tally, void (*visit)(void *context, struct entry *entry), struct visitor *visitor)
 {
-	struct tally *tally, *next;
 	struct app *app;
 
-	HASH_ITER (hh, stats->networks, tally, next) {
-		struct visitor visitor = {.visit = visit, .context = context, .tally = tally};
-
-		DL_FOREACH (tally->oldest, app) {
-			visitor.app = app;
-			each_entry(app, visit_entry, &visitor);
-		}
-		visitor.app = tally->others;
-		if (tally->others)
-			each_entry(tally->others, visit_entry, &visitor);
+	visitor->tally = tally;
+	DL_FOREACH (tally->oldest, app) {
+		visitor->app = app;
+		each_entry(app, visit, visitor);
 	}
+	visitor->app = tally->others;
+	if (tally->others)
+		each_entry(tally->others, visit, visitor);
+}
+
+void stats_each(const struct stats *stats, void (*visit)(void *context, const struct stats_row *row), void *context)
+{
+	struct visitor visitor = {.visit = visit, .context = context};
+	struct tally *tally, *next;
+
+	HASH_ITER (hh, stats->networks, tally, next)
+		each_of_network(tally, visit_entry, &visitor);
+}
+
+static uint64_t beyond(uint64_t now, uint64_t told)
+{
+	return now > told ? now - told : 0;
+}
+
+/* What is new since it was told; now it is told. */
+static struct stats_numbers take_news(struct entry *entry)
+{
+	struct traffic now = traffic_of(entry), *told = &entry->told_traffic;
+	struct stats_numbers news = {
+		.allowed = beyond(entry->row.numbers.allowed, entry->told),
+		.traffic.bytes_out = beyond(now.bytes_out, told->bytes_out),
+		.traffic.bytes_in = beyond(now.bytes_in, told->bytes_in),
+		.traffic.packets_out = beyond(now.packets_out, told->packets_out),
+		.traffic.packets_in = beyond(now.packets_in, told->packets_in),
+	};
+
+	entry->told += news.allowed;
+	add_traffic(told, &news.traffic);
+	return news;
+}
+
+static void visit_news(void *context, struct entry *entry)
+{
+	const struct visitor *visitor = context;
+	bool allowed = entry->row.numbers.allowed > 0;
+	struct stats_row row = row_of(visitor, entry);
+
+	row.numbers = take_news(entry);
+	if (visitor->visit && allowed && (row.numbers.allowed || row.numbers.traffic.packets_out || row.numbers.traffic.packets_in))
+		visitor->visit(visitor->context, &row);
+}
+
+void stats_each_news(struct stats *stats, const char *network, void (*visit)(void *context, const struct stats_row *row), void *context)
+{
+	struct visitor visitor = {.visit = visit, .context = context};
+	struct tally *tally;
+
+	HASH_FIND_STR(stats->networks, network, tally);
+	if (tally)
+		each_of_network(tally, visit_news, &visitor);
 }
 
 static void count_row(void *context, const struct stats_row *row)
@@ -593,6 +652,8 @@ void stats_restore(struct stats *stats, const struct stats_row *row)
 	out->numbers.denied += row->numbers.denied;
 	out->numbers.audited += row->numbers.audited;
 	add_traffic(&entry->before, &row->numbers.traffic);
+	entry->told += row->numbers.allowed;
+	add_traffic(&entry->told_traffic, &row->numbers.traffic);
 	out->first_seen = row->first_seen;
 	out->last_seen = row->last_seen;
 	out->last_denied = row->last_denied;

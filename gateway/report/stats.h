@@ -61,13 +61,23 @@ void stats_free(struct stats *stats);
 /** stats_count() - Take a decision into account. @wall: now. */
 void stats_count(struct stats *stats, const struct decision *decision, time_t wall);
 
-/** stats_look_begins() / stats_look_flow() / stats_look_ends() - A look at all open flows: @flow as for an ended one. */
+/**
+ * stats_look_begins() / stats_look_flow() / stats_look_ends() - A look at all open flows: @flow as for an ended one
+ *
+ * `count` is 0 for a flow that is over and not forgotten yet. A look that does not come to its end counts for nothing.
+ */
 void stats_look_begins(struct stats *stats);
 void stats_look_flow(struct stats *stats, const struct decision *flow);
 void stats_look_ends(struct stats *stats);
 
 /** stats_each() - All rows, in no order; @row is valid during the call. */
 void stats_each(const struct stats *stats, void (*visit)(void *context, const struct stats_row *row), void *context);
+
+/**
+ * stats_each_news() - All rows of a network's allowed flows in which something is new since the last call for it
+ * @visit:	@row has only what is new in `allowed` and in `traffic`; NULL: nobody wants to know
+ */
+void stats_each_news(struct stats *stats, const char *network, void (*visit)(void *context, const struct stats_row *row), void *context);
 
 /** stats_count_rows() - How many rows stats_each() visits. */
 size_t stats_count_rows(const struct stats *stats);

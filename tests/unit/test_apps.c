@@ -189,6 +189,20 @@ static void test_a_name_is_asked_for_once(void **state)
 	assert_int_equal(fixture->asked, 1);
 }
 
+static void test_what_is_known_is_known_at_once(void **state)
+{
+	struct fixture *fixture = *state;
+	struct address address = host(201, 5), other = host(201, 6);
+
+	assert_null(apps_known(fixture->apps, &address));
+	begin(fixture, &subnet, address);
+	assert_null(apps_known(fixture->apps, &address));
+	pass(fixture, 50);
+	assert_string_equal(apps_known(fixture->apps, &address), "app-5-0-201-10");
+	assert_null(apps_known(fixture->apps, &other));
+	assert_int_equal(fixture->asked, 1);
+}
+
 static void test_all_who_wait_are_told(void **state)
 {
 	struct fixture *fixture = *state;
@@ -289,6 +303,7 @@ int main(void)
 #define APPS_TEST(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
 		APPS_TEST(test_a_name_is_asked_for_once),
+		APPS_TEST(test_what_is_known_is_known_at_once),
 		APPS_TEST(test_all_who_wait_are_told),
 		APPS_TEST(test_nobody_is_asked_about_addresses_outside_the_subnet),
 		APPS_TEST(test_silence_ends_without_a_name_and_then_nobody_is_asked),

@@ -160,6 +160,7 @@ static void keys_and_values_are_checked(void **state)
 		{NET "grace = -1\n", "p.conf:3: '-1' is not a duration"},
 		{NET "max_age = 0\n", "p.conf:3: 'max_age = 0' would end every lease"},
 		{NET "max_addresses = 0\n", "p.conf:3: '0' is not a number from 1 to 4096"},
+		{NET "log_allowed = yes\n", "p.conf:3: 'yes' is no value of 'log_allowed'"},
 		{NET "keep_established = true\n", "p.conf:3: 'true' is no value of 'keep_established'"},
 		{NET "max_addresses = 5000\n", "p.conf:3: '5000' is not a number from 1 to 4096"},
 		{NET "audit_until = 2099-01-01\n", "p.conf:3: 'audit_until' without 'mode = audit'"},
@@ -654,7 +655,7 @@ static void a_whole_policy_is_read(void **state)
 					   "audit_until = 2099-12-31T23:59:30Z\n"
 					   "private = 10.7.0.0/16\n"
 					   "min_ttl = 90\ngrace = 5m\nmax_age = 2h\nmax_addresses = 8\n"
-					   "keep_established = yes\n");
+					   "keep_established = yes\nlog_allowed = all\n");
 	const struct network *web = policy_network_by_name(policy, "web");
 	char text[ADDRESS_TEXT_MAX];
 
@@ -679,6 +680,7 @@ static void a_whole_policy_is_read(void **state)
 	assert_int_equal(web->lifetimes.max_age, 7200);
 	assert_int_equal(web->lifetimes.max_addresses, 8);
 	assert_true(web->keep_established);
+	assert_int_equal(web->log_allowed, LOG_ALLOWED_ALL);
 	assert_int_equal(web->private_count, 1);
 	assert_int_equal(web->rule_count, 7);
 	expect_ports(find_rule(web, "forge.example:22+443"), "22+443");
@@ -698,6 +700,7 @@ static void a_missing_upstream_means_auto(void **state)
 
 	(void)state;
 	assert_int_equal(policy->upstream_count, 1);
+	assert_int_equal(policy->networks[0].log_allowed, LOG_ALLOWED_OFF);
 	assert_true(policy->upstreams[0].automatic);
 	assert_string_equal(policy->upstreams[0].name, "");
 	policy_free(policy);

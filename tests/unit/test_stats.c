@@ -327,6 +327,84 @@ static void bytes_never_go_back(void **state)
 	stats_free(stats);
 }
 
+static void a_flow_that_is_over_is_not_open(void **state)
+{
+	struct stats *stats = stats_new();
+	struct decision over = flow(DECISION_ENDED, "api.example", 443);
+
+	(void)state;
+	over.count = 0;
+	over.traffic.bytes_out = 30;
+	stats_look_begins(stats);
+	stats_look_flow(stats, &over);
+	carried(stats, true, 10);
+	stats_look_ends(stats);
+	assert_int_equal(look_for(stats, NULL, 0).sum.open, 1);
+	assert_int_equal(bytes(stats), 40);
+	stats_free(stats);
+}
+
+static struct found news_of(struct stats *stats, const char *network)
+{
+	struct found found = {.name = "api.example", .port = 443};
+
+	stats_each_news(stats, network, on_row, &found);
+	return found;
+}
+
+static void only_what_is_new_is_news(void **state)
+{
+	struct stats *stats = stats_new();
+	struct decision allowed = flow(DECISION_ALLOWED, "api.example", 443), denied = flow(DECISION_DENIED, "evil.example", 443);
+	struct found news;
+
+	(void)state;
+	assert_int_equal(news_of(stats, "web").rows, 0);
+	stats_count(stats, &allowed, 1);
+	stats_count(stats, &allowed, 2);
+	stats_count(stats, &denied, 2);
+	carried(stats, false, 10);
+	assert_int_equal(news_of(stats, "build").rows, 0);
+	news = news_of(stats, "web");
+	assert_int_equal(news.rows, 1);
+	assert_string_equal(news.row.app, "web-1");
+	assert_int_equal(news.row.numbers.allowed, 2);
+	assert_int_equal(news.row.numbers.denied, 0);
+	assert_int_equal(news.row.numbers.traffic.bytes_out, 10);
+	assert_int_equal(news.row.numbers.traffic.bytes_in, 20);
+	assert_int_equal(news_of(stats, "web").rows, 0);
+	carried(stats, false, 5);
+	news = news_of(stats, "web");
+	assert_int_equal(news.row.numbers.allowed, 0);
+	assert_int_equal(news.row.numbers.traffic.bytes_out, 5);
+	stats_count(stats, &allowed, 3);
+	stats_each_news(stats, "web", NULL, NULL); /* nobody wants to know */
+	assert_int_equal(news_of(stats, "web").rows, 0);
+	stats_free(stats);
+}
+
+/* Rows that make room take along what was told of them. */
+static void news_are_exact_when_rows_make_room(void **state)
+{
+	struct stats *stats = stats_new();
+	struct decision allowed = flow(DECISION_ALLOWED, "api.example", 0);
+	uint64_t count = 0, told = 0;
+
+	(void)state;
+	srand(4711);
+	for (int i = 0; i < 20000; i++) {
+		allowed.port = (uint16_t)(1 + rand() % (2 * STATS_ROWS_MAX));
+		snprintf(allowed.app, sizeof(allowed.app), "app-%d", rand() % 3);
+		stats_count(stats, &allowed, i + 1);
+		count++;
+		if (rand() % 50 == 0)
+			told += news_of(stats, "web").sum.allowed;
+	}
+	told += news_of(stats, "web").sum.allowed;
+	assert_int_equal(told, count);
+	stats_free(stats);
+}
+
 /* The file */
 
 static char *directory_path(void)
@@ -376,6 +454,7 @@ static void the_file_brings_everything_back(void **state)
 	assert_string_equal(found.row.app, "web-1");
 	assert_int_equal(found.sum.allowed, 1);
 	assert_int_equal(found.sum.traffic.bytes_out, 1000);
+	assert_int_equal(news_of(again, "web").rows, 0);
 	stats_each_network(again, on_network, &network);
 	assert_int_equal(network.denied[REASON_NAME_NOT_ALLOWED], 2);
 	stats_count(again, &denied, 200); /* the same row goes on */
@@ -460,6 +539,9 @@ int main(void)
 		cmocka_unit_test(bytes_of_open_and_ended_flows_are_counted_once),
 		cmocka_unit_test(a_flow_that_ends_during_a_look_is_counted_once),
 		cmocka_unit_test(bytes_never_go_back),
+		cmocka_unit_test(a_flow_that_is_over_is_not_open),
+		cmocka_unit_test(only_what_is_new_is_news),
+		cmocka_unit_test(news_are_exact_when_rows_make_room),
 		cmocka_unit_test(the_file_brings_everything_back),
 		cmocka_unit_test(the_file_is_written_in_parts_and_not_too_often),
 		cmocka_unit_test(a_damaged_file_is_read_as_far_as_it_is_good),
