@@ -55,6 +55,7 @@ static int reload(struct gateway *gateway, struct config_messages *messages, cha
 	watch_seen(gateway->watch);
 	rc = apply_text(gateway, messages, error, error_size);
 	say_messages(gateway, messages);
+	gateway->reload_failed = rc != 0;
 	if (rc != 0) {
 		gateway->reload_failures++;
 		log_say(gateway->log, LOG_ERROR, "reload refused: %s; the running policy stays", error);

@@ -86,7 +86,8 @@ struct gateway {
 	time_t started_at;             /* wall clock */
 	time_t policy_loaded_at;       /* wall clock: when the running policy became that */
 	uint64_t reload_failures;
-	bool running; /* the handles above are open */
+	bool reload_failed; /* the last one */
+	bool running;       /* the handles above are open */
 	bool stopping;
 };
 

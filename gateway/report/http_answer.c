@@ -278,6 +278,15 @@ static enum MHD_Result route(const struct request *request)
 	return send_text(request, MHD_HTTP_NOT_FOUND, "not found\n");
 }
 
+static bool has_body(struct MHD_Connection *connection)
+{
+	const char *size = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
+
+	return (size != NULL && strcmp(size, "0") != 0) ||
+	       MHD_lookup_connection_value(connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_TRANSFER_ENCODING) != NULL;
+}
+
+/* Called twice: an answer to the first call, when there are only the headers, ends the connection. */
 enum MHD_Result http_answer(void *context, struct MHD_Connection *connection, const char *url, const char *method, const char *version,
 			    const char *upload, size_t *upload_size, void **state)
 {
@@ -287,8 +296,13 @@ enum MHD_Result http_answer(void *context, struct MHD_Connection *connection, co
 	(void)version;
 	(void)upload;
 	(void)upload_size;
-	(void)state;
 	if (!request.head && strcmp(method, MHD_HTTP_METHOD_GET) != 0)
 		return send_text(&request, MHD_HTTP_METHOD_NOT_ALLOWED, "this only tells: GET and HEAD\n");
+	if (has_body(connection))
+		return send_text(&request, MHD_HTTP_CONTENT_TOO_LARGE, "a request has no body here\n");
+	if (*state == NULL) {
+		*state = context;
+		return MHD_YES;
+	}
 	return route(&request);
 }

@@ -40,8 +40,8 @@ struct http {
 	struct http_listener *listeners; /* list, owned */
 	size_t listener_count;           /* those included whose handles are being closed */
 	struct http_stream *streams;     /* list */
-	size_t stream_count;
-	size_t body_bytes; /* of answers on their way */
+	size_t stream_count;             /* those that end not included */
+	size_t body_bytes;               /* of answers on their way */
 	uv_timer_t keep_alive;
 	bool closing, closed;
 };

@@ -58,13 +58,16 @@ static void free_stream(void *context)
 	*stream->previous = stream->next;
 	if (stream->next != NULL)
 		stream->next->previous = stream->previous;
-	stream->listener->http->stream_count--;
+	if (!stream->ending)
+		stream->listener->http->stream_count--;
 	backlog_close(&stream->backlog);
 	free(stream);
 }
 
 void http_stream_end(struct http_stream *stream)
 {
+	if (!stream->ending)
+		stream->listener->http->stream_count--;
 	stream->ending = true;
 	wake(stream);
 }

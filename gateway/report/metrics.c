@@ -210,6 +210,8 @@ static void write_policy(struct writer *writer, const struct gateway *gateway)
 		sample(writer, policy_is_auditing(&policy->networks[i], time(NULL)), "network=\"%s\"", policy->networks[i].name);
 	single(writer, "sluice_policy_loaded_timestamp_seconds", GAUGE, "When the running policy was taken over.",
 	       (uint64_t)gateway->policy_loaded_at);
+	single(writer, "sluice_policy_last_reload_successful", GAUGE, "0: the last reload was refused; the policy of before stayed.",
+	       !gateway->reload_failed);
 	single(writer, "sluice_policy_reload_failures", COUNTER, "Reloads that were refused; the policy of before stayed.",
 	       gateway->reload_failures);
 }
