@@ -28,6 +28,8 @@
 #define HTTP_STREAM_IDLE      60U   /* seconds; for streams */
 #define HTTP_KEEP_ALIVE_MS    15000 /* between signs of life on a quiet stream */
 #define HTTP_BODIES_MAX       (32UL * 1024 * 1024)
+#define HTTP_SHARE            4   /* answers are made in one part of so many of the loop's time ... */
+#define HTTP_BURST_MS         250 /* ... and for so long at once after a quiet time */
 #define HTTP_LINES            100 /* of /api/log, unless the request says another number */
 
 /* What the listener needs from the process around it. */

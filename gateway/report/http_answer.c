@@ -249,18 +249,32 @@ static const struct {
 	const char *path;
 	enum MHD_Result (*send)(const struct request *request);
 	bool any_host; /* nothing of it is of use to a page of somebody else */
+	bool costly;   /* made for each request, from tables that may be large */
 } routes[] = {
-	{"/", send_file, false},
-	{"/page.css", send_file, false},
-	{"/page.js", send_file, false},
-	{"/api/stats", send_stats, false},
-	{"/api/log", send_log, false},
-	{"/api/advise", send_advise, false},
-	{"/api/suggest", send_suggest, false},
-	{"/api/events", send_events, false},
-	{"/metrics", send_metrics, true},
-	{"/healthz", send_health, true},
+	{"/", send_file, false, false},
+	{"/page.css", send_file, false, false},
+	{"/page.js", send_file, false, false},
+	{"/api/stats", send_stats, false, true},
+	{"/api/log", send_log, false, true},
+	{"/api/advise", send_advise, false, true},
+	{"/api/suggest", send_suggest, false, true},
+	{"/api/events", send_events, false, false},
+	{"/metrics", send_metrics, true, true},
+	{"/healthz", send_health, true, false},
 };
+
+static enum MHD_Result send_costly(const struct request *request, enum MHD_Result (*make)(const struct request *request))
+{
+	struct http_budget *budget = &request->listener->http->budget;
+	uint64_t began = uv_hrtime();
+	enum MHD_Result result;
+
+	if (!http_budget_left(budget, began))
+		return send_text(request, MHD_HTTP_SERVICE_UNAVAILABLE, "too many requests\n");
+	result = make(request);
+	http_budget_spend(budget, uv_hrtime() - began);
+	return result;
+}
 
 static enum MHD_Result route(const struct request *request)
 {
@@ -273,7 +287,7 @@ static enum MHD_Result route(const struct request *request)
 			return send_text(
 				request, MHD_HTTP_FORBIDDEN,
 				"the page is shown under an address, under localhost or a name without a dot only (DNS rebinding)\n");
-		return routes[i].send(request);
+		return routes[i].costly ? send_costly(request, routes[i].send) : routes[i].send(request);
 	}
 	return send_text(request, MHD_HTTP_NOT_FOUND, "not found\n");
 }

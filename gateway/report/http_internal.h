@@ -33,6 +33,11 @@ struct http_listener {
 	struct http_listener *next; /* in http->listeners */
 };
 
+/* How long answers may be made while questions and packets wait. A zeroed one is full. */
+struct http_budget {
+	uint64_t spent, at; /* nanoseconds */
+};
+
 struct http {
 	uv_loop_t *loop;
 	struct log *log;
@@ -42,6 +47,7 @@ struct http {
 	struct http_stream *streams;     /* list */
 	size_t stream_count;             /* those that end not included */
 	size_t body_bytes;               /* of answers on their way */
+	struct http_budget budget;
 	uv_timer_t keep_alive;
 	bool closing, closed;
 };
@@ -49,6 +55,10 @@ struct http {
 /** http_host_is_local() - May a page be shown under this Host header? An address, localhost, or a name without a dot: no name that somebody
  * else's DNS server could point at us (DNS rebinding). */
 bool http_host_is_local(const char *host);
+
+/** http_budget_left() - Is there any? @now: nanoseconds of a clock that only goes forward. */
+bool http_budget_left(struct http_budget *budget, uint64_t now);
+void http_budget_spend(struct http_budget *budget, uint64_t nanoseconds);
 
 /** http_answer() - The MHD_AccessHandlerCallback. @context: a struct http_listener. */
 enum MHD_Result http_answer(void *context, struct MHD_Connection *connection, const char *url, const char *method, const char *version,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The Host header as a guard against DNS rebinding. */
+/* What is not answered: a Host header that somebody else may have chosen, and more than the loop has time for. Pure. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,4 +28,18 @@ bool http_host_is_local(const char *host)
 	if (address_parse(name, &address))
 		return bracket == (address.family == AF_INET6);
 	return !bracket && size <= LABEL_MAX && name[strspn(name, letters)] == '\0';
+}
+
+bool http_budget_left(struct http_budget *budget, uint64_t now)
+{
+	uint64_t earned = now > budget->at ? (now - budget->at) / HTTP_SHARE : 0;
+
+	budget->spent = budget->spent > earned ? budget->spent - earned : 0;
+	budget->at = now;
+	return budget->spent < HTTP_BURST_MS * 1000000ULL;
+}
+
+void http_budget_spend(struct http_budget *budget, uint64_t nanoseconds)
+{
+	budget->spent += nanoseconds;
 }
