@@ -62,7 +62,7 @@ void http_budget_spend(struct http_budget *budget, uint64_t nanoseconds);
 
 /** http_answer() - The MHD_AccessHandlerCallback. @context: a struct http_listener. */
 enum MHD_Result http_answer(void *context, struct MHD_Connection *connection, const char *url, const char *method, const char *version,
-			    const char *upload, size_t *upload_size, void **request);
+			    const char *upload, size_t *upload_size, void **state);
 
 /** http_wake() - Let the listener's daemon look at its connections soon. */
 void http_wake(struct http_listener *listener);
