@@ -37,6 +37,7 @@ struct policy *policy_new(void)
 		return NULL;
 	strcpy(policy->uplink, "auto");
 	policy->log = LOG_TEXT;
+	policy->http[policy->http_count++] = (struct http_address){{.family = AF_INET, .bytes = {127, 0, 0, 1}}, .port = POLICY_HTTP_PORT};
 	if (add_default_upstream(policy) < 0) {
 		policy_free(policy);
 		return NULL;
@@ -236,6 +237,28 @@ const char *policy_server_format(const struct upstream_server *server, char out[
 		 address_format(&server->address, address), ipv6 ? "]" : "", server->port, server->tls_name ? "#" : "",
 		 server->tls_name ? server->tls_name : "");
 	return out;
+}
+
+const char *policy_http_format(const struct http_address *http, char out[static POLICY_SERVER_MAX])
+{
+	const struct upstream_server place = {.address = http->address, .port = http->port};
+
+	return policy_server_format(&place, out);
+}
+
+bool policy_http_is_wide(const struct http_address *http)
+{
+	static const uint8_t zero[sizeof(http->address.bytes)];
+
+	return memcmp(http->address.bytes, zero, sizeof(zero)) == 0;
+}
+
+bool policy_http_is_local(const struct http_address *http)
+{
+	static const struct prefix loopback4 = {{.family = AF_INET, .bytes = {127}}, 8};
+	static const struct prefix loopback6 = {{.family = AF_INET6, .bytes = {[15] = 1}}, 128};
+
+	return prefix_contains(&loopback4, &http->address) || prefix_contains(&loopback6, &http->address);
 }
 
 /* More labels win; among patterns with the same base, the one that matches fewer names. */

@@ -28,7 +28,9 @@
 #define POLICY_SERVERS_MAX      8   /* servers of one upstream section */
 #define POLICY_SERVER_MAX       320 /* octets of a server as text: address, port, a host name of 253 characters */
 #define POLICY_PUBLISH_MAX      256 /* `publish` entries of all networks together */
-#define POLICY_PUBLISH_TEXT_MAX 16  /* "65534-65535/tcp" and its NUL */
+#define POLICY_HTTP_MAX         8   /* addresses of `http` */
+#define POLICY_HTTP_PORT        9780
+#define POLICY_PUBLISH_TEXT_MAX 16 /* "65534-65535/tcp" and its NUL */
 #define POLICY_NETWORK_NONE     UINT16_MAX
 
 enum rule_action { RULE_ALLOW, RULE_DENY };
@@ -71,6 +73,13 @@ struct upstream_server {
 	struct address address;
 	uint16_t port;
 	const char *tls_name; /* owned by the policy: DNS over TLS, with a certificate for this host name; NULL: plain DNS */
+};
+
+/* One address of `http`: where the page and the metrics are served. */
+struct http_address {
+	struct address address; /* all zero: every address of the uplink, and loopback */
+	uint16_t port;
+	struct source source; /* line 0: the default */
 };
 
 /* One [upstream NAME] section; the one without a name is the default and always the last of the array. */
@@ -124,6 +133,8 @@ struct network {
 struct policy {
 	char uplink[64]; /* "auto", an interface name, or a subnet */
 	enum log_format log;
+	struct http_address http[POLICY_HTTP_MAX];
+	size_t http_count;        /* 0: off */
 	struct network *networks; /* owned; in the order they were read */
 	size_t network_count;
 	struct upstream_group *upstreams; /* owned; the default is last */
@@ -218,6 +229,15 @@ bool policy_server_equal(const struct upstream_server *a, const struct upstream_
 
 /** policy_server_format() - "192.0.2.53:53", "tls://[2001:db8::9]:853#dns.example". Return: @out. */
 const char *policy_server_format(const struct upstream_server *server, char out[static POLICY_SERVER_MAX]);
+
+/** policy_http_format() - "127.0.0.1:9780", "[::1]:9780". Return: @out. */
+const char *policy_http_format(const struct http_address *http, char out[static POLICY_SERVER_MAX]);
+
+/** policy_http_is_wide() - Does it stand for every address of its family? */
+bool policy_http_is_wide(const struct http_address *http);
+
+/** policy_http_is_local() - A loopback address: nobody outside of the gateway's own network namespace reaches it. */
+bool policy_http_is_local(const struct http_address *http);
 
 /**
  * policy_judge_name() - May this network ask for this name, and on which ports may it reach it?

@@ -309,6 +309,7 @@ static int apply_policy(struct gateway *gateway, struct policy *policy, char *er
 	opened = take_openings(gateway, &openings);
 	if (policy != old) {
 		lease_each(gateway->leases, network_is_there, policy);
+		gateway->policy_loaded_at = time(NULL);
 		release_addresses(gateway, old, policy);
 		follow_policy(gateway);
 		policy_free(old);
@@ -317,6 +318,7 @@ static int apply_policy(struct gateway *gateway, struct policy *policy, char *er
 	log_set_format(gateway->log, policy->log);
 	upkeep_policy_applied(gateway, policy != old, opened);
 	rc = apply_to_interfaces(gateway, policy, error, error_size);
+	http_listen(gateway->http, policy->http, policy->http_count);
 	if (rc == 0 || old == NULL)
 		return rc;
 	/* The policy is in force; one network lacks something. */

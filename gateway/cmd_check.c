@@ -185,9 +185,21 @@ static void print_network(const struct network *network)
 		       open == 1 ? "rule allows" : "rules allow", open == 1 ? "it" : "them");
 }
 
+static void print_http(const struct policy *policy)
+{
+	char text[POLICY_SERVER_MAX];
+
+	printf("http:%s", policy->http_count ? "" : " off");
+	for (size_t i = 0; i < policy->http_count; i++)
+		printf(" %s%s", policy_http_format(&policy->http[i], text),
+		       policy_http_is_local(&policy->http[i]) ? "" : " (open to the uplink)");
+	printf("\n");
+}
+
 static void print_policy(const struct policy *policy)
 {
 	printf("uplink: %s\nlog: %s\n", policy->uplink, policy->log == LOG_JSON ? "json" : "text");
+	print_http(policy);
 	for (size_t i = 0; i < policy->upstream_count; i++)
 		print_upstream(&policy->upstreams[i]);
 	for (size_t i = 0; i < policy->network_count; i++)
@@ -310,6 +322,16 @@ static json_t *network_json(const struct network *network)
 			 "private", prefixes_json(network->privates, network->private_count), "rules", rules, "publish", publishes);
 }
 
+static json_t *http_json(const struct policy *policy)
+{
+	json_t *array = json_array();
+	char text[POLICY_SERVER_MAX];
+
+	for (size_t i = 0; i < policy->http_count; i++)
+		append(&array, json_string(policy_http_format(&policy->http[i], text)));
+	return array;
+}
+
 static json_t *policy_json(const struct policy *policy)
 {
 	json_t *upstreams = json_array(), *networks = json_array();
@@ -318,8 +340,8 @@ static json_t *policy_json(const struct policy *policy)
 		append(&upstreams, upstream_json(&policy->upstreams[i]));
 	for (size_t i = 0; i < policy->network_count; i++)
 		append(&networks, network_json(&policy->networks[i]));
-	return json_pack("{s:s, s:s, s:o, s:o}", "uplink", policy->uplink, "log", policy->log == LOG_JSON ? "json" : "text", "upstreams",
-			 upstreams, "networks", networks);
+	return json_pack("{s:s, s:s, s:o, s:o, s:o}", "uplink", policy->uplink, "log", policy->log == LOG_JSON ? "json" : "text", "http",
+			 http_json(policy), "upstreams", upstreams, "networks", networks);
 }
 
 static json_t *messages_json(const struct config_messages *messages)

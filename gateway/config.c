@@ -23,6 +23,7 @@
 
 #include "gateway/config_draft.h"
 #include "gateway/config_finish.h"
+#include "gateway/config_http.h"
 #include "gateway/config_lines.h"
 #include "gateway/config_publish.h"
 #include "gateway/config_rules.h"
@@ -49,6 +50,7 @@ struct key {
 static const struct key keys[] = {
 	{"uplink", IN(GATEWAY), KEY_SCALAR, config_rules_uplink},
 	{"log", IN(GATEWAY), KEY_SCALAR, config_rules_log},
+	{"http", IN(GATEWAY), KEY_SET, config_http_set},
 	{"server", IN(UPSTREAM), KEY_LIST, config_rules_server},
 	{"ca", IN(UPSTREAM), KEY_SCALAR, config_rules_ca},
 	{"match", IN(UPSTREAM), KEY_LIST, config_rules_match},

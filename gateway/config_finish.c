@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "gateway/config_http.h"
 #include "gateway/config_publish.h"
 #include "gateway/config_rules.h"
 #include "gateway/config_virtual.h"
@@ -425,6 +426,7 @@ void config_finish(struct draft *draft)
 	}
 	check_networks(draft);
 	config_publish_compare(draft);
+	config_http_settle(draft);
 	check_matches(draft);
 	warn_unused(draft);
 	if (!draft->messages->errors && !draft->no_memory)

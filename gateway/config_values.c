@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "gateway/ruleset.h"
+
 #define DIGITS     "0123456789"
 #define TLS_SCHEME "tls://"
 #define SHOWN      "80" /* characters of a bad value that a complaint repeats, as a printf precision */
@@ -160,16 +162,20 @@ static bool split_server(char *text, struct upstream_server *out)
 	return address_parse(text, &out->address);
 }
 
+static bool is_multicast(const struct address *address)
+{
+	return address->family == AF_INET ? address->bytes[0] >= 224 : address->bytes[0] == 0xff;
+}
+
 static bool refuse_server_address(const char *text, const struct address *address, struct config_complaint *complaint)
 {
 	static const uint8_t docker[] = {127, 0, 0, 11}, zero[16];
-	bool multicast = address->family == AF_INET ? address->bytes[0] >= 224 : address->bytes[0] == 0xff;
 
 	if (address->family == AF_INET && memcmp(address->bytes, docker, sizeof(docker)) == 0)
 		return refuse(complaint,
 			      "127.0.0.11 is Docker's own resolver, which may answer with names of other networks or send the question "
 			      "back: name a real server, or 'auto'");
-	if (multicast || memcmp(address->bytes, zero, address_size(address)) == 0)
+	if (is_multicast(address) || memcmp(address->bytes, zero, address_size(address)) == 0)
 		return refuse(complaint, "'%." SHOWN "s' cannot be the address of a server", text);
 	return true;
 }
@@ -244,6 +250,30 @@ bool config_value_server(const char *text, struct upstream_server *out, char tls
 			 "'%." SHOWN "s' is asked in clear, on the port of DNS over TLS: did you mean tls://%." SHOWN "s#NAME?", text,
 			 text);
 	return refuse_server_address(text, &out->address, complaint);
+}
+
+bool config_value_http(const char *text, struct http_address *out, struct config_complaint *complaint)
+{
+	struct upstream_server place = {.port = 0};
+	char copy[ADDRESS_TEXT_MAX + 8];
+
+	if (strlen(text) >= sizeof(copy) || !split_server(strcpy(copy, text), &place))
+		return refuse(complaint,
+			      "'%." SHOWN
+			      "s' is not ADDRESS:PORT: write 127.0.0.1:%u, [::1]:%u, 0.0.0.0:%u for every address of the uplink, "
+			      "or off",
+			      text, POLICY_HTTP_PORT, POLICY_HTTP_PORT, POLICY_HTTP_PORT);
+	if (!place.port)
+		return refuse(complaint, "'%." SHOWN "s' has no port: write %s%s%s:%u", text, strchr(text, ':') && *text != '[' ? "[" : "",
+			      text, strchr(text, ':') && *text != '[' ? "]" : "", POLICY_HTTP_PORT);
+	if (place.port == CONFIG_SERVER_PORT || place.port == RULESET_REDIRECT_PORT)
+		return refuse(complaint, "'%." SHOWN "s': the gateway answers DNS on port %u: choose another one, such as %u", text,
+			      place.port, POLICY_HTTP_PORT);
+	if (is_multicast(&place.address))
+		return refuse(complaint, "'%." SHOWN "s': no single host has this address: write one of the uplink's own", text);
+	out->address = place.address;
+	out->port = place.port;
+	return true;
 }
 
 static const char *last_label(const char *name)

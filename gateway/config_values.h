@@ -47,6 +47,9 @@ bool config_value_prefix(const char *text, struct prefix *out, struct config_com
 bool config_value_server(const char *text, struct upstream_server *out, char tls_name[static CONFIG_TLS_NAME_MAX],
 			 struct config_complaint *complaint);
 
+/** config_value_http() - "V4:PORT" or "[V6]:PORT" to listen on; out->source is left alone. */
+bool config_value_http(const char *text, struct http_address *out, struct config_complaint *complaint);
+
 /** config_value_pattern() - A name pattern without ports. */
 bool config_value_pattern(const char *text, struct pattern *out, struct config_complaint *complaint);
 

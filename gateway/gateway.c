@@ -21,6 +21,7 @@
 #include "gateway/memory.h"
 #include "gateway/report/advice.h"
 #include "gateway/report/follow.h"
+#include "gateway/report/metrics.h"
 #include "gateway/report/stats_file.h"
 #include "gateway/report/suggest.h"
 
@@ -54,7 +55,9 @@ static int reload(struct gateway *gateway, struct config_messages *messages, cha
 	watch_seen(gateway->watch);
 	rc = apply_text(gateway, messages, error, error_size);
 	say_messages(gateway, messages);
+	gateway->reload_failed = rc != 0;
 	if (rc != 0) {
+		gateway->reload_failures++;
 		log_say(gateway->log, LOG_ERROR, "reload refused: %s; the running policy stays", error);
 		return rc;
 	}
@@ -131,8 +134,7 @@ static json_t *answer_reload(struct gateway *gateway)
 	return answer;
 }
 
-/* Why the gateway does not do its work, or NULL. */
-static const char *find_trouble(const struct gateway *gateway)
+const char *gateway_trouble(const struct gateway *gateway)
 {
 	if (gateway->apply_due)
 		return "the kernel does not have the rules of the running policy; the log says why";
@@ -143,7 +145,7 @@ static const char *find_trouble(const struct gateway *gateway)
 
 static json_t *answer_health(const struct gateway *gateway)
 {
-	const char *trouble = find_trouble(gateway);
+	const char *trouble = gateway_trouble(gateway);
 	json_t *answer =
 		json_pack("{s:b, s:s, s:I, s:I, s:I, s:I, s:I}", "ok", trouble == NULL, "version", SLUICE_VERSION, "networks",
 			  (json_int_t)gateway->policy->network_count, "leases", (json_int_t)lease_table_count(gateway->leases), "restarts",
@@ -181,6 +183,23 @@ static json_t *answer_command(void *context, const char *command, const json_t *
 	if (strcmp(command, "mapping") == 0)
 		return virtual_answer(gateway, request);
 	return NULL;
+}
+
+/* Of a struct http_host: what only tells. */
+static json_t *answer_page(void *context, const char *command, const json_t *request)
+{
+	static const char *const commands[] = {"stats", "advise", "suggest"};
+
+	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
+		if (strcmp(command, commands[i]) == 0)
+			return answer_command(context, command, request, NULL);
+	}
+	return NULL;
+}
+
+static const char *find_trouble(void *context)
+{
+	return gateway_trouble(context);
 }
 
 /* @due: it had failed before, and that was said. */
@@ -346,6 +365,19 @@ static bool open_reports(struct gateway *gateway)
 	return gateway->allowed != NULL;
 }
 
+static struct http *open_page(struct gateway *gateway)
+{
+	const struct http_host host = {
+		.context = gateway,
+		.answer = answer_page,
+		.metrics = metrics_text,
+		.trouble = find_trouble,
+		.reports = gateway->reports,
+	};
+
+	return http_new(&gateway->loop, gateway->log, &host);
+}
+
 /* Return: 0 or -errno, logged. */
 static int open_modules(struct gateway *gateway)
 {
@@ -377,8 +409,10 @@ static int open_modules(struct gateway *gateway)
 	gateway->targets = targets_new(&gateway->loop, gateway->log, gateway->start.memories[MEMORY_TARGETS], &docker, on_targets, gateway);
 	gateway->inbound =
 		inbound_new(&gateway->loop, gateway->log, gateway->reports, &gateway->openings, gateway->start.memories[MEMORY_INBOUND]);
+	gateway->http = open_page(gateway);
 	if (gateway->leases == NULL || gateway->virtuals.table == NULL || gateway->counters == NULL || gateway->denials == NULL ||
-	    gateway->resolver == NULL || gateway->chances == NULL || gateway->targets == NULL || gateway->inbound == NULL)
+	    gateway->resolver == NULL || gateway->chances == NULL || gateway->targets == NULL || gateway->inbound == NULL ||
+	    gateway->http == NULL)
 		return fail(gateway, "start", UV_ENOMEM);
 	rc = counters_restore(gateway->counters, gateway->start.memories[MEMORY_READINGS]);
 	if (rc != 0)
@@ -491,6 +525,7 @@ static void close_handles(struct gateway *gateway)
 static void close_modules(struct gateway *gateway)
 {
 	control_close(gateway->control);
+	http_close(gateway->http);
 	watch_close(gateway->watch);
 	watch_close(gateway->resolv);
 	upkeep_close(gateway);
@@ -575,6 +610,7 @@ int gateway_run(const char *path, const struct supervisor_worker_start *start)
 	raise_file_limit();
 	gateway->path = path;
 	gateway->start = *start;
+	gateway->started_at = time(NULL);
 	say_started(gateway);
 	rc = open_modules(gateway);
 	if (rc == 0)

@@ -25,6 +25,7 @@
 #include "gateway/journal.h"
 #include "gateway/nfqueue.h"
 #include "gateway/report/allowed.h"
+#include "gateway/report/http.h"
 #include "gateway/report/named.h"
 #include "gateway/report/reports.h"
 #include "gateway/ruleset.h"
@@ -73,6 +74,7 @@ struct gateway {
 	struct watch *watch;       /* owned: the policy's */
 	struct watch *resolv;      /* owned: resolv.conf's */
 	struct chances *chances;   /* owned */
+	struct http *http;         /* owned */
 	struct upkeep upkeep;
 	struct virtuals virtuals;
 	uv_poll_t monitor; /* interfaces.monitor */
@@ -83,7 +85,11 @@ struct gateway {
 	uint64_t queue_dropped;        /* packets, at the last reading */
 	bool apply_due;                /* the kernel could not be given the running policy: tried again every GATEWAY_RETRY_MS */
 	uint64_t applied_at;           /* ms: the last try */
-	bool running;                  /* the handles above are open */
+	time_t started_at;             /* wall clock */
+	time_t policy_loaded_at;       /* wall clock: when the running policy became that */
+	uint64_t reload_failures;
+	bool reload_failed; /* the last one */
+	bool running;       /* the handles above are open */
 	bool stopping;
 };
 
@@ -92,6 +98,9 @@ int gateway_run(const char *path, const struct supervisor_worker_start *start);
 
 /** gateway_now() - The clock of leases and timers: uv_now() of the worker's loop, ms. */
 uint64_t gateway_now(const struct gateway *gateway);
+
+/** gateway_trouble() - Why the gateway does not do its work, or NULL. */
+const char *gateway_trouble(const struct gateway *gateway);
 
 /**
  * apply_text() - Read the policy and make it the running one

@@ -238,7 +238,34 @@ static void write_forward(struct ruleset_plan *plan)
 	drop_counted(batch, "uplink_forward", "uplink_forward");
 }
 
-/* From the uplink nothing is answered: after a recreation of the container that would reset live flows. */
+static void accept_http_at(struct nft_batch *batch, const struct address *address, uint16_t port)
+{
+	nft_rule_begin(batch, "uplink_input");
+	nft_match_address(batch, NFT_FIELD_DESTINATION, address, true);
+	nft_match_meta8(batch, NFT_META_L4PROTO, IPPROTO_TCP, true);
+	nft_match_port(batch, NFT_FIELD_DESTINATION_PORT, port, port);
+	end(batch, NFT_VERDICT_ACCEPT, NULL);
+}
+
+/* The page and the metrics. By address: with a socket on all of them, a neighbour could ask for those that networks have. */
+static void accept_http(struct ruleset_plan *plan)
+{
+	const struct interface *uplink = interfaces_by_index(plan->interfaces, plan->interfaces->uplink);
+
+	for (size_t i = 0; i < plan->policy->http_count; i++) {
+		const struct http_address *http = &plan->policy->http[i];
+
+		if (policy_http_is_local(http))
+			continue;
+		if (!policy_http_is_wide(http))
+			accept_http_at(&plan->batch, &http->address, http->port);
+		for (size_t j = 0; policy_http_is_wide(http) && uplink && j < uplink->address_count; j++)
+			if (uplink->addresses[j].address.family == http->address.family)
+				accept_http_at(&plan->batch, &uplink->addresses[j].address, http->port);
+	}
+}
+
+/* From the uplink nothing else is answered: after a recreation of the container that would reset live flows. */
 static void write_input(struct ruleset_plan *plan)
 {
 	struct nft_batch *batch = &plan->batch;
@@ -248,6 +275,7 @@ static void write_input(struct ruleset_plan *plan)
 	branch(plan, "input", NFT_META_IIF, "input", NFT_VERDICT_GOTO, "uplink_input");
 	drop_counted(batch, "input", "input_dropped");
 	jump_to_discovery(batch, "uplink_input");
+	accept_http(plan);
 	drop_counted(batch, "uplink_input", "uplink_input");
 }
 

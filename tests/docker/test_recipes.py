@@ -152,6 +152,23 @@ def test_reverse_proxy(project, world):
     assert "Directory listing" in wait_for_site(world), one.logs()
 
 
+def test_monitoring(project):
+    one = project("monitoring")
+    # No registry can be reached: netns/test_monitoring.py asks with a real Prometheus. Here it is who may ask.
+    asleep = "image: curlimages/curl:8.11.1\n    entrypoint: [sleep, infinity]"
+    one.edit("docker-compose.yml", ("image: ${PROMETHEUS_IMAGE:-prom/prometheus:v2.53.3}", asleep), ("image: ${GRAFANA_IMAGE:-grafana/grafana:11.2.2}", asleep))
+    one.up()
+    assert fetch(one, "app", "https://example.com/") == OK, one.logs()
+    assert fetch(one, "app", "https://example.org/") == NO_SUCH_HOST
+    status, text, _ = one.curl("prometheus", "http://gateway:9780/metrics")
+    assert status == OK and re.search(r'^sluice_denied_total\{network="web",reason="name-not-allowed"\} [1-9]', text, re.M), text
+    for address in ("10.200.90.2", "10.201.90.1"):
+        assert fetch(one, "app", f"http://{address}:9780/metrics") == REFUSED
+    one.wait_log("event=denied", "network=web", "dst=10.200.90.2", "port=9780", "reason=isolated")
+    assert visit("http://127.0.0.1:9780/") == 200, "the page, for a browser on this host"
+    assert fetch(one, "grafana", "http://prometheus:9090/") != NO_SUCH_HOST
+
+
 def test_shared_gateway(project, engine):
     gateway = project("shared-gateway/gateway", "gateway").up()
     shop = project("shared-gateway/shop", "shop").up(healthy=())

@@ -23,6 +23,6 @@ only_in 'ini\.h' '^gateway/config\.c$' "$@"
 only_in 'libnetfilter_queue' '^gateway/nfqueue\.c$' "$@"
 only_in 'libnetfilter_conntrack' '^gateway/flows(_watch)?\.c$' "$@"
 only_in 'libnftnl' '^gateway/nft(_batch|_read)?\.[ch]$' "$@"
-only_in 'microhttpd' '^gateway/report/http[a-z_]*\.c$' "$@"
+only_in 'microhttpd' '^gateway/report/http[a-z_]*\.[ch]$' "$@"
 only_in 'curl/' '^(gateway/report/notify[a-z_]*|gateway/config_notify)\.c$' "$@"
 exit $bad

@@ -323,6 +323,72 @@ static void publish_entries_are_checked(void **state)
 	free(text);
 }
 
+static void addresses_of_the_page_are_read(void **state)
+{
+	static const struct {
+		const char *text, *want[3];
+	} table[] = {
+		{"", {"127.0.0.1:9780"}},
+		{"[gateway]\nhttp = off\n", {NULL}},
+		{"[gateway]\nhttp = 0.0.0.0:80 [::]:80\n", {"0.0.0.0:80", "[::]:80"}},
+		{"[gateway]\nhttp = 127.0.0.1:9780\n    [::1]:9780, 172.30.0.2:8080\n",
+		 {"127.0.0.1:9780", "[::1]:9780", "172.30.0.2:8080"}},
+	};
+	char text[POLICY_SERVER_MAX], whole[256];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		struct policy *policy;
+		size_t count = 0;
+
+		snprintf(whole, sizeof(whole), "%s%s", table[i].text, NET);
+		policy = load_clean(whole);
+		while (count < 3 && table[i].want[count])
+			count++;
+		assert_int_equal(policy->http_count, count);
+		for (size_t j = 0; j < count; j++)
+			assert_string_equal(policy_http_format(&policy->http[j], text), table[i].want[j]);
+		policy_free(policy);
+	}
+}
+
+static void addresses_of_the_page_are_checked(void **state)
+{
+	static const struct finding table[] = {
+		{"[gateway]\nhttp = on\n" NET, "p.conf:2: 'on' is not ADDRESS:PORT: write 127.0.0.1:9780, [::1]:9780, 0.0.0.0:9780"},
+		{"[gateway]\nhttp = :9780\n" NET, "p.conf:2: ':9780' is not ADDRESS:PORT"},
+		{"[gateway]\nhttp = localhost:9780\n" NET, "p.conf:2: 'localhost:9780' is not ADDRESS:PORT"},
+		{"[gateway]\nhttp = 0.0.0.0:70000\n" NET, "p.conf:2: '0.0.0.0:70000' is not ADDRESS:PORT"},
+		{"[gateway]\nhttp = 0.0.0.0:0\n" NET, "p.conf:2: '0.0.0.0:0' is not ADDRESS:PORT"},
+		{"[gateway]\nhttp = 0.0.0.0\n" NET, "p.conf:2: '0.0.0.0' has no port: write 0.0.0.0:9780"},
+		{"[gateway]\nhttp = ::1\n" NET, "p.conf:2: '::1' has no port: write [::1]:9780"},
+		{"[gateway]\nhttp = [::1]\n" NET, "p.conf:2: '[::1]' has no port: write [::1]:9780"},
+		{"[gateway]\nhttp = 0.0.0.0:53\n" NET, "p.conf:2: '0.0.0.0:53': the gateway answers DNS on port 53"},
+		{"[gateway]\nhttp = 127.0.0.1:5300\n" NET, "p.conf:2: '127.0.0.1:5300': the gateway answers DNS on port 5300"},
+		{"[gateway]\nhttp = 224.0.0.1:80\n" NET, "p.conf:2: '224.0.0.1:80': no single host has this address"},
+		{"[gateway]\nhttp = off 127.0.0.1:80\n" NET, "p.conf:2: 'http' is either 'off' or a list of addresses, not both"},
+		{"[gateway]\nhttp = 127.0.0.1:80\n off\n" NET, "p.conf:3: 'http' is either 'off' or a list of addresses, not both"},
+		{"[gateway]\nhttp = 127.0.0.1:80\nhttp = 127.0.0.1:81\n" NET, "p.conf:3: 'http' is given twice; first at p.conf:2"},
+		{"[gateway]\nhttp = 127.0.0.1:80\n 0.0.0.0:80\n" NET,
+		 "p.conf:3: 0.0.0.0:80 is served already: 127.0.0.1:80 at p.conf:2 covers it"},
+		{"[gateway]\nhttp = 10.0.0.1:1 10.0.0.1:2 10.0.0.1:3 10.0.0.1:4 10.0.0.1:5 10.0.0.1:6 10.0.0.1:7 10.0.0.1:8 "
+		 "10.0.0.1:9\n" NET,
+		 "p.conf:2: more than 8 addresses"},
+		{"[gateway]\nhttp = 10.1.0.1:9780\n" NET,
+		 "p.conf:2: 10.1.0.1:9780 is in the subnet of [network web]: its apps may not see"},
+		{"[gateway]\nhttp = 10.1.0.2:9780\n" NET, "p.conf:2: 10.1.0.2:9780 is in the subnet of [network web]"},
+		{"[gateway]\nhttp = [fd00::1]:9780\n[network web]\nsubnet = 10.201.1.0/24 fd00::/64\n",
+		 "p.conf:2: [fd00::1]:9780 is in the subnet of [network web]"},
+		{"[gateway]\nhttp = 0.0.0.0:443\n" NET "publish = 400-500/tcp -> app\n",
+		 "p.conf:5: port 400-500/tcp of the uplink leads to a container here, and p.conf:2 serves the page on it"},
+		{NET "http = off\n", "p.conf:3: 'http' is not a key of [network]; it belongs into [gateway]"},
+	};
+	(void)state;
+	expect_refused(table, sizeof(table) / sizeof(table[0]));
+	policy_free(load_clean("[gateway]\nhttp = 0.0.0.0:443\n" NET "publish = 443/udp -> app:443\n"));
+	policy_free(load_clean("[gateway]\nhttp = 127.0.0.1:443\n" NET "publish = 443 -> app:443\n"));
+}
+
 static void networks_are_checked(void **state)
 {
 	static const struct finding table[] = {
@@ -959,6 +1025,8 @@ int main(void)
 		cmocka_unit_test(rules_are_checked),
 		cmocka_unit_test(publish_entries_are_read),
 		cmocka_unit_test(publish_entries_are_checked),
+		cmocka_unit_test(addresses_of_the_page_are_read),
+		cmocka_unit_test(addresses_of_the_page_are_checked),
 		cmocka_unit_test(networks_are_checked),
 		cmocka_unit_test(pools_of_virtual_addresses_are_read),
 		cmocka_unit_test(pools_of_virtual_addresses_are_checked),

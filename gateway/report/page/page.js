@@ -1,0 +1,4 @@
+"use strict";
+fetch("api/stats").then((answer) => answer.text()).then((text) => {
+	document.getElementById("stats").textContent = text;
+});
