@@ -30,6 +30,11 @@ static const char *action_name(enum rule_action action)
 	return action == RULE_ALLOW ? "allow" : "deny";
 }
 
+static const char *format_name(enum notify_format format)
+{
+	return format == NOTIFY_NTFY ? "ntfy" : "json";
+}
+
 static const char *mode_name(enum network_mode mode)
 {
 	return mode == MODE_AUDIT ? "audit" : "enforce";
@@ -185,9 +190,23 @@ static void print_network(const struct network *network)
 		       open == 1 ? "rule allows" : "rules allow", open == 1 ? "it" : "them");
 }
 
+/* The host only: the rest of the URL may be a secret, and so is the token. */
+static void print_notify(const struct notify_target *target)
+{
+	if (!target->url)
+		return;
+	printf("notify: %s, port %u, %s, format %s\n", target->host, target->port, target->tls ? "https" : "http",
+	       format_name(target->format));
+	if (target->token_file)
+		printf("  token: from %s\n", target->token_file);
+	if (target->ca_file)
+		printf("  ca: %s\n", target->ca_file);
+}
+
 static void print_policy(const struct policy *policy)
 {
 	printf("uplink: %s\nlog: %s\n", policy->uplink, policy->log == LOG_JSON ? "json" : "text");
+	print_notify(&policy->notify);
 	for (size_t i = 0; i < policy->upstream_count; i++)
 		print_upstream(&policy->upstreams[i]);
 	for (size_t i = 0; i < policy->network_count; i++)
@@ -310,6 +329,14 @@ static json_t *network_json(const struct network *network)
 			 "private", prefixes_json(network->privates, network->private_count), "rules", rules, "publish", publishes);
 }
 
+static json_t *notify_json(const struct notify_target *target)
+{
+	if (!target->url)
+		return json_null();
+	return json_pack("{s:s, s:i, s:b, s:s, s:s?, s:s?}", "host", target->host, "port", target->port, "tls", target->tls, "format",
+			 format_name(target->format), "token_file", target->token_file, "ca", target->ca_file);
+}
+
 static json_t *policy_json(const struct policy *policy)
 {
 	json_t *upstreams = json_array(), *networks = json_array();
@@ -318,8 +345,8 @@ static json_t *policy_json(const struct policy *policy)
 		append(&upstreams, upstream_json(&policy->upstreams[i]));
 	for (size_t i = 0; i < policy->network_count; i++)
 		append(&networks, network_json(&policy->networks[i]));
-	return json_pack("{s:s, s:s, s:o, s:o}", "uplink", policy->uplink, "log", policy->log == LOG_JSON ? "json" : "text", "upstreams",
-			 upstreams, "networks", networks);
+	return json_pack("{s:s, s:s, s:o, s:o, s:o}", "uplink", policy->uplink, "log", policy->log == LOG_JSON ? "json" : "text", "notify",
+			 notify_json(&policy->notify), "upstreams", upstreams, "networks", networks);
 }
 
 static json_t *messages_json(const struct config_messages *messages)

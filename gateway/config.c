@@ -24,6 +24,7 @@
 #include "gateway/config_draft.h"
 #include "gateway/config_finish.h"
 #include "gateway/config_lines.h"
+#include "gateway/config_notify.h"
 #include "gateway/config_publish.h"
 #include "gateway/config_rules.h"
 
@@ -49,6 +50,10 @@ struct key {
 static const struct key keys[] = {
 	{"uplink", IN(GATEWAY), KEY_SCALAR, config_rules_uplink},
 	{"log", IN(GATEWAY), KEY_SCALAR, config_rules_log},
+	{"notify", IN(GATEWAY), KEY_SCALAR, config_notify_url},
+	{"notify_format", IN(GATEWAY), KEY_SCALAR, config_notify_format},
+	{"notify_token_file", IN(GATEWAY), KEY_SCALAR, config_notify_token_file},
+	{"notify_ca", IN(GATEWAY), KEY_SCALAR, config_notify_ca},
 	{"server", IN(UPSTREAM), KEY_LIST, config_rules_server},
 	{"ca", IN(UPSTREAM), KEY_SCALAR, config_rules_ca},
 	{"match", IN(UPSTREAM), KEY_LIST, config_rules_match},
