@@ -45,10 +45,10 @@ static void set_timer(struct lookups *lookups)
 		uv_timer_start(&lookups->timer, on_timer, lookups->list->deadline > now ? lookups->list->deadline - now : 0, 0);
 }
 
-static void forget(struct lookup_own *lookup)
+static void forget(struct lookups *lookups, struct lookup_own *lookup)
 {
-	DL_DELETE(lookup->lookups->list, lookup);
-	lookup->lookups->count--;
+	DL_DELETE(lookups->list, lookup);
+	lookups->count--;
 	free(lookup);
 }
 
@@ -76,7 +76,7 @@ static void on_timer(uv_timer_t *timer)
 	while ((lookup = lookups->list) && lookup->deadline <= now_of(lookups)) {
 		struct lookup_own ended = *lookup;
 
-		forget(lookup);
+		forget(lookups, lookup);
 		ended.found(ended.context, ended.list, ended.count);
 	}
 	set_timer(lookups);
@@ -173,7 +173,7 @@ int lookups_ask(struct lookups *lookups, const struct domain *name, uint16_t typ
 	lookups->count++;
 	rc = ask(lookup);
 	if (rc != 0)
-		forget(lookup);
+		forget(lookups, lookup);
 	set_timer(lookups);
 	return rc;
 }
@@ -184,8 +184,14 @@ void lookups_cancel(struct lookups *lookups, const void *context)
 
 	DL_FOREACH_SAFE (lookups->list, lookup, next) {
 		if (lookup->context == context)
-			forget(lookup);
+			forget(lookups, lookup);
 	}
+}
+
+/* Keys are made with their padding zeroed, to be compared as bytes. */
+static bool keys_equal(const void *a, const void *b)
+{
+	return memcmp(a, b, sizeof(struct cache_key)) == 0;
 }
 
 void lookups_answered(struct lookups *lookups, const struct cache_key *key, const struct answer *answer)
@@ -193,7 +199,7 @@ void lookups_answered(struct lookups *lookups, const struct cache_key *key, cons
 	struct lookup_own *lookup, *next;
 
 	DL_FOREACH_SAFE (lookups->list, lookup, next) {
-		if (lookup->deadline == 0 || memcmp(&lookup->key, key, sizeof(*key)) != 0)
+		if (lookup->deadline == 0 || !keys_equal(&lookup->key, key))
 			continue;
 		if (answer && take(lookup, answer))
 			go_on(lookup);
@@ -222,6 +228,6 @@ void lookups_open(struct lookups *lookups, uv_loop_t *loop, const struct queries
 void lookups_close(struct lookups *lookups, uv_close_cb closed)
 {
 	while (lookups->list)
-		forget(lookups->list);
+		forget(lookups, lookups->list);
 	uv_close((uv_handle_t *)&lookups->timer, closed);
 }

@@ -4,6 +4,7 @@
 import http.server
 import json
 import os
+import shutil
 import socket
 import ssl
 import threading
@@ -17,7 +18,7 @@ from gateway import UID
 from lab import POLICY
 from namespaces import patience, wait_until
 
-ADDRESS, PORT, OTHER_PORT = "45.9.0.1", 8080, 8081
+ADDRESS, ADDRESS6, PORT, OTHER_PORT = "45.9.0.1", "2a0e:9::1", 8080, 8081
 URL = f"http://{ADDRESS}:{PORT}/hook/secret-path"
 COLLECT, GAP, RETRY = 2, 10, 10  # seconds: as notify.h and notify_pace.h have them
 
@@ -194,6 +195,26 @@ def test_a_name_is_looked_up_by_our_upstreams_and_its_certificate_decides(own_la
         checked = own_lab.gateway.sluice("check", own_lab.gateway.policy_directory)
         assert "notify: alias.hook.example, port 8080, https, format ntfy" in checked.stdout
         assert "topic" not in checked.stdout and "tk_secret" not in checked.stdout
+    finally:
+        receiver.close()
+
+
+def test_the_systems_authorities_and_ipv6_will_do(own_lab):
+    """What is below /etc/netns is seen by programs of the namespace in the place of /etc."""
+    gateway = own_lab.gateway
+    gateway.stop()
+    certificates = os.path.join("/etc/netns", own_lab.gw.name, "ssl", "certs")
+    os.makedirs(certificates)
+    authority = Authority(own_lab.directory)
+    shutil.copy(authority.file, os.path.join(certificates, "ca-certificates.crt"))
+    os.chmod(os.path.join(certificates, "ca-certificates.crt"), 0o644)
+    own_lab.names.add("hook.example", AAAA=ADDRESS6)
+    receiver = Receiver(own_lab, ADDRESS6, certificate=authority.issue("hook.example"))
+    try:
+        gateway.start(with_notify(f"notify = https://hook.example:{PORT}/"))
+        deny(own_lab)
+        receiver.wait()
+        assert os.listdir(f"/proc/{gateway.worker()}/task") == [str(gateway.worker())], "no thread was started"
     finally:
         receiver.close()
 
