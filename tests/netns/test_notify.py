@@ -122,19 +122,20 @@ def can_leave(lab, address, port):
 
 def test_first_denials_come_as_one_message(own_lab, receiver, use):
     use(f"notify = {URL}")
-    deny(own_lab)
-    deny(own_lab)
     address = own_lab.names.address()
-    assert own_lab.web1.tcp_result(address, 8443) == "refused"
+    with own_lab.web1.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        send_anyway(sock, (address, 8443))
+    deny(own_lab)
+    deny(own_lab)
     request = receiver.wait()
     assert request["path"] == "/hook/secret-path" and request["headers"]["Content-Type"] == "application/json"
     assert "Authorization" not in request["headers"]
     message = receiver.messages()[0]
     assert message["title"] == "Sluice: 2 new denials" and message["more"] == 0 and message["dropped"] == 0
-    question, flow = message["denials"]
+    question, flow = sorted(message["denials"], key=lambda denial: "dst" in denial)
     assert (question["event"], question["network"], question["src"], question["qname"]) == ("denied", "web", own_lab.web1.ipv4, "denied.evil.example")
-    assert (flow["dst"], flow["port"], flow["proto"], flow["reason"]) == (address, 8443, "tcp", "address-not-allowed")
-    assert "`denied.evil.example`" in message["text"] and message["content"] == message["text"] and f"`{address}` port 8443/tcp" in message["message"]
+    assert (flow["dst"], flow["port"], flow["proto"], flow["reason"]) == (address, 8443, "udp", "address-not-allowed")
+    assert "`denied.evil.example`" in message["text"] and message["content"] == message["text"] and f"`{address}` port 8443/udp" in message["message"]
     # Not told twice; something new is, in the next message.
     deny(own_lab)
     deny(own_lab, "other.evil.example")
