@@ -39,6 +39,7 @@ enum network_mode { MODE_ENFORCE, MODE_AUDIT };
 enum log_format { LOG_TEXT, LOG_JSON };
 /* What the log on standard output tells of flows that were allowed: nothing, sums, or each one. */
 enum log_allowed { LOG_ALLOWED_OFF, LOG_ALLOWED_SUMMARY, LOG_ALLOWED_ALL };
+enum notify_format { NOTIFY_JSON, NOTIFY_NTFY };
 
 /* Where something was written. */
 struct source {
@@ -97,6 +98,17 @@ struct upstream_group {
 	struct source source;
 };
 
+/* Who is told of denials, and how. The texts are owned by the policy. */
+struct notify_target {
+	const char *url;  /* NULL: nobody. May hold a secret in path and query: never shown, never logged */
+	const char *host; /* of the URL: a name with A-labels, or an address without brackets */
+	uint16_t port;
+	bool tls;
+	enum notify_format format;
+	const char *token_file, *token; /* NULL: none. The token is a secret as well */
+	const char *ca_file, *ca;       /* as in struct upstream_group */
+};
+
 struct name_index;    /* policy_name.c: from a domain to the rules written for it */
 struct address_index; /* policy_address.c: from a prefix to the rules written for it */
 struct policy_text;   /* policy.c */
@@ -135,6 +147,7 @@ struct policy {
 	enum log_format log;
 	struct http_address http[POLICY_HTTP_MAX];
 	size_t http_count;        /* 0: off */
+	struct notify_target notify;
 	struct network *networks; /* owned; in the order they were read */
 	size_t network_count;
 	struct upstream_group *upstreams; /* owned; the default is last */

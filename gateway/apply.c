@@ -275,6 +275,7 @@ static void follow_policy(struct gateway *gateway)
 
 	if (rc != 0)
 		log_say(gateway->log, LOG_ERROR, "some published containers cannot be followed: %s", strerror(-rc));
+	notify_set_policy(gateway->notify, gateway->policy);
 	rc = inbound_set_policy(gateway->inbound, gateway->policy);
 	if (rc != 0)
 		log_say(gateway->log, LOG_ERROR, "inbound flows are counted, but not told one by one: conntrack events cannot be had: %s",

@@ -30,6 +30,11 @@ static const char *action_name(enum rule_action action)
 	return action == RULE_ALLOW ? "allow" : "deny";
 }
 
+static const char *format_name(enum notify_format format)
+{
+	return format == NOTIFY_NTFY ? "ntfy" : "json";
+}
+
 static const char *mode_name(enum network_mode mode)
 {
 	return mode == MODE_AUDIT ? "audit" : "enforce";
@@ -196,10 +201,24 @@ static void print_http(const struct policy *policy)
 	printf("\n");
 }
 
+/* The host only: the rest of the URL may be a secret, and so is the token. */
+static void print_notify(const struct notify_target *target)
+{
+	if (!target->url)
+		return;
+	printf("notify: %s, port %u, %s, format %s\n", target->host, target->port, target->tls ? "https" : "http",
+	       format_name(target->format));
+	if (target->token_file)
+		printf("  token: from %s\n", target->token_file);
+	if (target->ca_file)
+		printf("  ca: %s\n", target->ca_file);
+}
+
 static void print_policy(const struct policy *policy)
 {
 	printf("uplink: %s\nlog: %s\n", policy->uplink, policy->log == LOG_JSON ? "json" : "text");
 	print_http(policy);
+	print_notify(&policy->notify);
 	for (size_t i = 0; i < policy->upstream_count; i++)
 		print_upstream(&policy->upstreams[i]);
 	for (size_t i = 0; i < policy->network_count; i++)
@@ -332,6 +351,14 @@ static json_t *http_json(const struct policy *policy)
 	return array;
 }
 
+static json_t *notify_json(const struct notify_target *target)
+{
+	if (!target->url)
+		return json_null();
+	return json_pack("{s:s, s:i, s:b, s:s, s:s?, s:s?}", "host", target->host, "port", target->port, "tls", target->tls, "format",
+			 format_name(target->format), "token_file", target->token_file, "ca", target->ca_file);
+}
+
 static json_t *policy_json(const struct policy *policy)
 {
 	json_t *upstreams = json_array(), *networks = json_array();
@@ -340,8 +367,8 @@ static json_t *policy_json(const struct policy *policy)
 		append(&upstreams, upstream_json(&policy->upstreams[i]));
 	for (size_t i = 0; i < policy->network_count; i++)
 		append(&networks, network_json(&policy->networks[i]));
-	return json_pack("{s:s, s:s, s:o, s:o, s:o}", "uplink", policy->uplink, "log", policy->log == LOG_JSON ? "json" : "text", "http",
-			 http_json(policy), "upstreams", upstreams, "networks", networks);
+	return json_pack("{s:s, s:s, s:o, s:o, s:o, s:o}", "uplink", policy->uplink, "log", policy->log == LOG_JSON ? "json" : "text", "http",
+			 http_json(policy), "notify", notify_json(&policy->notify), "upstreams", upstreams, "networks", networks);
 }
 
 static json_t *messages_json(const struct config_messages *messages)

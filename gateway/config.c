@@ -25,6 +25,7 @@
 #include "gateway/config_finish.h"
 #include "gateway/config_http.h"
 #include "gateway/config_lines.h"
+#include "gateway/config_notify.h"
 #include "gateway/config_publish.h"
 #include "gateway/config_rules.h"
 
@@ -51,6 +52,10 @@ static const struct key keys[] = {
 	{"uplink", IN(GATEWAY), KEY_SCALAR, config_rules_uplink},
 	{"log", IN(GATEWAY), KEY_SCALAR, config_rules_log},
 	{"http", IN(GATEWAY), KEY_SET, config_http_set},
+	{"notify", IN(GATEWAY), KEY_SCALAR, config_notify_url},
+	{"notify_format", IN(GATEWAY), KEY_SCALAR, config_notify_format},
+	{"notify_token_file", IN(GATEWAY), KEY_SCALAR, config_notify_token_file},
+	{"notify_ca", IN(GATEWAY), KEY_SCALAR, config_notify_ca},
 	{"server", IN(UPSTREAM), KEY_LIST, config_rules_server},
 	{"ca", IN(UPSTREAM), KEY_SCALAR, config_rules_ca},
 	{"match", IN(UPSTREAM), KEY_LIST, config_rules_match},

@@ -1,86 +1,17 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * `ca = FILE`: certificate authorities for DNS over TLS.
- *
- * The file is read with the policy, and its text kept there: the worker needs no file later, a reload reads it again, and two policies
- * differ when the certificates do.
- */
+/* `ca = FILE`: certificate authorities for DNS over TLS; `notify_ca = FILE`: for notifications. */
 
 #include "gateway/config_ca.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
+#include "gateway/config_file.h"
 #include "resolver/upstream_tls.h"
-
-/* Return: a regular file, open for reading, or -errno. */
-static int open_file(const char *path)
-{
-	struct stat info;
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not hang us */
-
-	if (fd < 0)
-		return -errno;
-	if (fstat(fd, &info) == 0 && S_ISREG(info.st_mode))
-		return fd;
-	close(fd);
-	return -EINVAL;
-}
-
-/* Return: octets, at most @room, or -errno. */
-static ssize_t read_all(int fd, char *out, size_t room)
-{
-	size_t used = 0;
-
-	while (used < room) {
-		ssize_t got = read(fd, out + used, room - used);
-
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got < 0)
-			return -errno;
-		if (got == 0)
-			break;
-		used += (size_t)got;
-	}
-	return (ssize_t)used;
-}
-
-static char *read_text(int fd, char *error, size_t error_size)
-{
-	char *text = malloc(CONFIG_CA_MAX + 1);
-	ssize_t size = text ? read_all(fd, text, CONFIG_CA_MAX + 1) : -ENOMEM;
-
-	if (size < 0) {
-		snprintf(error, error_size, "cannot be read: %s", strerror((int)-size));
-	} else if ((size_t)size > CONFIG_CA_MAX) {
-		snprintf(error, error_size, "has more than %lu octets", CONFIG_CA_MAX);
-	} else {
-		text[size] = 0;
-		if (strlen(text) == (size_t)size)
-			return text;
-		snprintf(error, error_size, "is not text: write certificates in PEM form, '-----BEGIN CERTIFICATE-----'");
-	}
-	free(text);
-	return NULL;
-}
 
 char *config_ca_read(const char *path, char *error, size_t error_size)
 {
-	int fd = open_file(path);
-	char *text;
+	char *text = config_file_read(path, CONFIG_CA_MAX, "certificates in PEM form, '-----BEGIN CERTIFICATE-----'", error, error_size);
 
-	if (fd < 0) {
-		snprintf(error, error_size, "cannot be read: %s", fd == -EINVAL ? "it is not a file" : strerror(-fd));
-		return NULL;
-	}
-	text = read_text(fd, error, error_size);
-	close(fd);
 	if (!text || upstream_tls_check_roots(text, error, error_size) == 0)
 		return text;
 	free(text);

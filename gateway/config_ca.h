@@ -7,7 +7,7 @@
 #define CONFIG_CA_MAX (1024UL * 1024) /* octets of a file of certificate authorities; the largest bundles have a quarter of it */
 
 /**
- * config_ca_read() - Read the certificate authorities of an upstream, PEM
+ * config_ca_read() - Read certificate authorities, PEM
  * @error:	what is wrong with the file, without its name
  * Return: the text, malloc()ed; NULL when it cannot be read or holds no certificate.
  */

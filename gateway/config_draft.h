@@ -13,7 +13,7 @@
 
 #define CONFIG_SECTIONS_MAX 2048      /* sections of all kinds */
 #define CONFIG_RULES_MAX    1000000UL /* rules of all networks together, those of `use` counted for each */
-#define CONFIG_KEYS_MAX     28        /* rows of the key table in config.c */
+#define CONFIG_KEYS_MAX     32        /* rows of the key table in config.c */
 
 /* Defaults of a network; docs/leases.md argues them. */
 #define CONFIG_MIN_TTL             60U           /* s */
@@ -44,6 +44,10 @@ enum place {
 	PLACE_CA,
 	PLACE_HTTP,
 	PLACE_HTTP_OFF,
+	PLACE_NOTIFY,
+	PLACE_NOTIFY_FORMAT,
+	PLACE_NOTIFY_TOKEN,
+	PLACE_NOTIFY_CA,
 	PLACE_COUNT
 };
 

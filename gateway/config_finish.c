@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "gateway/config_http.h"
+#include "gateway/config_notify.h"
 #include "gateway/config_publish.h"
 #include "gateway/config_rules.h"
 #include "gateway/config_virtual.h"
@@ -423,6 +424,8 @@ void config_finish(struct draft *draft)
 			settle_network(draft, draft->sections[i]);
 		else if (draft->sections[i]->kind == SECTION_UPSTREAM)
 			settle_upstream(draft, draft->sections[i]);
+		else if (draft->sections[i]->kind == SECTION_GATEWAY)
+			config_notify_settle(draft, draft->sections[i]);
 	}
 	check_networks(draft);
 	config_publish_compare(draft);
@@ -431,4 +434,6 @@ void config_finish(struct draft *draft)
 	warn_unused(draft);
 	if (!draft->messages->errors && !draft->no_memory)
 		complete_policy(draft);
+	if (!draft->messages->errors && !draft->no_memory)
+		config_notify_check(draft);
 }

@@ -219,6 +219,20 @@ static void say_no_key(struct config_lines *lines, char *line)
 	SAY(lines, "expected KEY = VALUE or [SECTION], found '%." SHOWN "s'; lines that continue a list are indented", trim(line));
 }
 
+/* Is there a '=' that does not belong to a URL? In the query of one it is at home. */
+static bool has_stray_equals(const char *value)
+{
+	for (const char *word = value + strspn(value, BLANKS ","); *word; word += strspn(word, BLANKS ",")) {
+		const char *end = word + strcspn(word, BLANKS ","), *equals = memchr(word, '=', (size_t)(end - word));
+		const char *scheme = strstr(word, "://");
+
+		if (equals && (!scheme || scheme > equals))
+			return true;
+		word = end;
+	}
+	return false;
+}
+
 static bool read_key(struct config_lines *lines, char *line, struct config_line *out)
 {
 	char *equals = strchr(line, '='), *colon = strchr(line, ':'), *key;
@@ -234,7 +248,7 @@ static bool read_key(struct config_lines *lines, char *line, struct config_line 
 		SAY(lines, "'%." SHOWN "s' is not a key: expected KEY = VALUE", key);
 		return false;
 	}
-	if (strchr(equals + 1, '=')) {
+	if (has_stray_equals(equals + 1)) {
 		SAY(lines, "a second '=' in the value of '%s': one key for each line", key);
 		return false;
 	}

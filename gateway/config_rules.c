@@ -276,8 +276,7 @@ void config_rules_gateway(struct draft *draft, struct section *section, const ch
 		section->network.gateway6 = address;
 }
 
-/* Return: the index of @value in @names, or -1 after a message. */
-static int one_of(struct draft *draft, const char *key, const char *value, const char *const *names, size_t count)
+int config_rules_one_of(struct draft *draft, const char *key, const char *value, const char *const *names, size_t count)
 {
 	char hint[CONFIG_HINT_MAX];
 
@@ -292,7 +291,7 @@ static int one_of(struct draft *draft, const char *key, const char *value, const
 void config_rules_addresses(struct draft *draft, struct section *section, const char *value)
 {
 	static const char *const names[] = {"routed", "virtual"};
-	int kind = one_of(draft, "addresses", value, names, 2);
+	int kind = config_rules_one_of(draft, "addresses", value, names, 2);
 
 	section->places[PLACE_ADDRESSES] = draft->here;
 	section->addresses_unknown = kind < 0;
@@ -332,7 +331,7 @@ void config_rules_per_name(struct draft *draft, struct section *section, const c
 void config_rules_mode(struct draft *draft, struct section *section, const char *value)
 {
 	static const char *const names[] = {"enforce", "audit"};
-	int mode = one_of(draft, "mode", value, names, 2);
+	int mode = config_rules_one_of(draft, "mode", value, names, 2);
 
 	if (mode >= 0)
 		section->network.mode = mode ? MODE_AUDIT : MODE_ENFORCE;
@@ -349,7 +348,7 @@ void config_rules_audit_until(struct draft *draft, struct section *section, cons
 void config_rules_keep_established(struct draft *draft, struct section *section, const char *value)
 {
 	static const char *const names[] = {"no", "yes"};
-	int keep = one_of(draft, "keep_established", value, names, 2);
+	int keep = config_rules_one_of(draft, "keep_established", value, names, 2);
 
 	if (keep >= 0)
 		section->network.keep_established = keep;
@@ -358,7 +357,7 @@ void config_rules_keep_established(struct draft *draft, struct section *section,
 void config_rules_log_allowed(struct draft *draft, struct section *section, const char *value)
 {
 	static const char *const names[] = {"off", "summary", "all"}; /* enum log_allowed */
-	int chosen = one_of(draft, "log_allowed", value, names, 3);
+	int chosen = config_rules_one_of(draft, "log_allowed", value, names, 3);
 
 	if (chosen >= 0)
 		section->network.log_allowed = (enum log_allowed)chosen;
@@ -394,7 +393,7 @@ void config_rules_uplink(struct draft *draft, struct section *section, const cha
 void config_rules_log(struct draft *draft, struct section *section, const char *value)
 {
 	static const char *const names[] = {"text", "json"};
-	int format = one_of(draft, "log", value, names, 2);
+	int format = config_rules_one_of(draft, "log", value, names, 2);
 
 	(void)section;
 	if (format >= 0)

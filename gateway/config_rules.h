@@ -35,6 +35,9 @@ void config_rules_max_addresses(struct draft *draft, struct section *section, co
 void config_rules_keep_established(struct draft *draft, struct section *section, const char *value);
 void config_rules_log_allowed(struct draft *draft, struct section *section, const char *value);
 
+/** config_rules_one_of() - Return: the index of @value in @names, or -1 after a message about @key. */
+int config_rules_one_of(struct draft *draft, const char *key, const char *value, const char *const *names, size_t count);
+
 /** config_rules_append() - Add a copy of a rule to a section, within CONFIG_RULES_MAX. */
 void config_rules_append(struct draft *draft, struct section *section, const struct rule *rule);
 

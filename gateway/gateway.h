@@ -27,6 +27,7 @@
 #include "gateway/report/allowed.h"
 #include "gateway/report/http.h"
 #include "gateway/report/named.h"
+#include "gateway/report/notify.h"
 #include "gateway/report/reports.h"
 #include "gateway/ruleset.h"
 #include "gateway/state.h"
@@ -69,6 +70,7 @@ struct gateway {
 	struct targets *targets;   /* owned */
 	struct inbound *inbound;   /* owned */
 	struct allowed *allowed;   /* owned */
+	struct notify *notify;     /* owned */
 	struct openings openings;  /* owned: of the running policy, as the kernel has them */
 	struct control *control;   /* owned */
 	struct watch *watch;       /* owned: the policy's */

@@ -107,6 +107,8 @@ struct nft_element {
 
 /** nft_element_address() - The element of a set whose key is one address. */
 struct nft_element nft_element_address(const struct address *address);
+/** nft_element_port() - The element of a set whose key is an address and a port. */
+struct nft_element nft_element_port(const struct address *address, uint16_t port);
 /** nft_element_mapping() - The element of a map that leads from one address to another. */
 struct nft_element nft_element_mapping(const struct address *from, const struct address *to);
 /**

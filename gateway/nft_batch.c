@@ -335,6 +335,17 @@ struct nft_element nft_element_address(const struct address *address)
 	return element;
 }
 
+struct nft_element nft_element_port(const struct address *address, uint16_t port)
+{
+	struct nft_element element = nft_element_address(address);
+
+	/* Each field of a key begins at a multiple of four octets. */
+	element.key[element.size] = (uint8_t)(port >> 8);
+	element.key[element.size + 1] = (uint8_t)port;
+	element.size += 4;
+	return element;
+}
+
 struct nft_element nft_element_mapping(const struct address *from, const struct address *to)
 {
 	struct nft_element element = nft_element_address(from);

@@ -31,6 +31,7 @@
 #define RULESET_SOURCES_SIZE 1024        /* sources with a refusal counter per network and family */
 #define RULESET_RATE         500         /* packets per second and network that may go to the queue ... */
 #define RULESET_BURST        1000        /* ... with this burst; the rest is refused and counted in the kernel */
+#define RULESET_NOTIFY_MS    15000 /* life of an opening for a notification, should nobody close it: longer than one is tried to be sent */
 #define RULESET_SET_NAME_MAX 128
 
 /*
@@ -95,6 +96,14 @@ const char *ruleset_allowed_counter(const char *network, char out[static RULESET
 struct nft_batch;
 void ruleset_put_lease(const struct ruleset *ruleset, struct nft_batch *batch, const char *set, const struct address *address,
 		       uint64_t until, uint64_t now);
+
+/**
+ * ruleset_notify() - Let our own connections to these addresses out, through the uplink, on this TCP port; or close that again
+ *
+ * Connections that are there go on. The policy that was applied last must have `notify`. Return: 0 or -errno with @error.
+ */
+int ruleset_notify(struct ruleset *ruleset, const struct address *addresses, size_t count, uint16_t port, bool open, char *error,
+		   size_t error_size);
 
 #define RULESET_MAPS 2 /* of a network with virtual addresses, per family */
 

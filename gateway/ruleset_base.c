@@ -52,6 +52,8 @@ void ruleset_base_want(struct ruleset_plan *plan)
 		ruleset_want_chain(plan, chains[i]);
 	for (size_t i = 0; i < sizeof(counters) / sizeof(counters[0]); i++)
 		ruleset_want_counter(plan, counters[i]);
+	if (plan->policy->notify.url)
+		ruleset_want_chain(plan, RULESET_NOTIFY);
 }
 
 static void end(struct nft_batch *batch, enum nft_verdict_kind kind, const char *chain)
@@ -303,6 +305,29 @@ static void write_upstream_servers(struct ruleset_plan *plan)
 	}
 }
 
+/* Of notifications, while one is being sent. */
+static void write_notify(struct ruleset_plan *plan)
+{
+	struct nft_batch *batch = &plan->batch;
+
+	for (int i = 0; i < 2 && plan->policy->notify.url && plan->interfaces->uplink; i++) {
+		struct nft_key key = ruleset_key_notify(i == 0 ? AF_INET : AF_INET6);
+
+		nft_rule_begin(batch, RULESET_NOTIFY);
+		nft_match_meta32(batch, NFT_META_OIF, plan->interfaces->uplink, true);
+		nft_match_meta8(batch, NFT_META_L4PROTO, IPPROTO_TCP, true);
+		nft_match_set(batch, i == 0 ? RULESET_NOTIFY "4" : RULESET_NOTIFY "6", &key);
+		end(batch, NFT_VERDICT_ACCEPT, NULL);
+	}
+}
+
+static void jump_for_own(struct ruleset_plan *plan, const char *chain)
+{
+	nft_rule_begin(&plan->batch, "output");
+	nft_match_meta32(&plan->batch, NFT_META_SKUID, plan->ruleset->uid, true);
+	end(&plan->batch, NFT_VERDICT_JUMP, chain);
+}
+
 static void write_output(struct ruleset_plan *plan)
 {
 	struct nft_batch *batch = &plan->batch;
@@ -316,11 +341,12 @@ static void write_output(struct ruleset_plan *plan)
 	accept_icmp_types(batch, "output", false, ICMP_UNREACHABLE, ICMP_UNREACHABLE);
 	accept_icmp_types(batch, "output", false, ICMP_EXPIRED, ICMP_PARAMETER);
 	accept_icmp_types(batch, "output", true, ICMP6_UNREACHABLE, ICMP6_PARAMETER);
-	nft_rule_begin(batch, "output");
-	nft_match_meta32(batch, NFT_META_SKUID, plan->ruleset->uid, true);
-	end(batch, NFT_VERDICT_JUMP, "upstream_servers");
+	jump_for_own(plan, "upstream_servers");
+	if (plan->policy->notify.url)
+		jump_for_own(plan, RULESET_NOTIFY);
 	drop_counted(batch, "output", "output_dropped");
 	write_upstream_servers(plan);
+	write_notify(plan);
 }
 
 static void match_mark(struct nft_batch *batch, const char *chain, uint32_t mark)

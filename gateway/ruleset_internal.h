@@ -29,6 +29,7 @@
 #define RULESET_DENIED       "denied"      /* prefix of sets: in audit mode, addresses of names that a deny rule forbids */
 #define RULESET_REJECT       "reject_flow" /* chain: refuses a packet, and answers where that is right */
 #define RULESET_PUBLISHED    "published"   /* chain: from the ports of the uplink's addresses to containers */
+#define RULESET_NOTIFY       "notify"      /* sets notify4, notify6: addresses and ports that a notification is being sent to */
 #define RULESET_INBOUND      "inbound"     /* prefix of chains and counters: flows that come in to a network */
 #define RULESET_PASS         "pass"        /* prefix of chains: flows that go out */
 #define RULESET_ALLOWED      "allowed"     /* prefix of counters: the same */
@@ -89,6 +90,7 @@ int ruleset_probe(struct ruleset *ruleset, struct log *log, char *error, size_t 
 struct nft_key ruleset_key_destination(int family);
 struct nft_key ruleset_key_source(int family);
 struct nft_key ruleset_key_seen(int family);
+struct nft_key ruleset_key_notify(int family);
 void ruleset_sets_collect(struct ruleset_plan *plan, struct lease_table *leases);
 void ruleset_sets_global(struct ruleset_plan *plan);
 void ruleset_sets_network(struct ruleset_plan *plan, const struct network *network, const struct address_set *addresses, size_t count);

@@ -47,6 +47,11 @@ struct nft_key ruleset_key_seen(int family)
 	return (struct nft_key){family, 4, {NFT_FIELD_SOURCE, NFT_FIELD_DESTINATION, NFT_FIELD_PROTOCOL, NFT_FIELD_DESTINATION_PORT}};
 }
 
+struct nft_key ruleset_key_notify(int family)
+{
+	return (struct nft_key){family, 2, {NFT_FIELD_DESTINATION, NFT_FIELD_DESTINATION_PORT}};
+}
+
 /* The elements of sorted ranges that do not touch one another, in the order of nft_elements_read(). Return: how many. */
 static size_t range_elements(const struct address_range *ranges, size_t count, struct nft_element *out)
 {
@@ -158,6 +163,20 @@ static void write_global_family(struct ruleset_plan *plan, int family)
 	free(list);
 }
 
+/* Their elements come and go with each message, and end by themselves. */
+static void want_notify(struct ruleset_plan *plan)
+{
+	for (size_t f = 0; f < 2 && plan->policy->notify.url; f++) {
+		struct nft_set set = {
+			.name = families[f] == AF_INET ? RULESET_NOTIFY "4" : RULESET_NOTIFY "6",
+			.key = ruleset_key_notify(families[f]),
+			.flags = NFT_SET_TIMEOUT,
+			.timeout_ms = RULESET_NOTIFY_MS,
+		};
+		ruleset_want_set(plan, &set);
+	}
+}
+
 void ruleset_sets_global(struct ruleset_plan *plan)
 {
 	static const struct nft_element protocols[] = {{.key = {IPPROTO_TCP}, .size = 1}, {.key = {IPPROTO_UDP}, .size = 1}};
@@ -165,6 +184,7 @@ void ruleset_sets_global(struct ruleset_plan *plan)
 
 	ruleset_want_set(plan, &set);
 	nft_elements_add(&plan->batch, RULESET_TRANSPORT, protocols, 2);
+	want_notify(plan);
 	write_global_family(plan, AF_INET);
 	write_global_family(plan, AF_INET6);
 }
@@ -287,6 +307,25 @@ void ruleset_close_lease(struct nft_batch *batch, const char *set, const struct 
 	element.timeout_ms = MOMENT_MS;
 	nft_elements_add(batch, set, &element, 1);
 	nft_elements_delete(batch, set, &element, 1);
+}
+
+int ruleset_notify(struct ruleset *ruleset, const struct address *addresses, size_t count, uint16_t port, bool open, char *error,
+		   size_t error_size)
+{
+	struct nft_batch batch;
+
+	nft_batch_begin(&batch, &ruleset->netlink, NFT_TABLE);
+	for (size_t i = 0; i < count; i++) {
+		struct nft_element element = nft_element_port(&addresses[i], port);
+		const char *set = addresses[i].family == AF_INET ? RULESET_NOTIFY "4" : RULESET_NOTIFY "6";
+
+		element.timeout_ms = RULESET_NOTIFY_MS;
+		nft_elements_add(&batch, set, &element, 1);
+		nft_elements_delete(&batch, set, &element, 1);
+		if (open)
+			nft_elements_add(&batch, set, &element, 1);
+	}
+	return nft_batch_commit(&batch, error, error_size);
 }
 
 /* The elements that a name set should have, sorted as the kernel's list. Return: how many. */

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <utlist.h>
 
+#include "resolver/lookup.h"
 #include "resolver/query.h"
 
 #define DNS_PORT 53
@@ -37,6 +38,7 @@ struct resolver {
 	struct resolver_host host;
 	struct resolver_counters counters;
 	struct queries queries;
+	struct lookups lookups;
 	struct place *places; /* owned */
 	uv_prepare_t prepare;
 	uv_check_t check;
@@ -99,6 +101,23 @@ static void queries_close(struct resolver *resolver)
 	resolver->queries.cache = NULL;
 }
 
+/* upstream_done */
+static void on_looked_up(void *context, const struct cache_key *key, struct answer *answer)
+{
+	struct resolver *resolver = context;
+
+	lookups_answered(&resolver->lookups, key, answer);
+	query_looked_up(&resolver->queries, key, answer);
+}
+
+/* upstream_say */
+static void on_upstream_says(void *context, bool trouble, const char *text)
+{
+	struct resolver *resolver = context;
+
+	query_upstream_says(&resolver->queries, trouble, text);
+}
+
 static int queries_open(struct resolver *resolver, uv_loop_t *loop, const struct policy *policy)
 {
 	struct queries *queries = &resolver->queries;
@@ -109,7 +128,7 @@ static int queries_open(struct resolver *resolver, uv_loop_t *loop, const struct
 	queries->host = &resolver->host;
 	queries->counters = &resolver->counters;
 	queries->cache = cache_new(CACHE_BYTES_MAX);
-	queries->upstream = upstream_new(loop, query_looked_up, query_upstream_says, queries);
+	queries->upstream = upstream_new(loop, on_looked_up, on_upstream_says, resolver);
 	error = query_pool_open(queries);
 	if (!queries->cache || !queries->upstream || error)
 		return -ENOMEM;
@@ -134,7 +153,8 @@ struct resolver *resolver_new(uv_loop_t *loop, const struct policy *policy, cons
 	uv_check_init(loop, &resolver->check);
 	uv_timer_init(loop, &resolver->timer);
 	resolver->prepare.data = resolver->check.data = resolver->timer.data = resolver;
-	resolver->open_handles = 3;
+	lookups_open(&resolver->lookups, loop, &resolver->queries, resolver);
+	resolver->open_handles = 4;
 	uv_prepare_start(&resolver->prepare, on_prepare);
 	uv_check_start(&resolver->check, on_check);
 	return resolver;
@@ -295,6 +315,8 @@ int resolver_set_policy(struct resolver *resolver, const struct policy *policy)
 			place_close(resolver, place);
 	}
 	query_judge_again(queries, elsewhere);
+	if (elsewhere)
+		lookups_again(&resolver->lookups);
 	return 0;
 }
 
@@ -302,6 +324,16 @@ int resolver_check(struct resolver *resolver, uint16_t network, const struct dom
 		   void *context)
 {
 	return query_check(&resolver->queries, network, name, type, done, context);
+}
+
+int resolver_lookup(struct resolver *resolver, const struct domain *name, uint16_t type, resolver_found found, void *context)
+{
+	return resolver->closing ? -ECANCELED : lookups_ask(&resolver->lookups, name, type, found, context);
+}
+
+void resolver_lookup_cancel(struct resolver *resolver, const void *context)
+{
+	lookups_cancel(&resolver->lookups, context);
 }
 
 const struct resolver_counters *resolver_counters(const struct resolver *resolver)
@@ -327,6 +359,7 @@ void resolver_close(struct resolver *resolver)
 	DL_FOREACH_SAFE (resolver->places, place, next)
 		place_close(resolver, place);
 	queries_close(resolver);
+	lookups_close(&resolver->lookups, on_closed);
 	uv_close((uv_handle_t *)&resolver->prepare, on_closed);
 	uv_close((uv_handle_t *)&resolver->check, on_closed);
 	uv_close((uv_handle_t *)&resolver->timer, on_closed);

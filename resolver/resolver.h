@@ -129,6 +129,24 @@ typedef void (*resolver_checked)(void *context);
 int resolver_check(struct resolver *resolver, uint16_t network, const struct domain *name, uint16_t type, resolver_checked done,
 		   void *context);
 
+#define RESOLVER_FOUND_MAX 8 /* addresses that a look-up hands on */
+
+/* A look-up has ended; @count: 0 when there is no address, or no answer. */
+typedef void (*resolver_found)(void *context, const struct address *list, size_t count);
+
+/**
+ * resolver_lookup() - Look a name up for the gateway's own use: no network, no policy, nothing granted, nothing logged
+ * @type:	TYPE_A or TYPE_AAAA (message.h)
+ * @found:	called once, within QUERY_DEADLINE_MS (query.h) and not before this has returned, unless cancelled
+ *
+ * Only the policy may choose such a name: an app could have us tell an upstream something. Return: 0, -EBUSY, -ENOENT: there is no server,
+ * or another -errno; then @found is not called.
+ */
+int resolver_lookup(struct resolver *resolver, const struct domain *name, uint16_t type, resolver_found found, void *context);
+
+/** resolver_lookup_cancel() - Forget look-ups with this context: @found is not called for them. */
+void resolver_lookup_cancel(struct resolver *resolver, const void *context);
+
 const struct resolver_counters *resolver_counters(const struct resolver *resolver);
 
 /** resolver_close() - Stop and release everything; memory goes when the loop has run the close callbacks. */

@@ -18,6 +18,7 @@ struct reports {
 	struct stats *stats;                /* owned */
 	struct stats_file *file;            /* owned */
 	struct recent *recent;              /* owned */
+	struct notify *notify;              /* the caller's; NULL: none */
 	struct reports_listener *listeners; /* list; not owned */
 	const struct decision *telling;     /* the decision at hand */
 	bool logged;
@@ -40,6 +41,8 @@ static void on_line(void *context, const char *line, size_t size)
 	if (line[0] != '{') /* there was no memory for an object */
 		return;
 	recent_add(reports->recent, denied, line, size);
+	if (reports->notify)
+		notify_decision(reports->notify, reports->telling, line);
 	for (listener = reports->listeners; listener; listener = next) {
 		next = listener->next;
 		listener->line(listener->context, denied, line, size);
@@ -74,6 +77,11 @@ void reports_unlisten(struct reports_listener *listener)
 		listener->next->previous = listener->previous;
 	listener->next = NULL;
 	listener->previous = NULL;
+}
+
+void reports_set_notify(struct reports *reports, struct notify *notify)
+{
+	reports->notify = notify;
 }
 
 struct stats *reports_stats(struct reports *reports)

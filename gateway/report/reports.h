@@ -14,6 +14,7 @@
 
 #include "common/log.h"
 #include "gateway/report/decision.h"
+#include "gateway/report/notify.h"
 #include "gateway/report/recent.h"
 #include "gateway/report/stats.h"
 
@@ -45,6 +46,9 @@ void reports_tell(struct reports *reports, const struct decision *decision, bool
 /** reports_listen() / reports_unlisten() - @listener stays the caller's. Unlistening twice, or without listening, is fine. */
 void reports_listen(struct reports *reports, struct reports_listener *listener);
 void reports_unlisten(struct reports_listener *listener);
+
+/** reports_set_notify() - Whom to tell as well. @notify stays the caller's, who may close it before, but not let its memory go. */
+void reports_set_notify(struct reports *reports, struct notify *notify);
 
 struct stats *reports_stats(struct reports *reports);
 const struct recent *reports_recent(const struct reports *reports);

@@ -15,8 +15,8 @@ only_in() { # only_in WHAT PATTERN FILE... : refuse it in all files whose name d
 	refuse "$library" $(printf '%s\n' "$@" | grep -vE "$allowed")
 }
 set -- gateway/*.[ch] gateway/*/*.[ch]
-refuse 'resolver/|gateway/|ldns|openssl|uv\.h|libmnl|libnftnl|libnetfilter|ini\.h' common/*.[ch]
-refuse 'gateway/|libmnl|libnftnl|libnetfilter|linux/netfilter' resolver/*.[ch]
+refuse 'resolver/|gateway/|ldns|openssl|curl/|uv\.h|libmnl|libnftnl|libnetfilter|ini\.h' common/*.[ch]
+refuse 'gateway/|curl/|libmnl|libnftnl|libnetfilter|linux/netfilter' resolver/*.[ch]
 only_in 'ldns' '^resolver/message\.c$' resolver/*.[ch] "$@"
 only_in 'openssl/' '^resolver/upstream_tls\.c$' resolver/*.[ch] "$@"
 only_in 'ini\.h' '^gateway/config\.c$' "$@"
@@ -24,5 +24,5 @@ only_in 'libnetfilter_queue' '^gateway/nfqueue\.c$' "$@"
 only_in 'libnetfilter_conntrack' '^gateway/flows(_watch)?\.c$' "$@"
 only_in 'libnftnl' '^gateway/nft(_batch|_read)?\.[ch]$' "$@"
 only_in 'microhttpd' '^gateway/report/http[a-z_]*\.[ch]$' "$@"
-only_in 'curl/' '^(gateway/report/notify[a-z_]*|gateway/config_notify)\.c$' "$@"
+only_in 'curl/' '^gateway/report/notify_(url|sender)\.c$' "$@"
 exit $bad

@@ -1602,6 +1602,150 @@ static void test_check_ends_when_no_server_answers(void **state)
 	assert_int_equal(world->granted, 0);
 }
 
+struct lookup_result {
+	unsigned int done;
+	size_t count;
+	struct address first;
+};
+
+static void take_lookup(void *context, const struct address *list, size_t count)
+{
+	struct lookup_result *result = context;
+
+	result->done++;
+	result->count = count;
+	if (count)
+		result->first = list[0];
+}
+
+static int look_up(struct world *world, const char *text, struct lookup_result *result)
+{
+	struct domain name;
+
+	assert_null(domain_parse(text, &name));
+	return resolver_lookup(world->resolver, &name, TYPE_A, take_lookup, result);
+}
+
+/* No network allows the name: only the gateway asks. */
+static void test_own_lookup_knows_no_policy(void **state)
+{
+	struct world *world = *state;
+	struct lookup_result result = {0};
+
+	assert_int_equal(look_up(world, "other.example", &result), 0);
+	assert_int_equal(result.done, 0);
+	run_until(world, result.done == 1);
+	assert_int_equal(result.count, 1);
+	assert_memory_equal(result.first.bytes, ((uint8_t[]){93, 184, 216, 34}), 4);
+	assert_int_equal(world->granted + world->denied, 0);
+	/* The next one is in the cache, and told later all the same. */
+	assert_int_equal(look_up(world, "other.example", &result), 0);
+	assert_int_equal(result.done, 1);
+	run_until(world, result.done == 2);
+	assert_int_equal(world->servers[0].asked, 1);
+}
+
+static void test_own_lookup_takes_so_many_addresses(void **state)
+{
+	struct world *world = *state;
+	struct lookup_result result = {0};
+
+	world->servers[0].mode = MANY;
+	assert_int_equal(look_up(world, "other.example", &result), 0);
+	run_until(world, result.done == 1);
+	assert_int_equal(result.count, RESOLVER_FOUND_MAX);
+}
+
+static void test_own_lookup_follows_a_chain(void **state)
+{
+	struct world *world = *state;
+	struct lookup_result result = {0};
+
+	world->servers[0].mode = ALIAS;
+	assert_int_equal(look_up(world, "alias.other.example", &result), 0);
+	run_until(world, result.done == 1);
+	assert_int_equal(result.count, 1);
+	assert_int_equal(world->servers[0].asked, 2);
+}
+
+static void test_own_lookup_joins_an_apps_and_the_other_way_round(void **state)
+{
+	struct world *world = *state;
+	struct lookup_result result = {0};
+
+	world->servers[0].mode = HOLD;
+	assert_int_equal(look_up(world, "a.allowed.example", &result), 0);
+	ask(world, "a.allowed.example", 1);
+	run_until(world, world->servers[0].held_size > 0 && world->asked == 1);
+	run_for(world, 3);
+	release(&world->servers[0]);
+	run_until(world, result.done == 1 && world->reply_count == 1);
+	assert_int_equal(result.count, 1);
+	assert_address(&world->replies[0], 1);
+	assert_int_equal(world->servers[0].asked, 1);
+}
+
+static void test_own_lookup_ends_when_no_server_answers(void **state)
+{
+	struct world *world = *state;
+	struct lookup_result result = {0};
+
+	world->servers[0].mode = world->servers[1].mode = SILENT;
+	assert_int_equal(look_up(world, "other.example", &result), 0);
+	run_until(world, result.done == 1);
+	assert_int_equal(result.count, 0);
+}
+
+static void test_own_lookup_is_cancelled(void **state)
+{
+	struct world *world = *state;
+	struct lookup_result result = {0};
+
+	world->servers[0].mode = HOLD;
+	assert_int_equal(look_up(world, "other.example", &result), 0);
+	run_until(world, world->servers[0].held_size > 0);
+	resolver_lookup_cancel(world->resolver, &result);
+	release(&world->servers[0]);
+	run_for(world, 10);
+	assert_int_equal(result.done, 0);
+}
+
+static void test_own_lookups_begin_anew_when_upstreams_change(void **state)
+{
+	struct world *world = *state;
+	struct lookup_result result = {0};
+	struct policy *other = next_policy(world, NULL);
+	struct upstream_group *group = &other->upstreams[other->upstream_count - 1];
+
+	world->servers[0].mode = SILENT;
+	assert_int_equal(look_up(world, "other.example", &result), 0);
+	run_until(world, world->servers[0].asked == 1);
+	group->servers[0].port = world->servers[1].port;
+	group->server_count = 1;
+	change_policy(world, other);
+	run_until(world, result.done == 1);
+	assert_int_equal(result.count, 1);
+	assert_int_equal(world->servers[1].asked, 1);
+}
+
+static void test_own_lookups_are_limited(void **state)
+{
+	struct world *world = *state;
+	struct lookup_result result = {0};
+	unsigned int taken = 0;
+
+	world->servers[0].mode = HOLD;
+	for (; taken < 100; taken++) {
+		if (look_up(world, "other.example", &result) != 0)
+			break;
+	}
+	assert_int_equal(taken, 16);
+	run_until(world, world->servers[0].held_size > 0);
+	release(&world->servers[0]);
+	run_until(world, result.done == taken);
+	assert_int_equal(world->servers[0].asked, 1);
+}
+
 static unsigned int checks_ended; /* outlives the test: closing ends them */
 
 static void test_close_ends_checks(void **state)
@@ -1673,6 +1817,14 @@ int main(void)
 		TEST(test_check_of_a_denied_name_ends_without_a_word),
 		TEST(test_check_joins_the_look_up_of_an_app),
 		TEST(test_check_ends_when_no_server_answers),
+		TEST(test_own_lookup_knows_no_policy),
+		TEST(test_own_lookup_takes_so_many_addresses),
+		TEST(test_own_lookup_follows_a_chain),
+		TEST(test_own_lookup_joins_an_apps_and_the_other_way_round),
+		TEST(test_own_lookup_ends_when_no_server_answers),
+		TEST(test_own_lookup_is_cancelled),
+		TEST(test_own_lookups_begin_anew_when_upstreams_change),
+		TEST(test_own_lookups_are_limited),
 		TEST(test_close_ends_checks),
 		cmocka_unit_test(test_closing_has_ended_the_check),
 	};
