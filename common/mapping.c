@@ -565,6 +565,7 @@ static void note_answer(struct holder *holder, const struct mapping_answer *answ
 
 		mapping->answered = answer->now;
 		mapping->ttl = answer->ttl;
+		mapping->stale = answer->stale;
 		if (answer->asked)
 			mapping->told = later(mapping->told, answer->now + (uint64_t)answer->ttl * 1000);
 	}
@@ -671,6 +672,7 @@ int mapping_put(struct mapping_table *table, const struct mapping *mapping)
 	entry->mapping.told = given.told;
 	entry->mapping.checked = given.checked;
 	entry->mapping.ttl = given.ttl;
+	entry->mapping.stale = given.stale;
 	move_last(holder, slot);
 	share_times(holder);
 	place(holder);

@@ -32,6 +32,7 @@ struct mapping {
 	uint64_t told;          /* ms: until when an app may keep the addresses by the TTLs it was told */
 	uint64_t checked;       /* ms: when the gateway itself last asked for the name */
 	uint32_t ttl;           /* seconds, of that answer */
+	bool stale;             /* that answer was past its end, or may have been */
 	struct address written; /* the real address that the kernel has for the virtual one; family 0: none */
 };
 
@@ -58,6 +59,7 @@ struct mapping_answer {
 	size_t real_count;           /* at least 1 */
 	uint32_t ttl;                /* seconds */
 	bool asked;                  /* by an app, not by the gateway itself */
+	bool stale;                  /* past its end: no upstream has a better one */
 	uint64_t now;
 	uint64_t idle; /* ms: after the last use, and the end of all TTLs that were told, a name keeps its addresses for so long */
 	/* May the address be taken from its name? Asked for every address of names that are idle; may not touch the table. */

@@ -318,6 +318,8 @@ static int apply_policy(struct gateway *gateway, struct policy *policy, char *er
 	remember_uplink(gateway);
 	log_set_format(gateway->log, policy->log);
 	upkeep_policy_applied(gateway, policy != old, opened);
+	if (policy != old && old != NULL)
+		virtual_refresh(gateway);
 	rc = apply_to_interfaces(gateway, policy, error, error_size);
 	http_listen(gateway->http, policy->http, policy->http_count);
 	if (rc == 0 || old == NULL)

@@ -121,6 +121,7 @@ static void ask(const struct asking *asking, const struct lease *lease)
 	if (check == NULL)
 		return;
 	*check = (struct check){.chances = chances, .at = (size_t)(held - chances->held), .serial = held->serial};
+	mapping_touch(chances->gateway->virtuals.table, lease->network, &lease->address, gateway_now(chances->gateway));
 	if (resolver_check(chances->gateway->resolver, lease->network, &lease->name, type, on_checked, check) == 0)
 		held->checks++;
 	else

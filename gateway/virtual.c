@@ -11,8 +11,8 @@
  *
  * A name whose addresses are in use is asked for again when its TTL has run out, so that a flow to a virtual address, however long the app
  * has kept that, leads to a current real one. The longer nobody uses them, the seldomer: a name that was used an hour ago every four
- *minutes. With no use for the life of a lease it is left alone; then the lease has ended, and the next flow waits until the name was asked
- *again (chances.h).
+ * minutes. That goes on for as long as a lease is open, and makes none last longer. When all have ended the name is left alone, and the
+ * next flow waits until it was asked for again (chances.h). So is a name while it is denied; a reload that opens its leases again asks.
  */
 #include "gateway/virtual.h"
 
@@ -110,19 +110,19 @@ static void say_full(struct gateway *gateway, const struct network *network, int
 		network->name, prefix_format(pool, text), network->per_name);
 }
 
-int virtual_map(void *context, const struct network *network, const struct domain *name, bool asked, const struct shown_address *reals,
-		size_t count, uint32_t ttl, struct virtual_addresses *out)
+int virtual_map(void *context, const struct network *network, const struct shown_answer *shown, struct virtual_addresses *out)
 {
 	struct gateway *gateway = context;
 	const struct mapping *mappings[MAPPING_PER_NAME_MAX];
-	struct address *list = calloc(count, sizeof(*list));
+	struct address *list = calloc(shown->count, sizeof(*list));
 	struct mapping_answer answer = {
 		.network = network,
-		.name = name,
+		.name = shown->name,
 		.reals = list,
-		.real_count = count,
-		.ttl = ttl,
-		.asked = asked,
+		.real_count = shown->count,
+		.ttl = shown->ttl,
+		.asked = shown->asked,
+		.stale = shown->stale,
 		.now = gateway_now(gateway),
 		.idle = idle_time(gateway, network),
 		.may_go = may_go,
@@ -131,8 +131,8 @@ int virtual_map(void *context, const struct network *network, const struct domai
 	};
 	int rc = list != NULL ? 0 : -ENOMEM;
 
-	for (size_t i = 0; i < count && rc == 0; i++)
-		list[i] = reals[i].address;
+	for (size_t i = 0; i < shown->count && rc == 0; i++)
+		list[i] = shown->reals[i].address;
 	if (rc == 0)
 		rc = mapping_assign(gateway->virtuals.table, &answer, mappings, &out->count, &out->shown);
 	if (rc == -ENOSPC)
@@ -316,6 +316,7 @@ void virtual_restore(struct gateway *gateway, const struct policy *policy, const
 
 	restored.used = gateway_now(gateway);
 	restored.told = restored.used + (uint64_t)ttl * 1000;
+	restored.stale = true; /* as far as is known */
 	if (mapping_fits(mapping, policy_network(policy, mapping->network)) && mapping_put(gateway->virtuals.table, &restored) != 0)
 		log_say(gateway->log, LOG_ERROR, "out of memory: a virtual address of before is not known any more");
 }
@@ -398,21 +399,34 @@ void virtual_remember(struct gateway *gateway, const struct network *network, co
 	(void)lease_put(gateway->leases, &lease); /* without it the denial has no name, and the name no second chance */
 }
 
+/* May a flow to the address pass? In audit mode one does without a lease too; such an address is followed for the life of a lease. */
+static bool is_open(const struct gateway *gateway, const struct mapping *mapping, uint64_t now)
+{
+	const struct network *network = policy_network(gateway->policy, mapping->network);
+	struct lease lease = {.address = mapping->address, .network = mapping->network, .name = mapping->name};
+
+	if (network == NULL || !lease_refresh(gateway->leases, &lease))
+		return false;
+	if (lease.audited)
+		return now - mapping->used < (uint64_t)lifetime_seconds(&network->lifetimes, mapping->ttl) * 1000;
+	return lease.specs != 0 && lease.until > now;
+}
+
 /* Is it time to ask for the name again? */
-static bool is_due(const struct network *network, const struct mapping *mapping, uint64_t now)
+static bool is_due(const struct gateway *gateway, const struct mapping *mapping, uint64_t now)
 {
 	uint64_t idle = now - mapping->used;
 	uint64_t last = mapping->checked > mapping->answered ? mapping->checked : mapping->answered;
-	uint64_t wait = (uint64_t)mapping->ttl * 1000;
+	uint64_t wait = mapping->stale ? 0 : (uint64_t)mapping->ttl * 1000;
 
 	if (wait < VIRTUAL_REFRESH_MIN_MS)
 		wait = VIRTUAL_REFRESH_MIN_MS;
 	if (wait < idle / VIRTUAL_REFRESH_IDLE)
 		wait = idle / VIRTUAL_REFRESH_IDLE;
-	return idle < (uint64_t)lifetime_seconds(&network->lifetimes, mapping->ttl) * 1000 && now - last >= wait;
+	return now - last >= wait && is_open(gateway, mapping, now);
 }
 
-/* Names that are due, in one tick. */
+/* Addresses that are due, in one tick. */
 struct due {
 	struct gateway *gateway;
 	struct {
@@ -425,10 +439,9 @@ struct due {
 static bool find_due(void *context, const struct mapping *mapping)
 {
 	struct due *due = context;
-	const struct network *network = policy_network(due->gateway->policy, mapping->network);
 
-	if (mapping->slot == 0 && network != NULL && due->count < VIRTUAL_REFRESH_MAX &&
-	    is_due(network, mapping, gateway_now(due->gateway))) {
+	/* Any of the name's addresses may be the one that a flow keeps open. */
+	if (due->count < VIRTUAL_REFRESH_MAX && is_due(due->gateway, mapping, gateway_now(due->gateway))) {
 		due->list[due->count].network = mapping->network;
 		due->list[due->count++].address = mapping->address;
 	}
@@ -437,27 +450,31 @@ static bool find_due(void *context, const struct mapping *mapping)
 
 static void refresh(struct gateway *gateway, uint16_t network, const struct address *address)
 {
-	/* An answer from the cache to a name before may have changed the table. */
+	/* An answer from the cache to a name before may have changed the table, or this name was asked for with another address of it. */
 	const struct mapping *mapping = mapping_find(gateway->virtuals.table, network, address);
 	uint16_t type = address->family == AF_INET ? TYPE_A : TYPE_AAAA;
 	struct domain name;
 
-	if (mapping == NULL)
+	if (mapping == NULL || !is_due(gateway, mapping, gateway_now(gateway)))
 		return;
 	name = mapping->name;
 	/* Too many questions in progress: the next tick asks. */
-	if (resolver_check(gateway->resolver, network, &name, type, NULL, NULL) == 0)
+	if (resolver_refresh(gateway->resolver, network, &name, type) == 0)
 		mapping_checked(gateway->virtuals.table, network, address, gateway_now(gateway));
 }
 
-static void on_tick(uv_timer_t *timer)
+void virtual_refresh(struct gateway *gateway)
 {
-	struct gateway *gateway = timer->data;
 	struct due due = {.gateway = gateway};
 
 	mapping_each(gateway->virtuals.table, find_due, &due);
 	for (size_t i = 0; i < due.count; i++)
 		refresh(gateway, due.list[i].network, &due.list[i].address);
+}
+
+static void on_tick(uv_timer_t *timer)
+{
+	virtual_refresh(timer->data);
 }
 
 json_t *virtual_answer(const struct gateway *gateway, const json_t *request)

@@ -20,7 +20,7 @@
 #define VIRTUAL_TICK_MS        1000
 #define VIRTUAL_REFRESH_MIN_MS 5000  /* a name is asked for again at most so often ... */
 #define VIRTUAL_REFRESH_IDLE   16    /* ... and not before this part of the time for which nobody used it has passed once more */
-#define VIRTUAL_REFRESH_MAX    512   /* names in one tick: those of many networks whose TTLs are short */
+#define VIRTUAL_REFRESH_MAX    512   /* addresses in one tick: of names of many networks whose TTLs are short */
 #define VIRTUAL_SAY_MS         60000 /* that a pool is full, or an address cannot be held, is told at most so often */
 
 #define VIRTUAL_SAID_MAX 16 /* pools of which it is known when something was last told */
@@ -47,8 +47,7 @@ int virtual_open(struct gateway *gateway);
 void virtual_close(struct gateway *gateway);
 
 /** virtual_map() - The resolver's `map` (resolver.h). */
-int virtual_map(void *context, const struct network *network, const struct domain *name, bool asked, const struct shown_address *reals,
-		size_t count, uint32_t ttl, struct virtual_addresses *out);
+int virtual_map(void *context, const struct network *network, const struct shown_answer *shown, struct virtual_addresses *out);
 
 /**
  * virtual_write() - Bring to the kernel and the journal what has changed, before anything is granted that needs it
@@ -72,6 +71,9 @@ void virtual_restore(struct gateway *gateway, const struct policy *policy, const
  * What does not fit it goes. To be called before anything is mapped again, which a change of the resolver's policy may do.
  */
 void virtual_synchronised(struct gateway *gateway, const struct policy *policy);
+
+/** virtual_refresh() - Ask for the names whose real addresses are out of date, where leases are open: at once after a change of policy. */
+void virtual_refresh(struct gateway *gateway);
 
 /** virtual_hold() - Answer neighbour discovery for all virtual addresses in use, on interfaces that may be new; what goes wrong is said. */
 void virtual_hold(struct gateway *gateway);

@@ -153,7 +153,7 @@ static void reply_verdict(struct queries *queries, struct query *query, const st
 		query_reply_code(queries, query, RCODE_SERVFAIL, EDE_NONE);
 		return;
 	}
-	if (network->has_virtual_addresses && verdict->shown_count && query_map(queries, query, network, verdict)) {
+	if (network->has_virtual_addresses && verdict->shown_count && query_map(queries, query, network, verdict, stale)) {
 		queries->counters->unmapped++;
 		query_reply_code(queries, query, RCODE_SERVFAIL, EDE_NONE);
 		return;
@@ -337,7 +337,8 @@ void query_receive(void *context, const struct client *client, const uint8_t *wi
 		query_look_up(queries, query, &query->question.name);
 }
 
-int query_check(struct queries *queries, uint16_t network, const struct domain *name, uint16_t type, resolver_checked done, void *context)
+int query_check(struct queries *queries, uint16_t network, const struct domain *name, uint16_t type, bool refreshes, resolver_checked done,
+		void *context)
 {
 	/* Over TCP there is room for every record, so none is left out that should be granted. */
 	const struct client client = {.network = network, .protocol = IPPROTO_TCP};
@@ -351,6 +352,7 @@ int query_check(struct queries *queries, uint16_t network, const struct domain *
 	if (!query)
 		return -EBUSY;
 	query->own = true;
+	query->refreshes = refreshes;
 	query->checked = done;
 	query->checked_context = context;
 	if (judge(queries, query))

@@ -55,6 +55,7 @@ struct query {
 	unsigned int chased; /* look-ups after the first */
 	enum query_logged logged;
 	bool own;                 /* asked by the gateway itself: it has no client, and nothing is logged */
+	bool refreshes;           /* own: leases last no longer by the answer */
 	resolver_checked checked; /* own: whom to tell of its end, or NULL */
 	void *checked_context;
 	struct answer *chain;    /* owned: what earlier look-ups of a chase gave */
@@ -104,8 +105,9 @@ struct queries {
 
 /** query_receive() - A message has come in (listener_receive; @context: struct queries). */
 void query_receive(void *context, const struct client *client, const uint8_t *wire, size_t size);
-/** query_check() - A question of the gateway itself, as resolver_check(). */
-int query_check(struct queries *queries, uint16_t network, const struct domain *name, uint16_t type, resolver_checked done, void *context);
+/** query_check() - A question of the gateway itself, as resolver_check(); @refreshes: as resolver_refresh(). */
+int query_check(struct queries *queries, uint16_t network, const struct domain *name, uint16_t type, bool refreshes, resolver_checked done,
+		void *context);
 /** query_looked_up() - A look-up has ended (upstream_done; @context: struct queries). Owns @answer. */
 void query_looked_up(void *context, const struct cache_key *key, struct answer *answer);
 /** query_upstream_says() - There is something to be said about a server (upstream_say; @context: struct queries). */
@@ -154,9 +156,11 @@ void query_forget_listener(struct queries *queries, const void *listener);
 
 /**
  * query_map() - What an answer shows to a network with virtual addresses becomes virtual: the records of its reply, and what is granted
+ * @stale:	the answer is past its end
  * Return: 0; or -errno: it may not be shown.
  */
-int query_map(const struct queries *queries, const struct query *query, const struct network *network, struct answer_verdict *verdict);
+int query_map(const struct queries *queries, const struct query *query, const struct network *network, struct answer_verdict *verdict,
+	      bool stale);
 
 /* query_reply.c */
 

@@ -64,19 +64,26 @@ static struct shown_address *to_grant(const struct virtual_addresses *addresses,
 	return list;
 }
 
-int query_map(const struct queries *queries, const struct query *query, const struct network *network, struct answer_verdict *verdict)
+int query_map(const struct queries *queries, const struct query *query, const struct network *network, struct answer_verdict *verdict,
+	      bool stale)
 {
+	const struct shown_answer answer = {
+		.name = &query->question.name,
+		.reals = verdict->shown,
+		.count = verdict->shown_count,
+		.ttl = shortest_ttl(verdict),
+		.asked = !query->own,
+		.stale = stale,
+	};
 	struct virtual_addresses addresses = {.count = 0};
-	uint32_t ttl = shortest_ttl(verdict);
 	struct shown_address *shown;
 	struct answer *reply;
-	int error = queries->host->map(queries->host->context, network, &query->question.name, !query->own, verdict->shown,
-				       verdict->shown_count, ttl, &addresses);
+	int error = queries->host->map(queries->host->context, network, &answer, &addresses);
 
 	if (error)
 		return error;
-	reply = with_addresses(verdict->reply, query->question.type, ttl, &addresses);
-	shown = to_grant(&addresses, ttl);
+	reply = with_addresses(verdict->reply, query->question.type, answer.ttl, &addresses);
+	shown = to_grant(&addresses, answer.ttl);
 	if (!reply || !shown) {
 		answer_free(reply);
 		free(shown);

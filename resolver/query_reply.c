@@ -131,7 +131,7 @@ static size_t grants_of(struct queries *queries, const struct query *query, size
 			.name = &query->question.name,
 			.chain = {query->names, query->names_length},
 			.specs = query->specs,
-			.seconds = lifetime_seconds(&network->lifetimes, query->shown[i].ttl),
+			.seconds = query->refreshes ? 0 : lifetime_seconds(&network->lifetimes, query->shown[i].ttl),
 		};
 
 		count = grants_add(queries->grants, count, &grant);

@@ -323,7 +323,12 @@ int resolver_set_policy(struct resolver *resolver, const struct policy *policy)
 int resolver_check(struct resolver *resolver, uint16_t network, const struct domain *name, uint16_t type, resolver_checked done,
 		   void *context)
 {
-	return query_check(&resolver->queries, network, name, type, done, context);
+	return query_check(&resolver->queries, network, name, type, false, done, context);
+}
+
+int resolver_refresh(struct resolver *resolver, uint16_t network, const struct domain *name, uint16_t type)
+{
+	return query_check(&resolver->queries, network, name, type, true, NULL, NULL);
 }
 
 int resolver_lookup(struct resolver *resolver, const struct domain *name, uint16_t type, resolver_found found, void *context)

@@ -42,6 +42,16 @@ struct denied_question {
 	const char *action;      /* "nxdomain", "nodata", "formerr", "notimp"; "allowed" when audited */
 };
 
+/* What an answer shows to a network that has virtual addresses. */
+struct shown_answer {
+	const struct domain *name;
+	const struct shown_address *reals; /* at least one, all of a family */
+	size_t count;
+	uint32_t ttl; /* seconds */
+	bool asked;   /* by an app */
+	bool stale;   /* past its end: no upstream has a better one */
+};
+
 /* Virtual addresses of a name, in their order. */
 struct virtual_addresses {
 	struct address list[MAPPING_PER_NAME_MAX];
@@ -58,11 +68,10 @@ struct resolver_host {
 	/* A message came in, whatever becomes of it. Called for each one, so it has to be quick. */
 	void (*asked)(void *context, uint16_t network, const struct address *client);
 	/*
-	 * Map a name's virtual addresses to the real ones, at least one and all of a family, that an answer shows to a network which has
-	 * such addresses. @asked: by an app. @ttl: seconds. Return: 0, or -errno: the answer may not leave. -ENOSPC: the pool is full.
+	 * Map a name's virtual addresses to the real ones that an answer shows to a network which has such addresses.
+	 * Return: 0, or -errno: the answer may not leave. -ENOSPC: the pool is full.
 	 */
-	int (*map)(void *context, const struct network *network, const struct domain *name, bool asked, const struct shown_address *reals,
-		   size_t count, uint32_t ttl, struct virtual_addresses *out);
+	int (*map)(void *context, const struct network *network, const struct shown_answer *answer, struct virtual_addresses *out);
 	/* Log a denied question. */
 	void (*denied)(void *context, const struct denied_question *denied);
 	/* Families that apps of the network can use now. */
@@ -146,6 +155,12 @@ int resolver_lookup(struct resolver *resolver, const struct domain *name, uint16
 
 /** resolver_lookup_cancel() - Forget look-ups with this context: @found is not called for them. */
 void resolver_lookup_cancel(struct resolver *resolver, const void *context);
+
+/**
+ * resolver_refresh() - Ask for a name so that its virtual addresses lead to current real ones: as resolver_check(), but leases last no
+ * longer by what the answer shows
+ */
+int resolver_refresh(struct resolver *resolver, uint16_t network, const struct domain *name, uint16_t type);
 
 const struct resolver_counters *resolver_counters(const struct resolver *resolver);
 

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 
+import dns.message
 import pytest
 
 from app import family_of, rcode_of, talk, wait_until_broken
@@ -39,6 +40,7 @@ grace = 1s
 allow = **.https.example:443
 """
 SHORT = "min_ttl = 0\ngrace = 1s\n"
+STALE_TTL = 30  # of an answer that serves while no server has a better one
 
 
 def policy_text(keys="", rules=RULES):
@@ -115,6 +117,18 @@ def open_addresses(lab, network="web"):
     listed = lab.gw.run(["nft", "list", "table", "inet", "sluice"], check=True).stdout
     sets = re.findall(rf"^\tset names[46]_{network}_\S+ {{\n(.*?)^\t}}$", listed, re.MULTILINE | re.DOTALL)
     return {word for text in sets for word in text.partition("elements = {")[2].replace(",", " ").split()}
+
+
+def lease_left(lab, address):
+    """Seconds until an address closes."""
+    listed = lab.gw.run(["nft", "list", "table", "inet", "sluice"], check=True).stdout
+    minutes, seconds = re.search(rf"[ \t]{re.escape(address)} (?:timeout \w+ )?expires (?:(\d+)m)?(?:(\d+)s)?", listed).groups()
+    return 60 * int(minutes or 0) + int(seconds or 0)
+
+
+def asked_for(lab, since):
+    """The names that the name servers were asked for."""
+    return [dns.message.from_wire(query["wire"]).question[0].name.to_text(omit_final_dot=True).lower() for query in lab.names.queries(since)]
 
 
 def wait_until_ended(lab, *addresses):
@@ -512,6 +526,48 @@ def test_a_name_that_cannot_be_asked_keeps_its_server(lab):
     while time.monotonic() < end:
         assert real_of(lab, virtual) == real
         time.sleep(0.2)
+
+
+def test_a_name_is_current_again_soon_after_its_servers_failed(lab):
+    """The answer that served meanwhile was told a TTL, but it is no reason to wait for its end."""
+    name, virtual, before = shown(lab, ttl=0)
+    lab.names.behave(name, rcode="SERVFAIL")
+    assert lab.web1.ask(name).answer[0].ttl == STALE_TTL
+    after = move(lab, name, ttl=0)
+    assert real_of(lab, virtual) == before
+    lab.names.reset()
+    wait_until(lambda: real_of(lab, virtual) == after, "the address does not follow its name", seconds=20)
+
+
+def test_a_name_that_is_allowed_again_is_asked_for_at_once(lab):
+    """While it is denied it cannot be asked for. The reload is what its address waits for, not the next time that would have been due."""
+    name, virtual, before = shown(lab, ttl=0)
+    other = shown(lab, ttl=0)[0]
+    denying = policy_text(rules=f"{RULES}deny = {name}\n")
+    lab.gateway.set_policy(denying)
+    after = move(lab, name, ttl=0)
+    denied_since = lab.names.count()
+    # The other one is asked for in the background when this one would be.
+    wait_until(lambda: asked_for(lab, denied_since).count(other) == 2, "no name is looked up in the background", seconds=20)
+    assert name not in asked_for(lab, denied_since)
+    allowed_since = lab.names.count()
+    lab.gateway.set_policy(POLICY)
+    wait_until(lambda: real_of(lab, virtual) == after, "the address does not follow its name", seconds=20)
+    assert other not in asked_for(lab, allowed_since)
+    assert before != after
+
+
+@families
+def test_looking_up_in_the_background_makes_no_lease_longer(lab, family):
+    """Else the lease of a name that nobody uses would outlive the time for which it is looked up, and the address be open and out of date."""
+    life = 60
+    lab.gateway.set_policy(policy_text(f"max_age = {life}s\n"))
+    since = lab.names.count()
+    name, virtual, _ = shown(lab, family, ttl=0)
+    shown_at = time.monotonic()
+    wait_until(lambda: asked_for(lab, since).count(name) == 3, "the name is not looked up in the background", seconds=30)
+    passed = time.monotonic() - shown_at
+    assert lease_left(lab, virtual) < life - passed + 1
 
 
 def test_flows_pass_while_their_address_changes(lab):

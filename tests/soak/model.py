@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass, field
 
 from namespaces import SLOW
-from policies import HOSTS, LIFETIMES
+from policies import HOSTS, LIFETIMES, short
 
 EDGE = 3 if SLOW else 1.0  # seconds at the ends of a lease in which both outcomes are right: clocks, scheduling, a TTL's fractions
 NEEDED = 3.5         # a new flow without an answer counts as dropped when all its packets of so many seconds should have passed (SYN: 0, 1, 3 s)
@@ -31,6 +31,9 @@ STALE_TTL = 30       # TTL of an answer that serves while no upstream has a bett
 RECENT = 400         # answers per network that probes choose from
 ANSWERS = 400        # kept per network, address and name
 HISTORY = 40         # entries per address
+DISTURBED = 2        # seconds before and after it in which a disturbance counts
+KNOWN = 60           # seconds before a fault of which its text has what name servers said
+STRANGER = "the server is not one that a name of the virtual address had at that time"
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,8 @@ class Model:
         self.events = []  # (time, text)
         self.recreations, self.outages, self.upstream_failures = Windows(), Windows(), Windows()
         self.suspects = []  # flows that passed though they should not have, unless something shows up that allows them
-        self.on_suspect = None  # called with a flow that has just become one
+        self.strangers = []  # flows to virtual addresses whose server is none that a name of the address had, as far as is known
+        self.on_suspect = None  # called with a flow that has just become a suspect or a stranger
         self.latest = {}  # (network, address) -> name
         self.arrivals = []  # flows to virtual addresses whose server has not been looked at yet
         self.faults = []
@@ -252,7 +256,10 @@ class Model:
 
     def disturbed(self, start, end):
         """Is there anything that keeps the gateway from looking at flows or from asking again?"""
-        return any(windows.overlaps(start, end, 2) for windows in (self.recreations, self.outages, self.upstream_failures))
+        return bool(self.disturbances(start, end))
+
+    def disturbances(self, start, end):
+        return [window for windows in (self.recreations, self.outages, self.upstream_failures) for window in windows.overlapping(start, end, DISTURBED)]
 
     # --- at most ---
 
@@ -376,23 +383,43 @@ class Model:
         showings = [rows[i] for i in self.listed[flow.server].get(name, ()) if rows[i][0] <= flow.end] if flow.server in self.listed else ()
         if not showings:
             return False
-        at, _, ttl = showings[-1]
+        return flow.start <= self.left_by(flow, name, showings[-1])
+
+    def left_by(self, flow, name, handout):
+        """When the gateway must have asked for a name in use again, after an answer that showed the flow's server."""
+        at, _, ttl = handout
         known = [one.received for one in self.shown[flow.network, flow.address].get(name, ()) if one.received <= flow.start]
-        idle = flow.start - (known[-1] if known else at)
-        if flow.start <= at + ttl + max(ttl, REFRESH) + idle / REFRESH_IDLE + REFRESH_LATE:
-            return True
-        return self.disturbed(at, flow.end)
+        again = max(REFRESH, (flow.start - (known[-1] if known else at)) / REFRESH_IDLE)
+        last = [at + ttl + max(ttl, again), self.forbidden_until(flow, name, at)]
+        last += [end + again for _, end in self.disturbances(at, flow.start)]
+        # The first question after a failure still gets the answer of before.
+        last += [end + 2 * again for _, end in self.upstream_failures.overlapping(at, flow.start, DISTURBED)]
+        return max(last) + REFRESH_LATE
+
+    def forbidden_until(self, flow, name, since):
+        """The last moment before a flow at which the gateway may not have asked for a name, because no rule allowed it."""
+        replaced = float("inf")
+        with self.lock:
+            for earliest, latest, policy in reversed(self.policies):
+                if earliest <= flow.start and replaced > since and not policy.networks[flow.network].answers(name):
+                    return replaced
+                replaced = float("inf") if latest is None else latest
+        return 0.0
 
     def settle_arrivals(self, everything):
+        new = [flow for flow in self.arrivals if not self.arrived(flow)]
+        for flow in new:
+            self.on_suspect(flow)
         waiting, now = [], time.monotonic()
-        for flow in self.arrivals:
+        for flow in self.strangers + new:
             if self.arrived(flow):
-                self.counts["flows whose server was checked"] += 1
-            elif not everything and now - flow.end < LATE:
+                continue
+            if not everything and now - flow.end < LATE:
                 waiting.append(flow)
             else:
-                self.fault("wrong pass", flow, "the server is not one that a name of the virtual address had at that time")
-        self.arrivals = waiting
+                self.fault("wrong pass", flow, STRANGER)
+        self.counts["flows whose server was checked"] += len(self.arrivals) + len(self.strangers) - len(waiting)
+        self.arrivals, self.strangers = [], waiting
 
     # --- verdicts ---
 
@@ -400,9 +427,30 @@ class Model:
         self.counts[kind] += 1
         known = [f"policy: {self.rules_text(policy, flow)}" for policy in self.possible(flow.network, flow.start, flow.end)]
         known += [f"{at:.3f} {text}" for at, text in self.history[flow.network, flow.address]]
-        known += [f"{at:.3f} handed out for {name} with TTL {ttl}" for name in self.names(flow)
-                  for at, _, ttl in (self.handouts[name, ":" in flow.address][i] for i in self.listed[flow.server or flow.address][name][-5:])]
+        for name in self.names(flow):
+            known += self.name_lines(flow, name)
         self.faults.append(Fault(kind, flow, why, known))
+
+    def name_lines(self, flow, name):
+        """What the name servers said of a name in the minute before a flow, and what follows from it for a virtual address."""
+        rows = self.handouts[name, ":" in flow.address]
+        address = flow.server or flow.address
+        last = [rows[i] for i in self.listed[address].get(name, ()) if rows[i][0] <= flow.end][-1:] if address in self.listed else []
+        lines = [f"{at:.3f} handed out for {name} with TTL {ttl}: {', '.join(addresses)}" for at, addresses, ttl in rows
+                 if flow.start - KNOWN < at <= flow.end or (at, addresses, ttl) in last]
+        if flow.server and self.is_virtual(flow.network) and last:
+            lines.append(f"{name}: its server of then, handed out last at {last[0][0]:.3f}, was to be left by {self.left_by(flow, name, last[0]):.3f}")
+        return lines + self.port_lines(flow, name)
+
+    def port_lines(self, flow, name):
+        """Which ports the name had meanwhile; only the changes."""
+        lines, before = [], None
+        for earliest, latest, policy in self.policies:
+            ports = short(policy.networks[flow.network].ports(name))
+            if ports != before and earliest <= flow.end:
+                lines.append((earliest, f"{earliest:.3f} {name} {ports}, from {'then on' if latest is None else f'{latest:.3f} at the latest'}"))
+            before = ports
+        return [line for at, line in lines if at > flow.start - KNOWN] or [line for _, line in lines[-1:]]
 
     def rules_text(self, policy, flow):
         names = sorted(self.names(flow) | ({flow.name} & set(HOSTS)))

@@ -141,11 +141,14 @@ class Soak:
                 self.log_at_fault[id(fault)] = self.log_around(fault)
 
     def look_at_table(self, flow):
+        late = time.monotonic() - flow.end
         listed = self.lab.gw.run(["nft", "list", "table", "inet", "sluice"]).stdout
-        table_set, lines = "", []
+        table_set, lines = "", [f"{late:.3f} s after the flow"]
         for line in listed.splitlines():
-            table_set = line.strip() if line.startswith("\tset ") else table_set
+            table_set = line.strip() if line.startswith(("\tset ", "\tmap ")) else table_set
             lines += [f"{table_set} {one}" for one in re.findall(re.escape(flow.address) + r" [^,}]*", line)]
+        if self.model.is_virtual(flow.network):
+            lines += self.lab.gateway.sluice("explain", "-c", self.lab.gateway.policy_directory, flow.network, flow.address).stdout.splitlines()[:1]
         self.elements[id(flow)] = lines
 
     # --- what came out ---
@@ -195,7 +198,7 @@ class Soak:
         flow = fault.flow
         lines = [f"{fault.kind}: {fault.why}", f"  {flow.text()}", "  the address on this network:"]
         lines += [f"    {line}" for line in fault.known]
-        lines += [f"    the kernel's elements at that moment: {line}" for line in self.elements.get(id(flow), [])]
+        lines += [f"    the gateway soon after: {line}" for line in self.elements.get(id(flow), [])]
         lines.append("  meanwhile:")
         lines += [f"    {at:.3f} {text}" for at, text in self.model.events if flow.start - 4 * AROUND < at < flow.end + AROUND]
         lines.append("  the gateway's log:")

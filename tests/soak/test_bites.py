@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from lab import ROOT
-from soak import Soak
+from soak import FORMS, Soak
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 MUTANTS = sorted(os.path.basename(path).removesuffix(".patch") for path in glob.glob(os.path.join(HERE, "mutants", "*.patch")))
@@ -31,21 +31,24 @@ def tree(tmp_path_factory):
     return tree
 
 
-def expectation(patch):
+def head(patch):
+    """Return: the kind of fault that is expected, and the form in which there is one."""
     with open(patch, encoding="utf-8") as file:
-        return re.search(r"^expect: (false drop|wrong pass)$", file.read(), re.MULTILINE).group(1)
+        text = file.read()
+    form = re.search(r"^form: (\w+)$", text, re.MULTILINE)
+    return re.search(r"^expect: (false drop|wrong pass)$", text, re.MULTILINE).group(1), form.group(1) if form else FORMS[0]
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_soak_finds(mutant, tree, say, monkeypatch):  # pylint: disable=redefined-outer-name
     patch = os.path.join(HERE, "mutants", mutant + ".patch")
-    expected = expectation(patch)
+    expected, form = head(patch)
     run(["patch", "-p1", "--no-backup-if-mismatch", "-i", patch], cwd=tree)
     try:
         run(["ninja", "-C", "build", "gateway/sluice"], cwd=tree)
         monkeypatch.setenv("SLUICE_BINARY", os.path.join(tree, "build", "gateway", "sluice"))
         said = []
-        soak = Soak(SECONDS, say=said.append, until=expected)
+        soak = Soak(SECONDS, say=said.append, until=expected, form=form)
         well = soak.run()
         report = "\n".join(said)
         assert not soak.problems, report

@@ -77,6 +77,7 @@ struct host {
 	char kept[256]; /* " a.example b.example ": may not go; "*": nobody may */
 	unsigned int asked;
 	uint32_t ttl;        /* seconds, of answers */
+	bool stale;          /* answers are past their end */
 	uint64_t idle;       /* ms */
 	char gone[TEXT_MAX]; /* "ADDRESS=NAME " for each */
 };
@@ -157,6 +158,7 @@ static const char *assign(struct host *host, const struct network *network, cons
 					.real_count = parse_reals(reals, addresses),
 					.ttl = host->ttl,
 					.asked = asked,
+					.stale = host->stale,
 					.now = now,
 					.idle = host->idle,
 					.may_go = may_go,
@@ -175,6 +177,7 @@ static const char *assign(struct host *host, const struct network *network, cons
 		assert_int_equal(mappings[i]->network, network->id);
 		assert_int_equal(mappings[i]->answered, now);
 		assert_int_equal(mappings[i]->ttl, host->ttl);
+		assert_int_equal(mappings[i]->stale, host->stale);
 		if (i == shown)
 			append(out, "| ");
 		append_mapping(out, mappings[i]);
@@ -640,6 +643,17 @@ static void test_late_look_at_flows_changes_no_order(void **state)
 	assert_string_equal(ask(host, &network, "c.example", "192.0.2.1", 30 + IDLE), "10.0.0.200>192.0.2.1 ");
 }
 
+static void test_stale_is_what_the_latest_answer_was(void **state)
+{
+	struct host *host = *state;
+	struct network network = four();
+
+	host->stale = true;
+	assert_string_equal(ask(host, &network, "a.example", "192.0.2.1", 10), "10.0.0.128>192.0.2.1 ");
+	host->stale = false;
+	assert_string_equal(ask(host, &network, "a.example", "192.0.2.1", 20), "10.0.0.128>192.0.2.1 ");
+}
+
 static void test_checked_is_when_the_gateway_asked(void **state)
 {
 	struct host *host = *state;
@@ -809,7 +823,8 @@ static int put(struct host *host, const char *address, const char *real, const c
 				  .told = used + 5,
 				  .checked = used + 3,
 				  .written = addr(real),
-				  .ttl = 300};
+				  .ttl = 300,
+				  .stale = true};
 	return mapping_put(host->table, &mapping);
 }
 
@@ -831,6 +846,7 @@ static void test_put_is_as_it_was(void **state)
 	assert_int_equal(mapping->told, 14);
 	assert_int_equal(mapping->checked, 12);
 	assert_int_equal(mapping->ttl, 300);
+	assert_true(mapping->stale);
 	assert_string_equal(written(host, "10.0.0.131"), "-");
 	assert_string_equal(changes(host), "10.0.0.131>192.0.2.1 ");
 	assert_string_equal(ask(host, &network, "a.example", "192.0.2.1 192.0.2.2", 10), "10.0.0.131>192.0.2.1 10.0.0.128>192.0.2.2 ");
@@ -1749,6 +1765,7 @@ int main(void)
 		TABLE_TEST(test_name_is_kept_for_the_ttls_that_apps_were_told),
 		TABLE_TEST(test_what_was_found_of_a_full_pool_does_not_outlast_it),
 		TABLE_TEST(test_late_look_at_flows_changes_no_order),
+		TABLE_TEST(test_stale_is_what_the_latest_answer_was),
 		TABLE_TEST(test_checked_is_when_the_gateway_asked),
 		TABLE_TEST(test_changes_are_what_is_new_or_leads_elsewhere),
 		TABLE_TEST(test_address_that_goes_to_another_name_has_changed),

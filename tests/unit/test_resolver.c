@@ -111,7 +111,7 @@ struct world {
 	size_t pointers;
 	int map_error;
 	size_t mapped; /* real addresses that the last map() was given */
-	bool map_asked;
+	bool map_asked, map_stale;
 	uint32_t map_ttl;
 };
 
@@ -372,17 +372,17 @@ static int host_grant(void *context, const struct grant *grants, size_t count)
 }
 
 /* Three virtual addresses, of which two are to be shown. */
-static int host_map(void *context, const struct network *network, const struct domain *name, bool asked, const struct shown_address *reals,
-		    size_t count, uint32_t ttl, struct virtual_addresses *out)
+static int host_map(void *context, const struct network *network, const struct shown_answer *answer, struct virtual_addresses *out)
 {
 	struct world *world = context;
 
 	assert_true(network->has_virtual_addresses);
-	assert_true(name->length > 0);
-	assert_int_equal(reals[0].address.family, AF_INET);
-	world->mapped = count;
-	world->map_asked = asked;
-	world->map_ttl = ttl;
+	assert_true(answer->name->length > 0);
+	assert_int_equal(answer->reals[0].address.family, AF_INET);
+	world->mapped = answer->count;
+	world->map_asked = answer->asked;
+	world->map_stale = answer->stale;
+	world->map_ttl = answer->ttl;
 	out->count = 3;
 	out->shown = 2;
 	for (uint8_t i = 0; i < 3; i++)
@@ -1142,6 +1142,44 @@ static void test_own_question_maps_without_use(void **state)
 	assert_false(world->map_asked);
 }
 
+static void test_map_is_told_that_an_answer_is_past_its_end(void **state)
+{
+	struct world *world = *state;
+
+	world->policy->networks[0].has_virtual_addresses = true;
+	record_ttl = 0;
+	ask(world, "a.allowed.example", 1);
+	run_until(world, world->reply_count == 1);
+	assert_false(world->map_stale);
+	world->servers[0].mode = world->servers[1].mode = REFUSE;
+	ask(world, "a.allowed.example", 2);
+	run_until(world, world->reply_count == 2);
+	assert_true(world->map_stale);
+}
+
+static void test_refresh_makes_no_lease_longer(void **state)
+{
+	struct world *world = *state;
+	struct domain name;
+
+	world->policy->networks[0].has_virtual_addresses = true;
+	assert_null(domain_parse("a.allowed.example", &name));
+	assert_int_equal(resolver_refresh(world->resolver, world->policy->networks[0].id, &name, TYPE_A), 0);
+	run_until(world, world->granted == 3);
+	assert_false(world->map_asked);
+	assert_int_equal(world->grants[0].seconds, 0);
+	/* What an app asks for at the same time does. */
+	world->servers[0].mode = HOLD;
+	assert_null(domain_parse("b.allowed.example", &name));
+	assert_int_equal(resolver_refresh(world->resolver, world->policy->networks[0].id, &name, TYPE_A), 0);
+	ask(world, "b.allowed.example", 1);
+	run_until(world, world->servers[0].held_size);
+	release(&world->servers[0]);
+	run_until(world, world->reply_count == 1);
+	assert_int_equal(world->granted, 6);
+	assert_true(world->grants[3].seconds > 0);
+}
+
 static void test_pointer_is_answered_from_leases(void **state)
 {
 	struct world *world = *state;
@@ -1795,6 +1833,8 @@ int main(void)
 		TEST(test_chain_to_virtual_addresses_is_kept),
 		TEST(test_without_virtual_address_nothing_is_shown),
 		TEST(test_own_question_maps_without_use),
+		TEST(test_map_is_told_that_an_answer_is_past_its_end),
+		TEST(test_refresh_makes_no_lease_longer),
 		TEST(test_pointer_is_answered_from_leases),
 		TEST(test_any_is_answered_with_one_record),
 		TEST(test_refused_messages_get_a_code),
