@@ -66,7 +66,7 @@ const now = () => Date.now() / 1000 + model.clock;
 const networkText = (name) => name || 'network not known';
 const reasonText = (reason, index = 0) => (REASONS.has(reason) ? REASONS.get(reason)[index] : reason || '');
 const outcomeOf = (event) => OUTCOMES.get(event) || ['·', String(event), 'quiet'];
-const portText = (row) => (row.proto === 'dns' ? 'DNS question' : row.port ? `${row.port}/${row.proto}` : row.proto || '');
+const portText = (row) => (row.proto === 'dns' ? 'DNS' : row.port ? `${row.port}/${row.proto}` : row.proto || '');
 const unique = (list) => [...new Set(list)].filter(Boolean);
 
 function bytes(number) {
@@ -328,28 +328,30 @@ const groups = () => [...model.groups.values()].filter(passes);
 
 /* --- the networks --- */
 
-function networkFigure(kind) {
-	const [mark, word, style] = outcomeOf(kind);
-	return el('span', { class: style }, sign(mark), el('b', {}), ` ${word}`);
-}
-
 function makeNetwork({ key }) {
 	const name = button(networkText(key), { class: 'name', title: 'Show this network only' }, () => {
 		shown.network = shown.network === key ? null : key;
 		render();
 	});
-	return el('li', {}, el('div', {}, name, el('span', {})), el('p', { class: 'figures' }, ...['denied', 'audit', 'allowed'].map(networkFigure)),
-		el('p', { class: 'quiet' }), el('p', { class: 'quiet' }),
+	const figures = ['✗ denied', '△ let pass', '✓ allowed'].map((word) => el('span', {}, sign(word[0]), el('b', {}), word.slice(1)));
+	return el('li', {}, el('span', {}, name), el('span', {}), ...figures, el('span', { class: 'quiet' }), el('span', { class: 'quiet' }),
 		button('Suggest rules', {}, () => openSuggestion(key)));
 }
 
+function updateFigure(element, number, style) {
+	set(element.children[1], count(number));
+	element.className = number ? style : 'quiet';
+}
+
 function updateNetwork(element, network) {
-	const [head, figures, who, traffic, suggest] = element.children;
+	const [name, mode, denied, audited, allowed, who, traffic, suggest] = element.children;
 	const audit = network.mode === 'audit';
-	head.firstChild.setAttribute('aria-pressed', String(shown.network === network.key));
-	set(head.lastChild, audit ? '△ audit: all may pass' : network.mode === 'enforce' ? '✓ enforce' : '', audit ? 'maybe' : 'yes');
-	['denied', 'audited', 'allowed'].forEach((figure, index) => set(figures.children[index].querySelector('b'), count(network[figure])));
-	figures.children[1].hidden = !audit && !network.audited;
+	name.firstChild.setAttribute('aria-pressed', String(shown.network === network.key));
+	set(mode, audit ? '△ audit' : network.mode === 'enforce' ? '✓ enforce' : '', audit ? 'maybe' : 'yes');
+	updateFigure(denied, network.denied, 'no');
+	updateFigure(audited, network.audited, 'maybe');
+	updateFigure(allowed, network.allowed, 'yes');
+	audited.hidden = !audit && !network.audited;
 	set(who, `${many(network.apps, 'app')}, ${many(network.names, 'name')}, ${count(network.open)} open`);
 	set(traffic, `${bytes(network.bytes_out)} sent, ${bytes(network.bytes_in)} received`);
 	suggest.hidden = !audit;
@@ -357,7 +359,7 @@ function updateNetwork(element, network) {
 
 /* --- the lists: a column has a heading, a class, what fills its cell, and perhaps what it sorts by --- */
 
-const text = (value, style) => (cell, item) => set(cell, value(item), style && style(item));
+const text = (value) => (cell, item) => set(cell, value(item));
 
 function fillOutcome(cell, item) {
 	setOutcome(cell, item.event ? item.event.event : kindOf(item));
@@ -380,9 +382,9 @@ function portsOf(rows) {
 
 const fillTarget = (rows) => (cell, group) => {
 	if (!cell.firstChild)
-		cell.append(targetButton(group.key, group.target), ' ', el('span', { class: 'fresh' }, 'new'), ' ', el('span', { class: 'quiet' }));
-	cell.children[1].hidden = !isNew(group);
-	set(cell.lastChild, portsOf(group.rows.filter(rows)));
+		cell.append(targetButton(group.key, group.target), ' ', el('span', { class: 'quiet' }), ' ', el('span', { class: 'fresh' }, 'new'));
+	cell.lastChild.hidden = !isNew(group);
+	set(cell.children[1], portsOf(group.rows.filter(rows)));
 };
 
 function fillLineTarget(cell, { event }) {
@@ -392,7 +394,7 @@ function fillLineTarget(cell, { event }) {
 	const name = sum ? `${count(event.count || 0)} ${event.what || 'lines'}` : event.name || event.qname || event.dst || 'no name';
 	const known = !sum && model.groups.has(groupKey(event));
 	cell.append(known ? targetButton(groupKey(event), name) : el('bdi', { title: name }, shorten(name)), ' ',
-		el('span', { class: 'quiet' }, event.qtype ? `DNS question ${event.qtype}` : portText(event)));
+		el('span', { class: 'quiet' }, event.qtype ? `DNS ${event.qtype}` : portText(event)));
 }
 
 function lineDetails({ event }) {
@@ -407,7 +409,14 @@ const fillAge = (seconds) => (cell, group) => {
 	set(cell, age(seconds(group)));
 	cell.title = dateTime(seconds(group));
 };
-const refusedStyle = (group) => (refusals(group) ? outcomeOf(kindOf(group))[2] : 'quiet');
+
+function figureColumn(label, value, format, kind = () => ['', '', '']) {
+	const fill = (cell, group) => {
+		const [mark, , style] = value(group) ? kind(group) : ['', '', 'quiet'];
+		set(cell, `${mark} ${format(value(group))}`, `number ${style}`);
+	};
+	return [label, 'number', fill, value];
+}
 
 /* While somebody points at the list nothing in it moves away; what is new comes on top. */
 function newestFirst(list) {
@@ -433,7 +442,7 @@ const views = {
 		items: () => newestFirst(groups().filter(refusals)),
 		columns: [
 			['Outcome', 'outcome', fillOutcome],
-			['App', 'app', fillApp],
+			['App, network', 'app', fillApp],
 			['Destination', 'to', fillTarget(refusals)],
 			['Why', 'why', text((group) => reasonText(group.reason))],
 			['Times', 'number times', text((group) => `${count(refusals(group))} ×`)],
@@ -445,13 +454,13 @@ const views = {
 		nothing: 'No app was seen yet.',
 		items: () => sorted(groups()),
 		columns: [
-			['App', 'app', fillApp, (group) => `${group.app}\n${group.target}`],
+			['App, network', 'app', fillApp, (group) => `${group.app}\n${group.target}`],
 			['Name or address', 'to', fillTarget(() => true), (group) => group.target],
-			['Denied', 'number', text((group) => `${refusals(group) ? outcomeOf(kindOf(group))[0] + ' ' : ''}${count(refusals(group))}`, (group) => `number ${refusedStyle(group)}`), refusals],
-			['Allowed', 'number', text((group) => `${group.allowed ? '✓ ' : ''}${count(group.allowed)}`, (group) => `number ${group.allowed ? 'yes' : 'quiet'}`), (group) => group.allowed],
-			['Open', 'number', text((group) => count(group.open)), (group) => group.open],
-			['Sent', 'number', text((group) => bytes(group.bytes_out)), (group) => group.bytes_out],
-			['Received', 'number', text((group) => bytes(group.bytes_in)), (group) => group.bytes_in],
+			figureColumn('Denied', refusals, count, (group) => outcomeOf(kindOf(group))),
+			figureColumn('Allowed', (group) => group.allowed, count, () => outcomeOf('allowed')),
+			figureColumn('Open', (group) => group.open, count),
+			figureColumn('Sent', (group) => group.bytes_out, bytes),
+			figureColumn('Received', (group) => group.bytes_in, bytes),
 			['Last seen', 'number', fillAge(lastSeen), lastSeen],
 		],
 	},
@@ -462,7 +471,7 @@ const views = {
 		columns: [
 			['Time', 'time', text(({ event }) => (event.ts ? clockTime(Date.parse(event.ts) / 1000) : ''))],
 			['Outcome', 'outcome', fillOutcome],
-			['App', 'app', fillApp],
+			['App, network', 'app', fillApp],
 			['Destination', 'to', fillLineTarget],
 			['Details', 'why', text(lineDetails)],
 		],
@@ -495,7 +504,7 @@ function makeHeading([label, style, , value]) {
 	const heading = el('th', { scope: 'col', class: style }, label);
 	if (value) {
 		const up = value === shown.sort && shown.up;
-		const direction = value !== shown.sort ? '' : up ? ' ▲' : ' ▼';
+		const direction = value !== shown.sort ? '' : up ? '▲' : '▼';
 		heading.setAttribute('aria-sort', value !== shown.sort ? 'none' : up ? 'ascending' : 'descending');
 		heading.replaceChildren(button(label, {}, () => {
 			shown.up = value === shown.sort ? !shown.up : style !== 'number';
@@ -504,7 +513,7 @@ function makeHeading([label, style, , value]) {
 			[...$('thead tr').children].find((other) => other.ariaSort !== 'none').firstChild.focus();
 			render();
 		}));
-		heading.firstChild.append(sign(direction));
+		heading.firstChild.append(' ', sign(direction));
 	}
 	return heading;
 }
@@ -652,7 +661,7 @@ const oneLine = (line) => line.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]
 
 function ruleLine({ rule, flows, apps, chain, note }) {
 	const comment = [many(flows, 'flow'), apps.join(' '), chain.length ? `through ${chain.join(', ')}` : '', note].filter(Boolean).join('; ');
-	return oneLine(`allow = ${rule}  ; ${comment}`);
+	return `${oneLine(`; ${comment}`)}\n${oneLine(`allow = ${rule}`)}`;
 }
 
 function suggestionNodes(answer) {
