@@ -753,7 +753,10 @@ function start() {
 	$('tbody').onkeydown = listKey;
 	$('#panel').onclose = panelClosed;
 	$('#close').onclick = close;
-	document.onkeydown = (event) => event.key === 'Escape' && $('#panel').open && close();
+	document.addEventListener('keydown', (event) => { /* a dialog that is not modal does not do that by itself */
+		if (event.key === 'Escape')
+			close();
+	});
 	document.onvisibilitychange = schedule;
 	onhashchange = showView;
 	setInterval(schedule, IDLE_MS);
