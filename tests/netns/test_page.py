@@ -102,6 +102,7 @@ class Page:
         return self.driver.execute_script("return [...document.querySelectorAll('tbody .target')].map((target) => target.textContent)")
 
     def show(self, view):
+        self.driver.execute_script("scrollTo(0, 0)")
         self.one(f"nav a[href='#{view}']").click()
         assert self.one("nav a[aria-current='page']").get_attribute("href").endswith("#" + view)
 

@@ -392,8 +392,7 @@ function fillLineTarget(cell, { event }) {
 		return;
 	const sum = event.what || !event.network;
 	const name = sum ? `${count(event.count || 0)} ${event.what || 'lines'}` : event.name || event.qname || event.dst || 'no name';
-	const known = !sum && model.groups.has(groupKey(event));
-	cell.append(known ? targetButton(groupKey(event), name) : el('bdi', { title: name }, shorten(name)), ' ',
+	cell.append(!sum && event.event !== 'inbound' ? targetButton(groupKey(event), name) : el('bdi', { title: name }, shorten(name)), ' ',
 		el('span', { class: 'quiet' }, event.qtype ? `DNS ${event.qtype}` : portText(event)));
 }
 
