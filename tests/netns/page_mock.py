@@ -87,7 +87,7 @@ class World:
         target = query.get("name") or query.get("address") or ""
         ports = f":{query['port']}/{query['proto']}" if "port" in query else ""
         return {"ok": True, "section": f"network {query.get('network')}", "rule": target + ports, "line": f"allow = {target}{ports}",
-                "opens": f"every app of network {query.get('network')} may reach {target}, on {'this port' if ports else 'every port'}", "change": None}
+                "opens": f"every app of network {query.get('network')} may reach {target}, on {'this port' if ports else 'every port'}", "change": None, "note": None}
 
     def suggest(self, network):
         return {"ok": True, "networks": [self.suggestions.get(network, {"network": network, "mode": "audit", "rules": [], "wildcards": [], "skipped": []})]}
@@ -243,11 +243,11 @@ def office(clock=None):
         "network": "ci", "mode": "audit",
         "rules": [
             {"rule": "deb.mirror.example:80/tcp", "name": "deb.mirror.example", "address": None, "ports": "80/tcp", "flows": 40, "questions": 12, "apps": ["runner-1"],
-             "chain": ["edge-17.cdn.example"], "note": None},
+             "chain": ["edge-17.cdn.example"], "note": None, "more_apps": False, "known_as": None},
             {"rule": "proxy.modules.example:443/tcp", "name": "proxy.modules.example", "address": None, "ports": "443/tcp", "flows": 312, "questions": 40,
-             "apps": ["runner-1", "runner-2"], "chain": [], "note": None},
+             "apps": ["runner-1", "runner-2"], "chain": [], "note": None, "more_apps": False, "known_as": None},
             {"rule": "registry.images.example:443/tcp", "name": "registry.images.example", "address": None, "ports": "443/tcp", "flows": 86, "questions": 9,
-             "apps": ["runner-2"], "chain": [], "note": None},
+             "apps": ["runner-2"], "chain": [], "note": None, "more_apps": False, "known_as": None},
         ],
         "wildcards": [{"rule": "*.blobs.example:443/tcp", "parent": "blobs.example", "flows": 214, "names": [f"store-{number}.blobs.example" for number in range(1, 9)]}],
         "skipped": [{"what": "10.0.0.7:5432/tcp", "why": "special-purpose address"}]}}
@@ -274,10 +274,11 @@ def hostile():
     world.network("web", "audit")
     for number, text in enumerate(HOSTILE):
         world.tell("denied", "web", text, f"10.201.1.{number + 2}", text, None, None, "dns", text, text, ago=number)
-    world.advice = {text: {"ok": True, "section": text, "rule": text, "line": text, "opens": text, "change": text} for text in HOSTILE}
+    world.advice = {text: {"ok": True, "section": text, "rule": text, "line": text, "opens": text, "change": text, "note": text} for text in HOSTILE}
     world.suggestions = {"web": {
         "network": "web", "mode": "audit", "skipped": [{"what": text, "why": text} for text in HOSTILE],
-        "rules": [{"rule": text, "name": text, "address": None, "ports": text, "flows": 1, "questions": 1, "apps": [text], "chain": [text], "note": text} for text in HOSTILE],
+        "rules": [{"rule": text, "name": text, "address": None, "ports": text, "flows": 1, "questions": 1, "apps": [text], "chain": [text], "note": text, "more_apps": True,
+                   "known_as": text} for text in HOSTILE],
         "wildcards": [{"rule": text, "parent": text, "names": [text], "flows": 1} for text in HOSTILE]}}
     return world
 

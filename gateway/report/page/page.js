@@ -169,7 +169,7 @@ function addToGroup(group, row) {
 	for (const figure of ['allowed', 'denied', 'audited', 'open', 'bytes_out', 'bytes_in'])
 		group[figure] += row[figure];
 	group.rows.push(row);
-	group.first = Math.min(group.first, row.first_seen);
+	group.first = Math.min(group.first, row.first_seen || Infinity);
 	group.last = Math.max(group.last, row.last_seen);
 	if (refusedAt(row) > group.refused) {
 		group.refused = refusedAt(row);
@@ -347,7 +347,7 @@ function updateNetwork(element, network) {
 	const [name, mode, denied, audited, allowed, who, traffic, suggest] = element.children;
 	const audit = network.mode === 'audit';
 	name.firstChild.setAttribute('aria-pressed', String(shown.network === network.key));
-	set(mode, audit ? '△ audit' : network.mode === 'enforce' ? '✓ enforce' : '', audit ? 'maybe' : 'yes');
+	set(mode, audit ? '△ audit' : network.mode ? '✓ enforce' : '', audit ? 'maybe' : 'yes');
 	updateFigure(denied, network.denied, 'no');
 	updateFigure(audited, network.audited, 'maybe');
 	updateFigure(allowed, network.allowed, 'yes');
@@ -405,7 +405,7 @@ function lineDetails({ event }) {
 }
 
 const fillAge = (seconds) => (cell, group) => {
-	set(cell, age(seconds(group)));
+	set(cell, seconds(group) ? age(seconds(group)) : '–');
 	cell.title = dateTime(seconds(group));
 };
 
@@ -581,7 +581,8 @@ async function showAnswer(place, path, nodes) {
 	let children;
 	set(place, 'Asking the gateway…');
 	try {
-		children = nodes(await ask(path));
+		const answer = await ask(path);
+		children = answer.ok ? nodes(answer) : [el('p', {}, answer.error)];
 	} catch (error) {
 		children = [el('p', { class: 'no' }, `✗ The gateway did not answer (${error.message}).`)];
 	}
@@ -589,13 +590,12 @@ async function showAnswer(place, path, nodes) {
 		place.replaceChildren(...children);
 }
 
-function adviceNodes(advice) {
-	if (!advice.ok)
-		return [el('p', {}, `No rule can allow it: ${advice.error}`)];
+function adviceNodes({ section, line, change, opens, note }) {
 	return [
-		el('p', {}, 'Below ', el('code', {}, `[${advice.section}]`), ' of the policy:'), copyBlock(advice.line, 'the rule'),
-		...(advice.change ? [el('p', {}, `To change first: ${advice.change}`)] : []),
-		el('p', {}, el('b', {}, 'What that opens: '), advice.opens),
+		...(change ? [el('p', {}, `To change first: ${change}`)] : []),
+		...(line ? [el('p', {}, 'Below ', el('code', {}, `[${section}]`), ' of the policy:'), copyBlock(line, 'the rule')] : []),
+		...(opens ? [el('p', {}, el('b', {}, 'What that opens: '), opens)] : []),
+		...(note ? [el('p', {}, note)] : []),
 	];
 }
 
@@ -629,6 +629,8 @@ function explainVariants(group, place) {
 	explain(why, rows[0]);
 }
 
+const seen = (seconds) => (seconds && seconds < Infinity ? `${dateTime(seconds)}, ${age(seconds)}` : '–');
+
 function factsOf(group) {
 	const [mark, word] = outcomeOf(kindOf(group));
 	return [
@@ -636,8 +638,8 @@ function factsOf(group) {
 		['App', unique([group.app, group.src]).join(', ')],
 		['Network', networkText(group.network)],
 		['Addresses', unique(group.rows.map((row) => row.dst)).slice(0, 8).join(', ') || '–'],
-		['First seen', `${dateTime(group.first)}, ${age(group.first)}`],
-		['Last seen', `${dateTime(group.last)}, ${age(group.last)}`],
+		['First seen', seen(group.first)],
+		['Last seen', seen(group.last)],
 		['Allowed', `${many(group.allowed, 'flow')}, ${count(group.open)} open`],
 		['Traffic', `${bytes(group.bytes_out)} sent, ${bytes(group.bytes_in)} received`],
 	];
@@ -658,8 +660,9 @@ function openGroup(key) {
 /* Nothing that an app chose begins a line of the policy. */
 const oneLine = (line) => line.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]+/g, '?');
 
-function ruleLine({ rule, flows, apps, chain, note }) {
-	const comment = [many(flows, 'flow'), apps.join(' '), chain.length ? `through ${chain.join(', ')}` : '', note].filter(Boolean).join('; ');
+function ruleLine({ rule, flows, questions, apps, more_apps: more, chain, note, known_as: known }) {
+	const comment = [flows ? many(flows, 'flow') : many(questions, 'question'), `${apps.join(' ')}${more ? ' and others' : ''}`,
+		chain.length ? `through ${chain.join(', ')}` : '', known ? `known as ${known} elsewhere` : '', note].filter(Boolean).join('; ');
 	return `${oneLine(`; ${comment}`)}\n${oneLine(`allow = ${rule}`)}`;
 }
 
