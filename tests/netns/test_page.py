@@ -668,10 +668,6 @@ def test_a_real_gateway_tells_what_was_allowed_with_its_bytes(real, real_lab):
         flow.sendall(bytes(100_000))
         real.show("apps")
         real.wait(lambda: name in real.targets(), "an allowed flow does not appear", seconds=20)
-
-        def sent():
-            return next(row for row in real.rows() if row[1].startswith(name))[5]
-        real.wait(lambda: sent() != "0 B", "its bytes do not appear", seconds=40)
         flow.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, so that the kernel forgets the flow at once
     real.show("live")
 
@@ -679,6 +675,11 @@ def test_a_real_gateway_tells_what_was_allowed_with_its_bytes(real, real_lab):
         real_lab.gw.run(["conntrack", "-L"])  # it forgets what has expired when somebody looks
         return any(row[1] == "– ended" and row[3].startswith(name) for row in real.rows())
     real.wait(ended, "its end does not appear", seconds=20)
+    real.show("apps")
+
+    def sent():
+        return next(row for row in real.rows() if row[1].startswith(name))[5]
+    real.wait(lambda: sent().endswith(" kB") and int(sent().split()[0]) >= 100, "its bytes do not appear", seconds=20)
     assert real.console() == []
 
 
