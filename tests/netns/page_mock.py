@@ -124,6 +124,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 return self.reply(file.read(), FILES[path][1])
         answers = {"api/stats": mock.world.stats, "api/log": lambda: mock.world.log[-int(query.get("lines", 100)):],
                    "api/advise": lambda: mock.world.advise(query), "api/suggest": lambda: mock.world.suggest(query.get("network"))}
+        if mock.broken:
+            return self.reply(b"too much at once", "text/plain", 503)
         if path in answers:
             return self.json(answers[path]())
         if path == "api/events" and mock.streams:
@@ -161,7 +163,7 @@ class Mock:
 
     def __init__(self, world, prefix="/", port=0, streams=True):
         self.world, self.prefix, self.port, self.streams = world, prefix, port, streams
-        self.requests, self.server = [], None
+        self.requests, self.server, self.broken = [], None, False
 
     @property
     def url(self):

@@ -23,7 +23,6 @@ NOW = 1795318801  # 2026-11-22T03:40:01Z
 def show(driver, url, rows=5):
     driver.get("about:blank")
     driver.get(url)
-    # The page tells ages by the gateway's clock, so only the gateway's has to stand still.
     WebDriverWait(driver, 20).until(lambda _: len(driver.find_elements(By.CSS_SELECTOR, "tbody tr")) >= rows
                                     and driver.find_element(By.ID, "state").text == "✓ Live")
 
@@ -39,6 +38,7 @@ def main():
     directory = sys.argv[1] if len(sys.argv) > 1 else os.path.join(ROOT, "docs", "images")
     os.makedirs(directory, exist_ok=True)
     with Mock(office(lambda: NOW)) as mock, chromium() as driver:
+        driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": f"Date.now = () => {NOW * 1000}"})
         for scheme in ("light", "dark"):
             resize(driver, 1280, 860)
             prefer(driver, color_scheme=scheme)
@@ -49,24 +49,6 @@ def main():
         resize(driver, 390, 844, scale=2, mobile=True)
         show(driver, mock.url)
         driver.save_screenshot(os.path.join(directory, "page-phone.png"))
-        if os.environ.get("MORE"):
-            more(driver, mock, directory)
-
-
-def more(driver, mock, directory):
-    """Other views, to look at."""
-    for width, height, mobile in ((320, 640, True), (390, 844, True), (1280, 860, False), (1600, 900, False)):
-        resize(driver, width, height, mobile=mobile)
-        for view in ("denied", "apps", "live"):
-            show(driver, f"{mock.url}#{view}")
-            driver.save_screenshot(os.path.join(directory, f"more-{view}-{width}.png"))
-        show(driver, mock.url)
-        open_denial(driver, "git.forge.example")
-        driver.save_screenshot(os.path.join(directory, f"more-panel-{width}.png"))
-        driver.find_element(By.ID, "close").click()
-        [button for button in driver.find_elements(By.CSS_SELECTOR, "#networks li > button") if button.is_displayed()][0].click()
-        WebDriverWait(driver, 20).until(lambda _: driver.find_elements(By.CSS_SELECTOR, "#panel .block"))
-        driver.save_screenshot(os.path.join(directory, f"more-suggest-{width}.png"))
 
 
 if __name__ == "__main__":

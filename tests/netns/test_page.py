@@ -362,6 +362,32 @@ def test_without_a_stream_the_figures_still_follow(page):
         page.wait(lambda: page.targets()[0] == "slowly.example", "nothing moves", seconds=20)
 
 
+def test_trouble_of_the_gateway_is_not_taken_for_its_absence(shown, mock):
+    mock.broken = True
+    shown.wait(lambda: "The gateway answers HTTP 503 since" in shown.text("#banner"), "trouble is not told", seconds=20)
+    mock.broken = False
+    shown.wait_state("✓ Live")
+
+
+def test_a_page_that_nobody_sees_has_no_connection(shown, mock):
+    def hide(hidden):
+        shown.driver.execute_script("""
+            Object.defineProperty(document, 'hidden', { configurable: true, value: arguments[0] });
+            document.dispatchEvent(new Event('visibilitychange'));
+        """, hidden)
+
+    def tell():
+        mock.world.tell("denied", "web", "shop", "10.201.1.5", "unseen.example", None, None, "dns", "name-not-allowed")
+        return mock.world.listeners
+    hide(True)
+    shown.wait(lambda: not tell(), "the stream stays open")
+    asked = len(mock.requests)
+    time.sleep(7)  # longer than between two looks
+    assert len(mock.requests) == asked
+    hide(False)
+    shown.wait(lambda: shown.text("#state") == "✓ Live" and shown.targets()[0] == "unseen.example", "what was missed does not come")
+
+
 def test_below_a_prefix_of_a_reverse_proxy(page):
     with Mock(office(), prefix="/tools/sluice/") as mock:  # pylint: disable=redefined-outer-name
         page.open(mock.url)

@@ -16,15 +16,16 @@ const NEW_SECONDS = 600;
 const NAME_MAX = 64; /* characters of a name in a list */
 
 /* docs/log-format.md, in a few words and in a sentence */
-const REASONS = new Map(Object.entries({
+const REASONS = {
+	__proto__: null,
 	'name-not-allowed': ['name not allowed', 'No rule of this network allows this name.'],
 	'denied-by-rule': ['denied by a rule', 'A deny rule matches. Deny rules win over allow rules.'],
 	'port-not-allowed': ['port not allowed', 'The name or address is allowed, but not this port or protocol of it.'],
-	'address-not-allowed': ['address not allowed', 'No rule allows this address, and no DNS answer ever showed it: the app uses an address of its own, or asked another resolver.'],
-	'lease-expired': ['address too old', 'The name is still allowed, but the app uses an address from an answer that is too old. It should ask again.'],
+	'address-not-allowed': ['address not allowed', 'No rule allows this address, and no DNS answer ever showed it: the app has it from elsewhere.'],
+	'lease-expired': ['address too old', 'The name is allowed, but the app uses an address of an old answer. It should ask again.'],
 	'protocol-not-allowed': ['protocol not allowed', 'Only TCP and UDP can pass.'],
-	'special-address': ['special address', 'Private, link-local, metadata or other special-purpose space, or the uplink’s own subnet, that no rule names.'],
-	'isolated': ['another network', 'The destination is another network, or the gateway itself. Services that talk to each other need an internal network that they share.'],
+	'special-address': ['special address', 'Private, link-local, metadata or other special-purpose space that no rule names.'],
+	'isolated': ['another network', 'The destination is another network, or the gateway itself.'],
 	'malformed': ['malformed', 'The packet or question could not be parsed.'],
 	'rebinding': ['DNS rebinding', 'The answer pointed a name that is allowed into special-purpose space.'],
 	'local-name': ['local name', 'A name with a single label, or one that never leaves the gateway.'],
@@ -34,13 +35,14 @@ const REASONS = new Map(Object.entries({
 	'multicast': ['multicast', 'Multicast and broadcast do not pass.'],
 	'queue-full': ['too many at once', 'More packets came at once than could be looked at.'],
 	'invalid-state': ['part of no flow', 'The packet belongs to no flow and cannot begin one. A few now and then are normal.'],
-}));
+};
 
 /* sign, word, style */
-const OUTCOMES = new Map(Object.entries({
+const OUTCOMES = {
+	__proto__: null,
 	denied: ['✗', 'denied', 'no'], audit: ['△', 'audit', 'maybe'], allowed: ['✓', 'allowed', 'yes'], ended: ['–', 'ended', 'quiet'],
 	inbound: ['✓', 'inbound', 'yes'], 'log-lost': ['!', 'lost', 'maybe'],
-}));
+};
 
 const model = {
 	networks: [],
@@ -48,10 +50,10 @@ const model = {
 	lines: [], /* newest first */
 	lineNumber: 0,
 	newcomers: 0, /* groups that no screen reader was told of yet */
-	newcomer: null, /* the last of them */
+	newcomer: null,
 	clock: 0, /* seconds that the gateway's clock is ahead of ours */
 };
-const link = { source: null, streaming: false, reached: 0, failures: 0, since: 0, asking: false, news: false, timer: null, due: 0, looked: 0, share: 0 };
+const link = { source: null, streaming: false, refused: false, reached: 0, failures: 0, asking: false, news: false, timer: null, due: 0, looked: 0, share: 0 };
 const shown = { paused: false, waiting: 0, words: [], network: null, view: null, sort: null, up: false };
 const panel = { key: null, opener: null, update: null, asked: 0 };
 const drawn = { timer: null, last: -RENDER_MS, announced: -ANNOUNCE_MS };
@@ -64,8 +66,8 @@ const count = new Intl.NumberFormat('en').format;
 const many = (number, one) => `${count(number)} ${one}${number === 1 ? '' : 's'}`;
 const now = () => Date.now() / 1000 + model.clock;
 const networkText = (name) => name || 'network not known';
-const reasonText = (reason, index = 0) => (REASONS.has(reason) ? REASONS.get(reason)[index] : reason || '');
-const outcomeOf = (event) => OUTCOMES.get(event) || ['·', String(event), 'quiet'];
+const reasonText = (reason, index = 0) => (REASONS[reason] || [])[index] || reason || '';
+const outcomeOf = (event) => OUTCOMES[event] || ['·', String(event), 'quiet'];
 const portText = (row) => (row.proto === 'dns' ? 'DNS' : row.port ? `${row.port}/${row.proto}` : row.proto || '');
 const unique = (list) => [...new Set(list)].filter(Boolean);
 
@@ -82,14 +84,14 @@ function age(seconds) {
 	return `${Math.floor(since / size)} ${unit} ago`;
 }
 
-function dateTime(seconds) { /* 2026-11-22 03:40:01, where the browser is */
+function dateTime(seconds) { /* the browser's zone */
 	const date = new Date(seconds * 1000);
 	return new Date(date - date.getTimezoneOffset() * 60000).toISOString().slice(0, 19).replace('T', ' ');
 }
 
 const clockTime = (seconds) => dateTime(seconds).slice(11);
 
-/* The end of a name says whose it is: what is too long loses its middle. */
+/* The end of a name says whose it is: long ones lose their middle. */
 const shorten = (name) => (name.length <= NAME_MAX ? name : `${name.slice(0, 20)}…${name.slice(21 - NAME_MAX)}`);
 
 /* --- elements --- */
@@ -115,7 +117,7 @@ function set(element, text, style) {
 		element.className = style;
 }
 
-/* Make the children of @parent those of @items. What is known stays the same element, so that focus and selection survive. */
+/* Make the children of @parent those of @items. What is known keeps its element, so that focus and selection survive. */
 function keyed(parent, items, make, update) {
 	const known = new Map([...parent.children].map((element) => [element.key, element]));
 	const focused = document.activeElement;
@@ -239,21 +241,28 @@ function listen() {
 	link.source = new EventSource('api/events');
 	link.source.onopen = () => {
 		link.streaming = true;
+		link.refused = false;
 		readLogIfPossible();
 	};
 	link.source.onmessage = received;
 	link.source.onerror = () => { /* the next good answer brings a new one */
-		link.source.close();
-		link.source = null;
-		link.streaming = false;
+		link.refused = true;
+		stopListening();
 		lookIn(0);
 	};
+}
+
+function stopListening() {
+	if (link.source)
+		link.source.close();
+	link.source = null;
+	link.streaming = false;
 }
 
 /* Look at the statistics after @milliseconds, or before if that is planned. */
 function lookIn(milliseconds) {
 	const due = performance.now() + milliseconds;
-	if (link.asking || (link.timer && link.due <= due))
+	if (document.hidden || link.asking || (link.timer && link.due <= due))
 		return;
 	clearTimeout(link.timer);
 	link.due = due;
@@ -267,7 +276,7 @@ async function lookOnce() {
 	link.failures = 0;
 	if (!shown.paused)
 		takeStats(answer);
-	if (!link.source)
+	if (!link.source && !document.hidden)
 		listen();
 	return Math.max(link.news ? LOOK_MS : IDLE_MS, link.share);
 }
@@ -279,7 +288,8 @@ async function look() {
 	link.looked = performance.now();
 	try {
 		next = await lookOnce();
-	} catch {
+	} catch (error) {
+		link.trouble = /^HTTP/.test(error.message) ? `gateway answers ${error.message}` : 'gateway cannot be reached';
 		link.since = link.failures++ ? link.since : Date.now() / 1000;
 		next = Math.min(RETRY_MAX_MS, 500 * 2 ** Math.min(link.failures, 6));
 	}
@@ -292,18 +302,18 @@ async function look() {
 function stateText() {
 	if (link.failures)
 		return ['✗ Not connected', 'no'];
-	if (!link.reached)
-		return ['… Connecting', 'quiet'];
 	if (shown.paused)
 		return ['❚❚ Paused', 'maybe'];
-	return link.streaming ? ['✓ Live', 'yes'] : [`△ Every ${IDLE_MS / 1000} s`, 'maybe'];
+	if (link.streaming)
+		return ['✓ Live', 'yes'];
+	return link.refused ? [`△ Every ${IDLE_MS / 1000} s`, 'maybe'] : ['… Connecting', 'quiet'];
 }
 
 function renderState() {
 	set($('#state'), ...stateText());
 	set($('#waiting'), shown.waiting ? `${count(shown.waiting)} waiting` : '');
 	$('#banner').hidden = !link.failures;
-	set($('#banner'), !link.failures ? '' : `✗ The gateway cannot be reached since ${clockTime(link.since)}. ` +
+	set($('#banner'), !link.failures ? '' : `✗ The ${link.trouble} since ${clockTime(link.since)}. ` +
 		(link.reached ? `What you see is from ${clockTime(link.reached)}. ` : '') + 'Trying again…');
 }
 
@@ -329,7 +339,7 @@ const groups = () => [...model.groups.values()].filter(passes);
 /* --- the networks --- */
 
 function makeNetwork({ key }) {
-	const name = button(networkText(key), { class: 'name', title: 'Show this network only' }, () => {
+	const name = button(networkText(key), { class: 'name' }, () => {
 		shown.network = shown.network === key ? null : key;
 		render();
 	});
@@ -509,7 +519,7 @@ function makeHeading([label, style, , value]) {
 			shown.up = value === shown.sort ? !shown.up : style !== 'number';
 			shown.sort = value;
 			renderHeadings();
-			[...$('thead tr').children].find((other) => other.ariaSort !== 'none').firstChild.focus();
+			$('[aria-sort$=ending] button').focus();
 			render();
 		}));
 		heading.firstChild.append(' ', sign(direction));
@@ -529,7 +539,7 @@ function showView() {
 	for (const tab of document.querySelectorAll('nav a'))
 		tab.setAttribute('aria-current', tab.hash === `#${name}` ? 'page' : 'false');
 	$('table').className = name;
-	$('table').ariaLabel = shown.view.title;
+	$('table').setAttribute('aria-label', shown.view.title);
 	$('tbody').replaceChildren();
 	renderHeadings();
 	render();
@@ -635,8 +645,7 @@ function factsOf(group) {
 	const [mark, word] = outcomeOf(kindOf(group));
 	return [
 		['Outcome', `${mark} ${word}${refusals(group) ? `, ${many(refusals(group), 'time')}` : ''}`],
-		['App', unique([group.app, group.src]).join(', ')],
-		['Network', networkText(group.network)],
+		['App', unique([group.app, group.src, networkText(group.network)]).join(', ')],
 		['Addresses', unique(group.rows.map((row) => row.dst)).slice(0, 8).join(', ') || '–'],
 		['First seen', seen(group.first)],
 		['Last seen', seen(group.last)],
@@ -730,6 +739,18 @@ function pause() {
 	render();
 }
 
+/* Browsers open few connections to a server: a page that nobody sees needs none. */
+function hideOrShow() {
+	if (document.hidden) {
+		stopListening();
+		clearTimeout(link.timer);
+		link.timer = null;
+	} else {
+		lookIn(0);
+		schedule();
+	}
+}
+
 function listKey(event) {
 	const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
 	const targets = [...$('tbody').querySelectorAll('.target')];
@@ -759,7 +780,7 @@ function start() {
 		if (event.key === 'Escape')
 			close();
 	});
-	document.onvisibilitychange = schedule;
+	document.onvisibilitychange = hideOrShow;
 	onhashchange = showView;
 	setInterval(schedule, IDLE_MS);
 	showView();
