@@ -357,7 +357,7 @@ void config_rules_keep_established(struct draft *draft, struct section *section,
 void config_rules_log_allowed(struct draft *draft, struct section *section, const char *value)
 {
 	static const char *const names[] = {"off", "summary", "all"}; /* enum log_allowed */
-	int chosen = one_of(draft, "log_allowed", value, names, 3);
+	int chosen = config_rules_one_of(draft, "log_allowed", value, names, 3);
 
 	if (chosen >= 0)
 		section->network.log_allowed = (enum log_allowed)chosen;
