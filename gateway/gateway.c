@@ -388,13 +388,22 @@ static int open_for_notify(void *context, const struct address *list, size_t cou
 	return ruleset_notify(&gateway->ruleset, list, count, port, open, error, error_size);
 }
 
+/* The resolver and the reports are there. Return: false when out of memory. */
+static bool open_notify(struct gateway *gateway)
+{
+	const struct notify_host host = {.context = gateway, .open = open_for_notify};
+
+	gateway->notify = notify_new(&gateway->loop, gateway->log, gateway->resolver, gateway->start.memories[MEMORY_NOTIFY], &host);
+	reports_set_notify(gateway->reports, gateway->notify);
+	return gateway->notify != NULL;
+}
+
 /* Return: 0 or -errno, logged. */
 static int open_modules(struct gateway *gateway)
 {
 	static const struct policy nothing = {.upstreams = NULL};
 	static const struct targets_options docker = {0};
 	struct resolver_host host = traffic_host(gateway);
-	struct notify_host notify = {.context = gateway, .open = open_for_notify};
 	char error[GATEWAY_ERROR_MAX];
 	int rc;
 
@@ -421,14 +430,10 @@ static int open_modules(struct gateway *gateway)
 	gateway->inbound =
 		inbound_new(&gateway->loop, gateway->log, gateway->reports, &gateway->openings, gateway->start.memories[MEMORY_INBOUND]);
 	gateway->http = open_page(gateway);
-	if (gateway->resolver != NULL)
-		gateway->notify =
-			notify_new(&gateway->loop, gateway->log, gateway->resolver, gateway->start.memories[MEMORY_NOTIFY], &notify);
 	if (gateway->leases == NULL || gateway->virtuals.table == NULL || gateway->counters == NULL || gateway->denials == NULL ||
 	    gateway->resolver == NULL || gateway->chances == NULL || gateway->targets == NULL || gateway->inbound == NULL ||
-	    gateway->http == NULL || gateway->notify == NULL)
+	    gateway->http == NULL || !open_notify(gateway))
 		return fail(gateway, "start", UV_ENOMEM);
-	reports_set_notify(gateway->reports, gateway->notify);
 	rc = counters_restore(gateway->counters, gateway->start.memories[MEMORY_READINGS]);
 	if (rc != 0)
 		log_say(gateway->log, LOG_WARNING, "the last readings of the kernel's counters are lost (%s): packets may be told twice",
