@@ -202,6 +202,14 @@ static bool is_control(uint32_t point)
 	       (point >= 0xfff9 && point <= 0xfffb) || (point >= 0xe0000 && point <= 0xe007f);
 }
 
+size_t log_showable(const char *text)
+{
+	uint32_t point = 0;
+	size_t length = showable((const unsigned char *)text, &point);
+
+	return is_control(point) ? 0 : length;
+}
+
 /*
  * Write @value into line->escaped with \xNN where needed. @quoting: `"` and `\` get a backslash (text form). Return: may the value stand
  * without quotes?

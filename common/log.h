@@ -52,6 +52,9 @@ void log_copy(struct log *log, const char *line, size_t size);
 /** log_lost() - How many lines were lost, those included that a line has told of. */
 uint64_t log_lost(const struct log *log);
 
+/** log_showable() - Octets of the character at @text when it may be written to a screen as it is; 0: its first octet must be escaped. */
+size_t log_showable(const char *text);
+
 /** log_say() - One line of the program's own: ts=... event=message level=warning text="...". */
 void log_say(struct log *log, enum log_level level, const char *format, ...) __attribute__((format(printf, 3, 4)));
 

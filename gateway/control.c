@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
+ * The daemon's side; the client's is control_client.c.
+ *
  * Theory of operation: one connection is one request. The server reads until the first newline (at most CONTROL_LINE_MAX octets), calls the
  * handler, writes the answer and closes. Connections are few and local; with more than CONTROL_CONNECTIONS_MAX the oldest is closed,
  * and so is one that has not been answered after CONTROL_IDLE_MS.
@@ -18,14 +20,11 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/time.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #define CONTROL_CONNECTIONS_MAX 16
 #define CONTROL_IDLE_MS         5000
 #define CONTROL_BACKLOG         16
-#define CONTROL_CALL_SECONDS    5
 
 struct control {
 	uv_pipe_t listener;
@@ -377,79 +376,4 @@ void control_close(struct control *control)
 	while (control->connections != NULL)
 		connection_close(control->connections);
 	uv_close((uv_handle_t *)&control->listener, on_control_closed);
-}
-
-static int call_connect(const char *path)
-{
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	struct timeval timeout = {.tv_sec = CONTROL_CALL_SECONDS};
-	int fd;
-
-	if (strlen(path) >= sizeof(address.sun_path))
-		return -ENAMETOOLONG;
-	strcpy(address.sun_path, path);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return -errno;
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
-	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
-	if (connect(fd, (struct sockaddr *)&address, sizeof(address)) != 0) {
-		int rc = -errno;
-
-		close(fd);
-		return rc;
-	}
-	return fd;
-}
-
-static int send_line(int fd, const json_t *request)
-{
-	char *line = json_dumps(request, JSON_COMPACT);
-	int rc;
-
-	if (line == NULL)
-		return -ENOMEM;
-	rc = dprintf(fd, "%s\n", line) < 0 ? -errno : 0;
-	free(line);
-	return rc;
-}
-
-static json_t *read_answer(int fd)
-{
-	int copy = dup(fd);
-	FILE *stream = copy >= 0 ? fdopen(copy, "r") : NULL;
-	json_t *answer;
-
-	if (stream == NULL) {
-		if (copy >= 0)
-			close(copy);
-		return NULL;
-	}
-	answer = json_loadf(stream, JSON_DISABLE_EOF_CHECK, NULL);
-	fclose(stream);
-	return answer;
-}
-
-static void explain_failure(int rc, const char *path, char *error, size_t size)
-{
-	if (rc == -ENOENT || rc == -ECONNREFUSED)
-		snprintf(error, size, "%s: no daemon listens there; is `sluice run` up? (%s names another socket)", path,
-			 CONTROL_ENVIRONMENT);
-	else
-		snprintf(error, size, "%s: %s", path, strerror(-rc));
-}
-
-json_t *control_call(const char *path, json_t *request, char *error, size_t error_size)
-{
-	json_t *answer = NULL;
-	int fd = call_connect(path);
-	int rc = fd < 0 ? fd : send_line(fd, request);
-
-	if (rc < 0)
-		explain_failure(rc, path, error, error_size);
-	else if ((answer = read_answer(fd)) == NULL)
-		snprintf(error, error_size, "%s: the daemon did not answer within %d s", path, CONTROL_CALL_SECONDS);
-	if (fd >= 0)
-		close(fd);
-	return answer;
 }

@@ -59,4 +59,24 @@ const char *control_path(void);
  * says what to do. */
 json_t *control_call(const char *path, json_t *request, char *error, size_t error_size);
 
+/* Client side of a command whose answer goes on: after {"ok": true}, one JSON object in each line. */
+struct control_reader; /* control_client.c */
+
+/**
+ * control_reader_open() - Ask, and wait for the first line of the answer, at most five seconds
+ * Return: NULL with @error, one line that says what to do; so too when the daemon says no.
+ */
+struct control_reader *control_reader_open(const char *path, const json_t *request, char *error, size_t error_size);
+void control_reader_close(struct control_reader *stream);
+
+/** control_reader_fd() - To wait for; the stream's own. */
+int control_reader_fd(const struct control_reader *stream);
+
+/**
+ * control_reader_read() - The next line, without waiting
+ * @line:	without newline, NUL behind it, valid until the next call
+ * Return: 1; 0: there is none now, poll the descriptor; -ENODATA: the daemon has ended it; another -errno.
+ */
+int control_reader_read(struct control_reader *stream, const char **line, size_t *size);
+
 #endif
