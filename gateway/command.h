@@ -24,5 +24,7 @@ int cmd_idle(int argc, char **argv);
 int cmd_health(int argc, char **argv);
 int cmd_reload(int argc, char **argv);
 int cmd_suggest(int argc, char **argv);
+int cmd_log(int argc, char **argv);
+int cmd_stats(int argc, char **argv);
 
 #endif
