@@ -6,6 +6,8 @@
  * turned into a map of all TCP and UDP ports, from which both the answer and the list of open ports are read. Only which
  * rule is shown for a port is looked for here, because a name may be allowed by several rules with different ports.
  *
+ * What was denied last is told by cmd_explain_last.c.
+ *
  * Which name a virtual address stands for is no matter of the policy: the running gateway is asked, and then the name is judged.
  */
 
@@ -23,6 +25,7 @@
 
 #include "gateway/config.h"
 #include "gateway/control.h"
+#include "gateway/explain.h"
 
 #define PORT_COUNT    65536
 #define PORT_LIST_MAX 4096 /* octets of the printed list of ports */
@@ -34,16 +37,24 @@ static const uint8_t protocol_numbers[PROTOCOL_COUNT] = {IPPROTO_TCP, IPPROTO_UD
 static const char *const protocol_names[PROTOCOL_COUNT] = {"tcp", "udp"};
 
 static const char usage_text[] = "usage: sluice explain [-c FILE_OR_DIR] [--json] NETWORK NAME_OR_ADDRESS[:PORT[/PROTO]]\n"
+				 "       sluice explain --last [-c FILE_OR_DIR] [--network NETWORK] [--app APP] [--json]\n"
 				 "\n"
 				 "Say whether apps of a network may reach a name or an address, and which rule decides. IPv6\n"
 				 "addresses with a port are written in brackets: [2001:db8::5]:443/udp. Which name a virtual address\n"
 				 "stands for is asked of the running gateway.\n"
 				 "\n"
+				 "With --last: say what the running gateway denied last, why, by which rule, which line would allow\n"
+				 "it, and what that would open.\n"
+				 "\n"
 				 "  -c, --config FILE_OR_DIR   the policy; default: SLUICE_CONFIG, else " CONFIG_DEFAULT_PATH "\n"
+				 "  -l, --last                 what was denied last; when nothing was, what audit mode let pass\n"
+				 "  -N, --network NETWORK      with --last: only in this network\n"
+				 "  -A, --app APP              with --last: only of this container, by its name or address\n"
 				 "  -j, --json                 print JSON\n"
 				 "  -h, --help                 print this help\n"
 				 "\n"
-				 "Exit status: 0 allowed (without a port: on some port), 1 denied or a bad policy, 2 wrong usage.\n";
+				 "Exit status: 0 allowed (without a port: on some port), 1 denied or a bad policy, 2 wrong usage.\n"
+				 "With --last: 0 something was denied, 1 nothing was or no gateway answers, 2 wrong usage.\n";
 
 /* What is asked. */
 struct target {
@@ -423,7 +434,7 @@ static void print_finding(const struct network *network, const struct target *ta
 	print_note(network, target, finding);
 }
 
-static json_t *rule_json(const struct rule *rule)
+json_t *explain_rule(const struct rule *rule)
 {
 	if (!rule)
 		return json_null();
@@ -440,7 +451,7 @@ static bool print_json(const struct network *network, const struct target *targe
 	bool is_virtual_address = target->real.family;
 	json_t *root = json_pack("{s:s, s:s, s:b, s:b, s:s?, s:o, s:s, s:s, s:s?, s:s?, s:s?, s:s?}", "target", target->text, "network",
 				 network->name, "allowed", finding->allowed, "audited", finding->audited, "reason",
-				 denies ? reason_name(finding->reason) : NULL, "rule", rule_json(finding->rule), "tcp",
+				 denies ? reason_name(finding->reason) : NULL, "rule", explain_rule(finding->rule), "tcp",
 				 format_ports(finding->open[TCP], tcp), "udp", format_ports(finding->open[UDP], udp), "upstream", upstream,
 				 "special", finding->special, "stands_for", is_virtual_address ? domain_format(&target->name, name) : NULL,
 				 "real", is_virtual_address ? address_format(&target->real, real) : NULL);
@@ -519,24 +530,32 @@ static int explain(const char *path, const char *network_name, const char *text,
 
 int cmd_explain(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"config", required_argument, NULL, 'c'}, {"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {0}};
-	const char *path = NULL;
-	bool json = false;
+	static const struct option options[] = {{"config", required_argument, NULL, 'c'},
+						{"last", no_argument, NULL, 'l'},
+						{"network", required_argument, NULL, 'N'},
+						{"app", required_argument, NULL, 'A'},
+						{"json", no_argument, NULL, 'j'},
+						{"help", no_argument, NULL, 'h'},
+						{0}};
+	struct explain_last what = {0};
+	bool last = false;
 	int option;
 
 	optind = 0; /* also makes GNU getopt start again */
-	while ((option = getopt_long(argc, argv, "c:jh", options, NULL)) != -1) {
+	while ((option = getopt_long(argc, argv, "c:lN:A:jh", options, NULL)) != -1) {
 		switch (option) {
-		case 'c': path = optarg; break;
-		case 'j': json = true; break;
+		case 'c': what.path = optarg; break;
+		case 'l': last = true; break;
+		case 'N': what.network = optarg; break;
+		case 'A': what.app = optarg; break;
+		case 'j': what.json = true; break;
 		case 'h': fputs(usage_text, stdout); return COMMAND_OK;
 		default: fputs(usage_text, stderr); return COMMAND_USAGE;
 		}
 	}
-	if (argc - optind != 2) {
+	if (argc - optind != (last ? 0 : 2) || (!last && (what.network || what.app))) {
 		fputs(usage_text, stderr);
 		return COMMAND_USAGE;
 	}
-	return explain(path, argv[optind], argv[optind + 1], json);
+	return last ? explain_last(&what) : explain(what.path, argv[optind], argv[optind + 1], what.json);
 }

@@ -29,7 +29,6 @@
 #define ALL_LINES        (RECENT_DENIED_MAX + RECENT_ALLOWED_MAX)
 #define LINES_DEFAULT    100
 #define LINES_FOLLOWING  10
-#define ANSWER_MS        5000  /* between two lines of what is there */
 #define RECONNECT_MS     10000 /* so long a gateway that went away is waited for */
 #define RECONNECT_TRY_MS 200
 #define ERROR_MAX        512
@@ -194,22 +193,20 @@ static bool keep(struct viewer *viewer, const char *text)
 	return *place != NULL;
 }
 
-/* Return: as wait_for() does not: 0 at the end of what is there, else -errno. */
+/* Return: 0 at the end of what is there, else -errno. */
 static int collect(struct viewer *viewer, struct control_reader *stream)
 {
 	const char *text;
 	size_t size;
 	int rc;
 
-	while ((rc = control_reader_read(stream, &text, &size)) >= 0) {
-		json_t *line = rc > 0 ? read_line(viewer, text, size) : NULL;
+	while ((rc = control_reader_next(stream, &text, &size)) > 0) {
+		json_t *line = read_line(viewer, text, size);
 		bool good = !line || !viewer->lines || keep(viewer, text);
 
 		json_decref(line);
 		if (!good)
 			return -ENOMEM;
-		if (rc == 0 && (rc = wait_for(viewer, stream, ANSWER_MS)) <= 0)
-			return rc ? rc : -ETIMEDOUT;
 	}
 	return rc == -ENODATA ? 0 : rc;
 }

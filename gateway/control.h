@@ -79,4 +79,7 @@ int control_reader_fd(const struct control_reader *stream);
  */
 int control_reader_read(struct control_reader *stream, const char **line, size_t *size);
 
+/** control_reader_next() - The same, but waits, at most five seconds. Return: never 0; -EAGAIN: nothing came in time. */
+int control_reader_next(struct control_reader *stream, const char **line, size_t *size);
+
 #endif

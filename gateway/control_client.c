@@ -225,3 +225,8 @@ int control_reader_read(struct control_reader *stream, const char **line, size_t
 
 	return rc == -EAGAIN ? 0 : rc;
 }
+
+int control_reader_next(struct control_reader *stream, const char **line, size_t *size)
+{
+	return read_line(stream, 0, line, size);
+}

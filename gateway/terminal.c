@@ -157,7 +157,7 @@ void terminal_put(const struct terminal *terminal, FILE *stream, const char *tex
 {
 	const char *ellipsis = "";
 	size_t columns = terminal_columns(text), octets = strlen(text), blanks;
-	bool coloured = terminal->colour && place.colour != TERMINAL_PLAIN;
+	bool coloured = terminal->colour && place.colour != TERMINAL_PLAIN && text[0];
 
 	if (place.limit && columns > place.limit) {
 		octets = octets_within(text, place.limit - 1, &columns);
