@@ -30,7 +30,8 @@ static const char usage_text[] =
 	"usage: sluice doctor [-c FILE_OR_DIR] [--json]\n"
 	"\n"
 	"Check the container from inside: capability, sysctls, kernel, interfaces and the form of each network, default\n"
-	"route, DNS servers, policy, daemon, clock. Each problem comes with what to do about it.\n"
+	"route, DNS servers, policy, daemon, state volume, apps that do not ask the gateway for names, clock. Each problem\n"
+	"comes with what to do about it.\n"
 	"\n"
 	"    docker compose exec gateway sluice doctor\n"
 	"\n"
@@ -103,11 +104,13 @@ static void check_daemon(struct doctor *doctor)
 {
 	char error[GATEWAY_ERROR_MAX];
 	json_t *request = json_pack("{s:s}", "command", "health"), *answer = NULL;
+	const char *trouble;
 	struct stat info;
 	bool socket = stat(control_path(), &info) == 0;
 
 	if (request && socket)
 		answer = control_call(control_path(), request, error, sizeof(error));
+	trouble = json_string_value(json_object_get(answer, "error"));
 	doctor->daemon = answer && json_is_true(json_object_get(answer, "ok"));
 	if (doctor->daemon)
 		doctor_say(doctor, DOCTOR_OK, "daemon", NULL, "healthy: %lld leases, %lld restarts",
@@ -117,7 +120,10 @@ static void check_daemon(struct doctor *doctor)
 		doctor_say(doctor, DOCTOR_WARNING, "daemon", NULL, "none runs here: there is no %s", control_path());
 	else
 		doctor_say(doctor, DOCTOR_PROBLEM, "daemon", "its log says why: docker compose logs gateway", "%s",
-			   answer ? "it says that it does not work" : error);
+			   trouble  ? trouble
+			   : answer ? "it says that it does not work"
+				    : error);
+	doctor_strangers(doctor, answer);
 	json_decref(answer);
 	json_decref(request);
 }
@@ -231,6 +237,7 @@ static int examine(const char *path, bool json)
 	check_clock(&doctor);
 	check_daemon(&doctor);
 	check_socket_directory(&doctor);
+	doctor_state(&doctor);
 	policy = check_policy(&doctor);
 	doctor.policy = policy;
 	check_sysctls(&doctor);

@@ -377,3 +377,8 @@ void denials_close(struct denials *denials)
 	forget_rates(denials, UINT64_MAX);
 	uv_close((uv_handle_t *)&denials->timer, free_denials);
 }
+
+json_t *denials_strangers(const struct denials *denials)
+{
+	return dns_path_strangers(denials->dns_path);
+}

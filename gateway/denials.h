@@ -7,6 +7,7 @@
  * uncounted.
  */
 
+#include <jansson.h>
 #include <uv.h>
 
 #include "common/log.h"
@@ -47,5 +48,8 @@ void denials_question(struct denials *denials, const struct network *network, co
 /** denials_counted() - The kernel refused packets on its own (counters.h). @network, @source: NULL when it is not known whose they were. */
 void denials_counted(struct denials *denials, const struct network *network, const struct address *source, enum reason reason,
 		     uint64_t packets);
+
+/** denials_strangers() - dns_path_strangers(). */
+json_t *denials_strangers(const struct denials *denials);
 
 #endif

@@ -27,11 +27,22 @@ struct source_set {
 	uint32_t *slots; /* owned; 2 * max of them */
 };
 
+/* Somebody that a line was written about. */
+struct stranger {
+	struct stranger *next;
+	uint16_t id; /* the network's */
+	char network[POLICY_NAME_MAX + 1];
+	struct address source, container;
+	char app[APPS_NAME_MAX + 1];
+	char server[ADDRESS_TEXT_MAX];
+};
+
 struct dns_path {
 	struct log *log;
 	struct apps *apps;
 	const char *since;
 	struct source_set askers, told;
+	struct stranger *strangers; /* owned; those that have not asked since */
 };
 
 /* Hashed as bytes: made by source_hash(), which zeroes the padding. */
@@ -43,9 +54,7 @@ struct identity {
 /* A line that waits for the container's name. */
 struct advice {
 	struct dns_path *path;
-	char network[POLICY_NAME_MAX + 1];
-	struct address source;
-	char server[ADDRESS_TEXT_MAX];
+	struct stranger *stranger; /* owned */
 };
 
 static uint32_t source_hash(uint16_t network, const struct address *address)
@@ -114,8 +123,14 @@ struct dns_path *dns_path_new(struct log *log, struct apps *apps, bool restarted
 
 void dns_path_free(struct dns_path *path)
 {
+	struct stranger *stranger, *next;
+
 	if (!path)
 		return;
+	for (stranger = path->strangers; stranger; stranger = next) {
+		next = stranger->next;
+		free(stranger);
+	}
 	free(path->askers.slots);
 	free(path->told.slots);
 	free(path);
@@ -126,23 +141,56 @@ bool dns_path_is_known(const struct dns_path *path, uint16_t network, const stru
 	return set_contains(&path->askers, source_hash(network, source));
 }
 
+/* Whoever has asked is no stranger any more. */
+static void forget_stranger(struct dns_path *path, uint16_t network, const struct address *source, const struct address *container)
+{
+	for (struct stranger **at = &path->strangers; *at;) {
+		struct stranger *stranger = *at;
+
+		if (stranger->id != network ||
+		    !(address_equal(&stranger->source, source) || address_equal(&stranger->container, container))) {
+			at = &stranger->next;
+			continue;
+		}
+		*at = stranger->next;
+		free(stranger);
+	}
+}
+
 void dns_path_asked(struct dns_path *path, uint16_t network, const struct address *source, const struct address *container)
 {
 	set_add(&path->askers, source_hash(network, source));
 	set_add(&path->askers, source_hash(network, container));
+	forget_stranger(path, network, source, container);
+}
+
+/* The source, its container, or somebody in the network of whom we cannot say which container it is. */
+static bool has_asked(const struct dns_path *path, uint16_t network, const struct address *source, const struct address *container)
+{
+	const struct address nobody = {0};
+
+	return dns_path_is_known(path, network, container) || dns_path_is_known(path, network, source) ||
+	       dns_path_is_known(path, network, &nobody);
 }
 
 static void give_advice(void *context, const char *name)
 {
 	struct advice *advice = context;
+	struct stranger *stranger = advice->stranger;
 	char source[ADDRESS_TEXT_MAX];
 
-	address_format(&advice->source, source);
+	address_format(&stranger->source, source);
 	log_say(advice->path->log, LOG_WARNING,
 		"network %s: %s%s%s%s uses addresses that no answer showed, and has not asked this gateway for a name %s. "
 		"If it should use names, its service lacks the line `dns: %s`",
-		advice->network, *name ? name : source, *name ? " (" : "", *name ? source : "", *name ? ")" : "", advice->path->since,
-		advice->server);
+		stranger->network, *name ? name : source, *name ? " (" : "", *name ? source : "", *name ? ")" : "", advice->path->since,
+		stranger->server);
+	snprintf(stranger->app, sizeof(stranger->app), "%s", name);
+	stranger->next = advice->path->strangers;
+	advice->path->strangers = stranger;
+	/* It may have asked meanwhile. */
+	if (has_asked(advice->path, stranger->id, &stranger->source, &stranger->container))
+		forget_stranger(advice->path, stranger->id, &stranger->source, &stranger->container);
 	free(advice);
 }
 
@@ -159,21 +207,40 @@ static void name_server(const struct network *network, char out[static ADDRESS_T
 
 void dns_path_stranger(struct dns_path *path, const struct network *network, const struct address *source, const struct address *container)
 {
-	const struct address nobody = {0};
 	uint32_t hash = source_hash(network->id, container);
+	struct stranger *stranger;
 	struct advice *advice;
 
 	if (!container->family || set_is_full(&path->askers) || set_is_full(&path->told) || set_contains(&path->told, hash))
 		return;
-	if (set_contains(&path->askers, hash) || dns_path_is_known(path, network->id, source) ||
-	    dns_path_is_known(path, network->id, &nobody))
+	if (has_asked(path, network->id, source, container))
 		return;
 	advice = malloc(sizeof(*advice));
-	if (!advice)
+	stranger = calloc(1, sizeof(*stranger));
+	if (!advice || !stranger) {
+		free(advice);
+		free(stranger);
 		return;
+	}
 	set_add(&path->told, hash);
-	*advice = (struct advice){.path = path, .source = *source};
-	name_server(network, advice->server);
-	memcpy(advice->network, network->name, sizeof(advice->network));
+	*stranger = (struct stranger){.id = network->id, .source = *source, .container = *container};
+	name_server(network, stranger->server);
+	memcpy(stranger->network, network->name, sizeof(stranger->network));
+	*advice = (struct advice){.path = path, .stranger = stranger};
 	apps_lookup(path->apps, &network->subnet4, container, give_advice, advice);
+}
+
+json_t *dns_path_strangers(const struct dns_path *path)
+{
+	json_t *list = json_array();
+	const struct stranger *stranger;
+
+	for (stranger = path->strangers; stranger; stranger = stranger->next) {
+		char source[ADDRESS_TEXT_MAX];
+
+		json_array_append_new(list, json_pack("{s:s, s:s, s:s?, s:s}", "network", stranger->network, "src",
+						      address_format(&stranger->source, source), "app",
+						      stranger->app[0] ? stranger->app : NULL, "dns", stranger->server));
+	}
+	return list;
 }

@@ -9,6 +9,7 @@
  * What can only be a guess is not said: not about an IPv6 source whose container is not known, and no more once a table is full.
  */
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -46,5 +47,8 @@ void dns_path_asked(struct dns_path *path, uint16_t network, const struct addres
  * @container:	as above
  */
 void dns_path_stranger(struct dns_path *path, const struct network *network, const struct address *source, const struct address *container);
+
+/** dns_path_strangers() - Those that were told about and have not asked since, for `health`. Return: a new array; NULL: out of memory. */
+json_t *dns_path_strangers(const struct dns_path *path);
 
 #endif

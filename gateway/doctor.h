@@ -36,6 +36,10 @@ void doctor_say(struct doctor *doctor, enum doctor_status status, const char *ch
 void doctor_kernel(struct doctor *doctor);
 void doctor_interfaces(struct doctor *doctor);
 
+/* doctor_state.c: the state directory, and the apps that do not ask for names, from the daemon's answer to `health`. */
+void doctor_state(struct doctor *doctor);
+void doctor_strangers(struct doctor *doctor, const json_t *health);
+
 /* doctor_upstream.c, doctor_upstream_tls.c: one question to each DNS server of the policy. */
 void doctor_upstream(struct doctor *doctor);
 void doctor_upstream_tls(struct doctor *doctor);

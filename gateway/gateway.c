@@ -152,6 +152,7 @@ static json_t *answer_health(const struct gateway *gateway)
 			  (json_int_t)gateway->start.restarts, "mappings", (json_int_t)mapping_table_count(gateway->virtuals.table),
 			  "unmapped", (json_int_t)resolver_counters(gateway->resolver)->unmapped);
 
+	json_object_set_new(answer, "strangers", denials_strangers(gateway->denials));
 	if (trouble != NULL)
 		json_object_set_new(answer, "error", json_string(trouble));
 	return answer;

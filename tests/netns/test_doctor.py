@@ -68,9 +68,41 @@ def test_a_running_gateway_has_no_problem(lab):
 
 
 def test_text_says_the_same(lab):
+    _, found, _ = doctor(lab)
+    warnings = sum(len(texts) for (_, status), texts in found.items() if status == "warning")
     done = lab.gateway.sluice("doctor", "-c", lab.gateway.policy_directory)
     assert done.returncode == 0
-    assert done.stdout.endswith("0 problems, 2 warnings\n"), done.stdout
+    assert done.stdout.endswith(f"0 problems, {warnings} warnings\n"), done.stdout
+    assert done.stdout.count("\nwarning  ") == warnings
+
+
+def test_the_state_directory_is_looked_at(lab, directory):
+    """Whether it is on a volume depends on the machine that this runs on."""
+    found = doctor(lab)[1]
+    assert lab.gateway.state in (found.get(("state", "ok")) or found["state", "warning"])[0]
+    status, found, cures = doctor(lab, SLUICE_STATE=os.path.join(directory, "nowhere"))
+    assert status == 0 and found["state", "warning"] == [f"{directory}/nowhere: there is no such directory: nothing outlives the container"]
+    assert any("/var/lib/sluice" in cure for cure in cures)
+    os.chmod(directory, 0o500)
+    status, found, _ = doctor(lab, SLUICE_STATE=directory)
+    os.chmod(directory, 0o700)
+    assert status == 0 and "Permission denied" in found["state", "warning"][0]
+
+
+def test_memory_is_no_volume(lab):
+    assert "in memory" in doctor(lab, SLUICE_STATE="/dev/shm")[1]["state", "warning"][0]
+
+
+def test_an_app_that_never_asks_for_names_is_named_until_it_does(lab):
+    assert doctor(lab)[1]["dns", "ok"]
+    lab.build1.tcp_result("45.12.1.66")  # no answer ever showed it
+    lab.gateway.log.wait(event="denied", network="build", dst="45.12.1.66")
+    _, found, cures = doctor(lab)
+    text, = found["dns", "warning"]
+    assert text.startswith("network build: ") and "never asked this gateway for a name" in text
+    assert any("dns: 192.0.2.53" in cure for cure in cures)
+    lab.build1.ask("denied.evil.example")
+    assert ("dns", "warning") not in doctor(lab)[1]
 
 
 def test_a_gateway_started_as_docker_does_is_left_as_it_was(lab):

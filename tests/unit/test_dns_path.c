@@ -138,6 +138,41 @@ static void test_who_asked_is_not_told(void **state)
 	assert_string_equal(finish(fixture), "");
 }
 
+/* How many strangers `health` would tell, once every container's name has been looked for. */
+static size_t count_strangers(struct fixture *fixture, const char *source)
+{
+	json_t *list, *stranger;
+	size_t count, index;
+
+	uv_run(&fixture->loop, UV_RUN_DEFAULT);
+	list = dns_path_strangers(fixture->path);
+	count = json_array_size(list);
+	json_array_foreach(list, index, stranger)
+	{
+		assert_string_equal(json_string_value(json_object_get(stranger, "network")), "web");
+		assert_string_equal(json_string_value(json_object_get(stranger, "src")), source);
+		assert_true(json_is_null(json_object_get(stranger, "app")));
+		assert_string_equal(json_string_value(json_object_get(stranger, "dns")), "192.0.2.53");
+	}
+	json_decref(list);
+	return count;
+}
+
+static void test_a_stranger_is_one_until_it_asks(void **state)
+{
+	struct fixture *fixture = *state;
+
+	assert_int_equal(count_strangers(fixture, ""), 0);
+	dns_path_stranger(fixture->path, &web, &app6, &app);
+	dns_path_stranger(fixture->path, &web, &neighbour, &neighbour);
+	dns_path_asked(fixture->path, web.id, &neighbour, &neighbour); /* before its line is written */
+	assert_int_equal(count_strangers(fixture, "fdc9:1::5"), 1);
+	dns_path_asked(fixture->path, jobs.id, &app, &app);
+	assert_int_equal(count_strangers(fixture, "fdc9:1::5"), 1);
+	dns_path_asked(fixture->path, web.id, &app, &app);
+	assert_int_equal(count_strangers(fixture, ""), 0);
+}
+
 static void test_asking_in_another_network_does_not_count(void **state)
 {
 	struct fixture *fixture = *state;
@@ -227,6 +262,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		PATH_TEST(test_a_source_that_never_asked_is_told_once),
 		PATH_TEST(test_who_asked_is_not_told),
+		PATH_TEST(test_a_stranger_is_one_until_it_asks),
 		PATH_TEST(test_asking_in_another_network_does_not_count),
 		PATH_TEST(test_a_source_without_a_container_is_not_told),
 		PATH_TEST(test_nothing_is_told_where_it_is_not_known_who_asked),
