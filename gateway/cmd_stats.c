@@ -39,8 +39,9 @@
 static const char usage_text[] =
 	"usage: sluice stats [--watch [SECONDS]] [--network NETWORK] [--app APP] [--sort KEY] [--limit ROWS] [--json]\n"
 	"\n"
-	"Show what the apps of each network did since the gateway was started: flows that were allowed, denied, or let pass by audit\n"
-	"mode only, with their destinations and bytes. What was denied within the last hour comes first.\n"
+	"Show what the apps of each network did: flows that were allowed, denied, or let pass by audit mode only, with their\n"
+	"destinations and bytes, since the state volume was new, or without one since the gateway was started. What was denied\n"
+	"within the last hour comes first, then what audit mode let pass, then the most bytes.\n"
 	"\n"
 	"  -w, --watch [SECONDS]      look again every 2 (or SECONDS) seconds, and show what has changed, until Ctrl-C\n"
 	"  -N, --network NETWORK      only this network\n"

@@ -57,19 +57,27 @@ static int by_key(const json_t *a, const json_t *b, const char *key)
 	return descending(number_of(a, key), number_of(b, key));
 }
 
-static bool is_urgent(const json_t *row, json_int_t now)
+/* Was it refused, or let pass by audit mode only, not long ago? */
+static bool is_recent(const json_t *row, json_int_t now)
 {
 	return json_is_integer(json_object_get(row, "last_denied")) && number_of(row, "last_denied") >= now - STATS_VIEW_RECENT;
 }
 
+/* 0 comes first. */
+static int urgency(const json_t *row, json_int_t now)
+{
+	if (number_of(row, "denied") > 0 && is_recent(row, now))
+		return 0;
+	return number_of(row, "audited") > 0 ? 1 : 2;
+}
+
 static int by_urgency(const json_t *a, const json_t *b, json_int_t now)
 {
-	bool first = is_urgent(a, now), second = is_urgent(b, now);
-	int order;
+	int first = urgency(a, now), second = urgency(b, now);
+	int order = first - second;
 
-	if (first != second)
-		return first ? -1 : 1;
-	order = first ? by_key(a, b, "last_denied") : by_key(a, b, "audited");
+	if (order == 0 && first < 2)
+		order = by_key(a, b, "last_denied");
 	return order ? order : descending(bytes_of(a), bytes_of(b));
 }
 
@@ -281,7 +289,7 @@ static json_int_t rate(const struct view *view, const json_t *row, const json_t 
 static void put_last(struct view *view, const json_t *row)
 {
 	const char *reason = text_of(row, "reason");
-	bool urgent = is_urgent(row, view->now);
+	bool urgent = is_recent(row, view->now) && number_of(row, "denied") > 0;
 	char text[TERMINAL_NUMBER_MAX];
 
 	put_cell(view, TERMINAL_PLAIN, terminal_age(view->now - number_of(row, "last_seen"), text));
@@ -320,11 +328,14 @@ static void print_head(const json_t *network, const struct terminal *terminal, F
 		terminal_put(terminal, stream, terminal_escape(terminal, mode, text, sizeof(text)),
 			     (struct terminal_place){.colour = strcmp(mode, "audit") == 0 ? TERMINAL_YELLOW : TERMINAL_PLAIN});
 	}
-	snprintf(text, sizeof(text), "  %lld open, %lld allowed, %lld denied, %lld audited, %s out, %s in\n",
+	snprintf(text, sizeof(text), "  %lld open, %lld allowed, %lld denied, %lld audited, %s out, %s in",
 		 (long long)number_of(network, "open"), (long long)number_of(network, "allowed"), (long long)number_of(network, "denied"),
 		 (long long)number_of(network, "audited"), terminal_bytes((uint64_t)number_of(network, "bytes_out"), out),
 		 terminal_bytes((uint64_t)number_of(network, "bytes_in"), in));
 	fputs(text, stream);
+	if (number_of(network, "inbound") > 0)
+		fprintf(stream, ", %lld came in", (long long)number_of(network, "inbound"));
+	fputc('\n', stream);
 }
 
 /* "  name-not-allowed 12, port-not-allowed 3": why things were denied or would have been. */
