@@ -28,7 +28,7 @@ COPY LICENSE meson.build meson.options ./
 COPY common common
 COPY resolver resolver
 COPY gateway gateway
-COPY docs/lint.md docs/
+COPY docs/lint.md docs/sluice.8 docs/
 COPY tests/unit tests/unit
 
 # CHECK=1 runs the unit tests inside the build.

@@ -12,7 +12,9 @@ static int usage(FILE *stream, int status)
 	fprintf(stream,
 		"usage: sluice run [-c FILE_OR_DIR]\n\n"
 		"Forward DNS, fill the sets, masquerade what is allowed, log and refuse the rest. The policy comes from -c, else from the\n"
-		"environment variable %s, else from %s. SIGHUP or a change of the files reloads it; SIGTERM stops.\n",
+		"environment variable %s, else from %s. SIGHUP or a change of the files reloads it; SIGTERM stops.\n\n"
+		"  -c, --config FILE_OR_DIR   the policy\n"
+		"  -h, --help                 print this help\n",
 		CONFIG_ENVIRONMENT, CONFIG_DEFAULT_PATH);
 	return status;
 }

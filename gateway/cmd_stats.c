@@ -201,7 +201,7 @@ static void draw(const struct watcher *watcher)
 	for (unsigned int i = 0; i < height && *line; i++) {
 		size_t length = strcspn(line, "\n");
 
-		printf("%s%.*s" SCREEN_EOL, i ? "\r\n" : "", (int)length, line);
+		printf("%s%.*s" SCREEN_EOL, i ? "\n" : "", (int)length, line);
 		line += length + (line[length] == '\n');
 	}
 	fputs(SCREEN_BELOW, stdout);

@@ -154,7 +154,7 @@ json_t *stats_view_arrange(const json_t *answer, const struct stats_view_choice 
 	{
 		const char *name = text_of(network, "network");
 
-		if (choice->network && (!name || strcmp(name, choice->network) != 0))
+		if (!json_is_object(network) || (choice->network && (!name || strcmp(name, choice->network) != 0)))
 			continue;
 		if (arrange_network(json_object_get(arranged, "networks"), network, choice, number_of(answer, "now")))
 			continue;
@@ -406,7 +406,7 @@ static bool print_network(struct view *view, const json_t *network, const json_t
 	good = terminal_table_print(view->table, view->terminal, stream, INDENT);
 	terminal_table_free(view->table);
 	if (number_of(network, "left_out"))
-		fprintf(stream, "%*s(%lld more rows)\n", INDENT, "", (long long)number_of(network, "left_out"));
+		fprintf(stream, "%*s(%lld more)\n", INDENT, "", (long long)number_of(network, "left_out"));
 	return good;
 }
 
