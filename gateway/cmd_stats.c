@@ -26,6 +26,7 @@
 #define WATCH_DEFAULT  2     /* s */
 #define WATCH_MAX      86400 /* s */
 #define PATIENCE_MS    10000 /* so long a gateway that went away is waited for */
+#define ROWS_REPEATED  100   /* of each network, where there is no screen that limits them */
 #define ERROR_MAX      512
 #define LINES_AROUND   2 /* of the screen: the title, and a blank line */
 #define LINES_OF_HEADS 4 /* of each network: head, reasons, titles, what was left out */
@@ -211,11 +212,15 @@ static void draw(const struct watcher *watcher)
 
 static void print_repeatedly(const struct watcher *watcher)
 {
+	struct stats_view_choice choice = watcher->choice;
 	char clock[16];
 
+	/* Each row is looked for among those of before. */
+	if (!choice.limit && !watcher->json)
+		choice.limit = ROWS_REPEATED;
 	if (!watcher->json)
 		printf("--- %s\n", clock_text(clock));
-	print_look(watcher, &watcher->choice, stdout);
+	print_look(watcher, &choice, stdout);
 	fflush(stdout);
 }
 

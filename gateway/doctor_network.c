@@ -3,11 +3,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "common/log.h"
 #include "gateway/doctor.h"
+#include "gateway/environment.h"
 #include "gateway/form.h"
 #include "gateway/gateway.h"
 #include "gateway/interfaces.h"
@@ -55,6 +57,37 @@ static void report_table(struct doctor *doctor, struct netlink *netlink)
 	nft_objects_free(&chains);
 }
 
+/* Return: false when the kernel does not tell. */
+static bool read_number(const char *name, unsigned long *out)
+{
+	char text[ENVIRONMENT_VALUE_MAX];
+
+	if (environment_read(name, text, sizeof(text)) != 0 || text[0] < '0' || text[0] > '9')
+		return false;
+	*out = strtoul(text, NULL, 10);
+	return true;
+}
+
+/* All networks share the table of flows. */
+static void report_conntrack(struct doctor *doctor)
+{
+	unsigned long count, max, events;
+
+	if (read_number("net.netfilter.nf_conntrack_count", &count) && read_number("net.netfilter.nf_conntrack_max", &max)) {
+		bool full = max > 0 && count > max / 5 * 4;
+
+		doctor_say(doctor, full ? DOCTOR_WARNING : DOCTOR_OK, "conntrack",
+			   full ? "new flows are dropped when it is full: which app has so many, says `sluice stats`; the limit is "
+				  "net.netfilter.nf_conntrack_max of the host"
+				: NULL,
+			   "%lu of at most %lu flows", count, max);
+	}
+	if (read_number("net.netfilter.nf_conntrack_events", &events) && events == 0)
+		doctor_say(doctor, DOCTOR_WARNING, "conntrack",
+			   "write under `sysctls:` of the gateway service: net.netfilter.nf_conntrack_events: \"1\"",
+			   "net.netfilter.nf_conntrack_events is 0: flows that come in are told in sums only");
+}
+
 void doctor_kernel(struct doctor *doctor)
 {
 	struct ruleset ruleset = {.uid = geteuid()};
@@ -75,6 +108,7 @@ void doctor_kernel(struct doctor *doctor)
 	} else {
 		report_features(doctor, &ruleset.features);
 		report_table(doctor, &ruleset.netlink);
+		report_conntrack(doctor);
 	}
 	netlink_close(&ruleset.netlink);
 	close_silent_log(log, fd);

@@ -247,6 +247,12 @@ static void print_inbound(const struct terminal *terminal, FILE *stream, const j
 	put(terminal, stream, flow_target(line, target), 0, TERMINAL_PLAIN);
 }
 
+static bool has_details(const json_t *line)
+{
+	return log_view_value(line, "reason") || log_view_value(line, "rule") || json_object_get(line, "bytes_out") ||
+	       event_is(line, "inbound");
+}
+
 static void print_details(const struct terminal *terminal, FILE *stream, const json_t *line)
 {
 	const char *reason = log_view_value(line, "reason"), *rule = log_view_value(line, "rule");
@@ -286,6 +292,6 @@ void log_view_print(struct log_view_columns *columns, const struct terminal *ter
 	fputs("  ", stream);
 	put(terminal, stream, who(line), columns->who, TERMINAL_PLAIN);
 	fprintf(stream, " %s ", arrow(terminal, line));
-	put(terminal, stream, target, columns->target, TERMINAL_BOLD);
+	put(terminal, stream, target, has_details(line) ? columns->target : 0, TERMINAL_BOLD);
 	print_details(terminal, stream, line);
 }

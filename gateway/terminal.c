@@ -311,12 +311,13 @@ static void print_cell(const struct terminal_table *table, const struct terminal
 	bool last = column + 1 == table->count;
 	bool right = table->columns[column].right;
 
+	/* No blanks at the end of a line. */
+	if (column > 0 && !(last && !right && !cell->text[0]))
+		put_blanks(stream, GAP);
 	terminal_put(terminal, stream, cell->text,
 		     (struct terminal_place){.width = last && !right ? 0 : width, .limit = width, .right = right, .colour = cell->colour});
 	if (last)
 		fputc('\n', stream);
-	else
-		put_blanks(stream, GAP);
 }
 
 bool terminal_table_print(const struct terminal_table *table, const struct terminal *terminal, FILE *stream, size_t indent)

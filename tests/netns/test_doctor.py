@@ -89,6 +89,16 @@ def test_the_state_directory_is_looked_at(lab, directory):
     assert status == 0 and "Permission denied" in found["state", "warning"][0]
 
 
+def test_the_table_of_flows_is_looked_at(lab):
+    assert "of at most" in doctor(lab)[1]["conntrack", "ok"][0]
+    lab.gw.sysctl(net__netfilter__nf_conntrack_events=0)
+    try:
+        status, found, cures = doctor(lab)
+    finally:
+        lab.gw.sysctl(net__netfilter__nf_conntrack_events=1)
+    assert status == 0 and "events is 0" in found["conntrack", "warning"][0] and any('nf_conntrack_events: "1"' in cure for cure in cures)
+
+
 def test_memory_is_no_volume(lab):
     assert "in memory" in doctor(lab, SLUICE_STATE="/dev/shm")[1]["state", "warning"][0]
 

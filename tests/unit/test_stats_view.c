@@ -157,7 +157,7 @@ static void it_is_printed_as_tables(void **state)
 			    "  name-not-allowed 7\n"
 			    "  app                 destination   port     ok  denied      out  in  last  reason\n"
 			    "  web-1 (10.201.1.5)  evil.example  443/tcp   -      12        -   -    1m  name-not-allowed\n"
-			    "  web-1 (10.201.1.5)  api.example   443/tcp  40       -  2.0 KiB   -    3s  \n"
+			    "  web-1 (10.201.1.5)  api.example   443/tcp  40       -  2.0 KiB   -    3s\n"
 			    "  (1 more)\n");
 	json_decref(answer);
 }
