@@ -15,11 +15,11 @@ static const struct command commands[] = {
 	 "find ways around the gateway in `docker compose config --format json`", cmd_lint},
 	{"doctor", "[-c FILE_OR_DIR] [--json]", "check the gateway's container from inside, and name the cures", cmd_doctor},
 	{"idle", "", "do nothing, for ever: keeps the parent of a macvlan network up", cmd_idle},
-	{"suggest", "[--denied] [--wildcards] [--json] [NETWORK]", "rules to paste, from what audit mode let pass", cmd_suggest},
 	{"log", "[-f] [-n LINES] [--denied] [--audit] [--allowed] [--network NETWORK] [--app APP] [--name NAME] [--json]",
 	 "what the running gateway decided last, and what it decides from now on", cmd_log},
 	{"stats", "[--watch [SECONDS]] [--network NETWORK] [--app APP] [--sort KEY] [--limit ROWS] [--json]",
 	 "what each app did, in numbers", cmd_stats},
+	{"suggest", "[--denied] [--wildcards] [--json] [NETWORK]", "rules to paste, from what audit mode let pass", cmd_suggest},
 	{"reload", "[--json]", "make the running gateway read its policy again", cmd_reload},
 	{"health", "[--json]", "ask the running gateway whether it works", cmd_health},
 };
