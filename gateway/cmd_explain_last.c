@@ -144,7 +144,7 @@ static json_t *ask_advice(const json_t *line, char error[static ERROR_MAX])
 
 	copy_value(request, "network", line, "network");
 	copy_value(request, "name", line, log_view_value(line, "qname") ? "qname" : "name");
-	copy_value(request, "address", line, log_view_value(line, "real") ? "real" : "dst");
+	copy_value(request, "address", line, "dst");
 	copy_value(request, "port", line, "port");
 	copy_value(request, "proto", line, "proto");
 	copy_value(request, "reason", line, "reason");
@@ -231,19 +231,24 @@ static void print_why(const struct printer *printer)
 static void print_advice(const struct printer *printer)
 {
 	const char *refusal = log_view_value(printer->advice, "error"), *opens = log_view_value(printer->advice, "opens");
-	const char *change = log_view_value(printer->advice, "change");
+	const char *change = log_view_value(printer->advice, "change"), *line = log_view_value(printer->advice, "line");
+	const char *note = log_view_value(printer->advice, "note");
 
 	if (!json_is_true(json_object_get(printer->advice, "ok"))) {
 		put_value(printer, "to allow it: ", refusal ? refusal : printer->error, "\n");
 		return;
 	}
-	put_value(printer, "to allow it, write under [", log_view_value(printer->advice, "section"), "]:\n\n    ");
-	put(printer, log_view_value(printer->advice, "line") ? log_view_value(printer->advice, "line") : "?", TERMINAL_GREEN);
-	fputs("\n\n", stdout);
+	if (line) {
+		put_value(printer, "to allow it, write under [", log_view_value(printer->advice, "section"), "]:\n\n    ");
+		put(printer, line, TERMINAL_GREEN);
+		fputs("\n\n", stdout);
+	}
 	if (change)
-		put_value(printer, "and change the rule that denies it: ", change, "\n");
+		put_value(printer, line ? "and change what denies it: " : "to allow it, change what denies it: ", change, "\n");
 	if (opens)
 		put_value(printer, "that opens: ", opens, "\n");
+	if (note)
+		put_value(printer, "note: ", note, "\n");
 }
 
 static bool print_json(const struct printer *printer)

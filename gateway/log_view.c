@@ -138,7 +138,8 @@ const char *log_view_target(const json_t *line, char out[static LOG_VIEW_TARGET_
 		   *source = log_view_value(line, "src");
 
 	if (what)
-		snprintf(out, LOG_VIEW_TARGET_MAX, "%lld %s", number(line, "count"), what);
+		snprintf(out, LOG_VIEW_TARGET_MAX, "%lld %.*s", number(line, "count"),
+			 (int)(strlen(what) - (number(line, "count") == 1 && what[0] ? 1 : 0)), what); /* "packets", "flows" */
 	else if (event_is(line, "inbound"))
 		snprintf(out, LOG_VIEW_TARGET_MAX, "%s", source ? source : "?");
 	else if (json_object_get(line, "qtype") || json_object_get(line, "qname"))

@@ -63,9 +63,11 @@ static bool is_recent(const json_t *row, json_int_t now)
 	return json_is_integer(json_object_get(row, "last_denied")) && number_of(row, "last_denied") >= now - STATS_VIEW_RECENT;
 }
 
-/* 0 comes first. */
+/* 0 comes first. What is known about all others together does not help much. */
 static int urgency(const json_t *row, json_int_t now)
 {
+	if (!text_of(row, "name") && !text_of(row, "dst"))
+		return 2;
 	if (number_of(row, "denied") > 0 && is_recent(row, now))
 		return 0;
 	return number_of(row, "audited") > 0 ? 1 : 2;

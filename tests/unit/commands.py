@@ -229,6 +229,8 @@ def log_prints_the_last_decisions(daemon):
     assert daemon.requests[-1] == {"command": "log", "lines": 100, "denied": False, "follow": False}
     assert run(daemon, "log", "-n", "1").splitlines()[1:] == ["03:40:05.000 x denied   web  (several) = 512 packets  repeated"]
     assert run(daemon, "log", "-n", "0") == ""
+    daemon.lines[-1]["count"] = 1
+    assert " = 1 packet  repeated\n" in run(daemon, "log", "-n", "1")
 
 
 @test
@@ -483,16 +485,20 @@ def explain_last_of_a_question_and_of_a_virtual_address(daemon):
     assert daemon.requests[-1] == {"command": "advise", "network": "web", "name": "asked.example", "address": None, "port": None, "proto": None,
                                    "reason": "name-not-allowed"}
     daemon.lines.append(denied(59, dst="10.201.1.130", real="198.51.100.7"))
-    run(daemon, "explain", "--last")
-    assert daemon.requests[-1]["address"] == "198.51.100.7"
+    daemon.advice = {**ADVICE, "note": "what else there is to know"}
+    assert "\nnote: what else there is to know\n" in run(daemon, "explain", "--last")
+    assert daemon.requests[-1]["address"] == "10.201.1.130" and daemon.requests[-1]["name"] == "evil.example"
 
 
 @test
 def explain_last_says_why_there_is_no_advice(daemon):
     daemon.advice = {"ok": False, "error": "no rule lets that pass"}
     assert "to allow it: no rule lets that pass\n" in run(daemon, "explain", "--last")
-    daemon.advice = {**ADVICE, "change": "a.conf:3"}
-    assert "and change the rule that denies it: a.conf:3" in run(daemon, "explain", "--last")
+    daemon.advice = {**ADVICE, "change": "deny = a.example (a.conf:3)"}
+    assert "\nand change what denies it: deny = a.example (a.conf:3)\nthat opens" in run(daemon, "explain", "--last")
+    daemon.advice = {**daemon.advice, "line": None, "rule": None}
+    text = run(daemon, "explain", "--last")
+    assert "\nto allow it, change what denies it: deny = a.example (a.conf:3)\nthat opens" in text and "write under" not in text, text
 
 
 @test

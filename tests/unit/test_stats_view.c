@@ -64,6 +64,20 @@ static json_t *make_answer(void)
 	return answer;
 }
 
+static void all_others_come_last(void **state)
+{
+	json_t *answer = json_pack("{s:b, s:I, s:[]}", "ok", 1, "now", (json_int_t)NOW, "networks"), *arranged, *rows;
+
+	(void)state;
+	add_row(answer, "web", &(struct numbers){"a", NULL, 0, 90, 0, 0, 1, 1});
+	add_row(answer, "web", &(struct numbers){"a", "a.example", 0, 1, 0, 0, 50, 50});
+	arranged = stats_view_arrange(answer, &(struct stats_view_choice){0});
+	rows = json_object_get(json_array_get(json_object_get(arranged, "networks"), 0), "rows");
+	assert_true(json_is_null(json_object_get(json_array_get(rows, 1), "name")));
+	json_decref(arranged);
+	json_decref(answer);
+}
+
 /* The names of the rows of the first network, "much little ...". */
 static const char *names_of(const json_t *arranged)
 {
@@ -215,6 +229,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(rows_are_chosen_and_sorted),
+		cmocka_unit_test(all_others_come_last),
 		cmocka_unit_test(sorts_have_names),
 		cmocka_unit_test(it_is_printed_as_tables),
 		cmocka_unit_test(audit_has_a_column_where_there_is_audit),
