@@ -132,20 +132,41 @@ static const char *flow_target(const json_t *line, char out[static LOG_VIEW_TARG
 	return out;
 }
 
+/* A sum that knows no destination. */
+static bool is_bare_sum(const json_t *line)
+{
+	return log_view_value(line, "what") && !log_view_value(line, "name") && !log_view_value(line, "dst");
+}
+
+/* "512 packets", "1 flow" */
+static int put_count(const json_t *line, char *out, size_t size)
+{
+	const char *what = log_view_value(line, "what");
+	size_t length = strlen(what);
+
+	if (number(line, "count") == 1 && length > 0)
+		length--;
+	return snprintf(out, size, "%lld %.*s", number(line, "count"), (int)length, what);
+}
+
 const char *log_view_target(const json_t *line, char out[static LOG_VIEW_TARGET_MAX])
 {
-	const char *what = log_view_value(line, "what"), *name = log_view_value(line, "qname"), *type = log_view_value(line, "qtype"),
-		   *source = log_view_value(line, "src");
+	const char *name = log_view_value(line, "qname"), *type = log_view_value(line, "qtype"), *source = log_view_value(line, "src");
+	char count[64];
 
-	if (what)
-		snprintf(out, LOG_VIEW_TARGET_MAX, "%lld %.*s", number(line, "count"),
-			 (int)(strlen(what) - (number(line, "count") == 1 && what[0] ? 1 : 0)), what); /* "packets", "flows" */
-	else if (event_is(line, "inbound"))
+	if (is_bare_sum(line)) {
+		put_count(line, out, LOG_VIEW_TARGET_MAX);
+	} else if (log_view_value(line, "what")) {
+		put_count(line, count, sizeof(count));
+		flow_target(line, out);
+		snprintf(out + strlen(out), LOG_VIEW_TARGET_MAX - strlen(out), " (%s)", count);
+	} else if (event_is(line, "inbound")) {
 		snprintf(out, LOG_VIEW_TARGET_MAX, "%s", source ? source : "?");
-	else if (json_object_get(line, "qtype") || json_object_get(line, "qname"))
+	} else if (json_object_get(line, "qtype") || json_object_get(line, "qname")) {
 		snprintf(out, LOG_VIEW_TARGET_MAX, "%s %s", name ? name : "?", type ? type : "");
-	else
-		return flow_target(line, out);
+	} else {
+		flow_target(line, out);
+	}
 	return out;
 }
 
@@ -168,7 +189,7 @@ static const struct mark *mark_of(const json_t *line)
 /* A flow goes somewhere, a question asks, a sum does neither. */
 static const char *arrow(const struct terminal *terminal, const json_t *line)
 {
-	if (log_view_value(line, "what"))
+	if (is_bare_sum(line))
 		return terminal->utf8 ? "\u2211" : "=";
 	if (event_is(line, "inbound"))
 		return terminal->utf8 ? "\u2190" : "<";
@@ -230,7 +251,7 @@ static void print_traffic(FILE *stream, const json_t *line)
 {
 	char out[TERMINAL_NUMBER_MAX], in[TERMINAL_NUMBER_MAX];
 
-	if (!json_object_get(line, "bytes_out"))
+	if (!json_is_integer(json_object_get(line, "bytes_out")))
 		return;
 	fprintf(stream, "  %s out, %s in", terminal_bytes((uint64_t)number(line, "bytes_out"), out),
 		terminal_bytes((uint64_t)number(line, "bytes_in"), in));
@@ -250,7 +271,7 @@ static void print_inbound(const struct terminal *terminal, FILE *stream, const j
 
 static bool has_details(const json_t *line)
 {
-	return log_view_value(line, "reason") || log_view_value(line, "rule") || json_object_get(line, "bytes_out") ||
+	return log_view_value(line, "reason") || log_view_value(line, "rule") || json_is_integer(json_object_get(line, "bytes_out")) ||
 	       event_is(line, "inbound");
 }
 

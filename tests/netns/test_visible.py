@@ -158,6 +158,23 @@ def test_counts_are_exact(lab, web2):
     assert sum(entry["denied"] for entry in after["reasons"]) == after["denied"]
 
 
+def test_allowed_flows_are_followed_and_counted(lab, policy, web2):
+    policy(POLICY.replace("[network web]", "[network web]\nlog_allowed = all"))
+    name, address = lab.names.new("https.example")
+    with following(lab, "-n", "0", "--app", "shop_web2_1") as follower:
+        connected(lab, web2, follower)
+        web2.resolve(name)
+        for _ in range(3):
+            web2.hello(address)
+        for _ in range(3):
+            line = follower.wait(event="allowed", name=name)
+            assert (line["dst"], line["port"], line["network"]) == (address, 443, "web")
+            follower.lines.remove(line)
+    row, = [row for row in ask_stats(lab, "web", "--app", "shop_web2_1")["rows"] if row["name"] == name]
+    assert (row["allowed"], row["denied"], row["port"]) == (3, 0, 443), row
+    assert " + allowed  web  shop_web2_1 > " in lab.gateway.sluice("log", "--allowed", "--name", name, env=lab.gateway.environment(LC_ALL="C")).stdout
+
+
 def test_what_was_denied_now_comes_first(lab, web2):
     web2.ask("older.evil.example")
     lab.gateway.log.wait(event="denied", qname="older.evil.example")

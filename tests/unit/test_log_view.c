@@ -38,6 +38,10 @@
 	"{\"ts\":\"2026-11-23T00:00:03.000Z\",\"event\":\"denied\",\"network\":null,\"src\":\"10.201.1.5\",\"app\":\"web-1\","             \
 	"\"dst\":\"203.0.113.7\",\"port\":null,\"proto\":\"icmp\",\"name\":null,\"reason\":\"protocol-not-allowed\",\"rule\":\"default\"," \
 	"\"action\":\"unreachable\",\"count\":1}"
+#define FLOWS                                                                                                                              \
+	"{\"ts\":\"2026-11-23T00:00:04.000Z\",\"event\":\"allowed\",\"network\":\"web\",\"src\":\"10.201.1.5\",\"app\":\"web-1\","         \
+	"\"what\":\"flows\",\"dst\":\"203.0.113.7\",\"port\":443,\"proto\":\"tcp\",\"name\":\"api.example\",\"action\":\"allowed\","       \
+	"\"count\":12,\"bytes_out\":2048,\"bytes_in\":1}"
 #define LOST "{\"event\":\"log-lost\",\"count\":3}"
 
 static json_t *load(const char *text)
@@ -160,6 +164,7 @@ static void a_line_says_what_happened(void **state)
 		{ENDED, "2026-11-23 (UTC)\n00:00:01.000 - ended    web  web-1 > [2001:db8::7]:443/udp  1.5 KiB out, 0 B in, 2.1 s\n"},
 		{INBOUND, "2026-11-23 (UTC)\n00:00:02.000 < inbound  web  proxy < 198.51.100.7  port 443, led to 10.201.1.5:8443/tcp  "
 			  "a.conf:9\n"},
+		{FLOWS, "2026-11-23 (UTC)\n00:00:04.000 + allowed  web  web-1 > api.example:443/tcp (12 flows)  2.0 KiB out, 1 B in\n"},
 		{PING, "2026-11-23 (UTC)\n00:00:03.000 x denied   -  web-1 > 203.0.113.7/icmp  protocol-not-allowed  default\n"},
 		{LOST, "(3 lines are missing: they came faster than they were read)\n"},
 	};
