@@ -163,12 +163,17 @@ static void tell(void *context, const struct decision *decision, bool logged)
 
 	if (decision->event == DECISION_ALLOWED && allowed->last)
 		return; /* the last sums have it */
-	reports_tell(allowed->options.reports, decision, logged);
-	if (decision->event != DECISION_ALLOWED || !stream)
+	if (decision->event != DECISION_ALLOWED || !stream) {
+		reports_tell(allowed->options.reports, decision, logged);
 		return;
+	}
+	reports_tell(allowed->options.reports, decision, false);
 	tallies_told(allowed->heard, stream->heard, 1);
-	if (logged)
-		tallies_told(allowed->logged, stream->logged, 1);
+	if (!logged)
+		return;
+	/* One after the other: a worker that dies in between leaves a line that is told once more, in a sum. */
+	decision_write(allowed->options.log, decision);
+	tallies_told(allowed->logged, stream->logged, 1);
 }
 
 static bool begin_logged(const struct allowed *allowed, struct stream *stream)

@@ -275,18 +275,19 @@ def flood(app, address, count, first=20000):
 
 def test_a_burst_is_told_as_an_exact_sum(lab, log):
     name, address, _ = known(lab)
-    before = counted(lab)
+    before, began = counted(lab), time.monotonic()
     flood(lab.web1, address, 3000)
+    flooded = time.monotonic() - began
     wait_until(lambda: total(log) >= 3000, "not all flows were told", 30)
     assert counted(lab) - before == 3000
     lines = log.lines(event="allowed")
     sums = [line for line in lines if line.get("what") == "flows"]
-    assert sums and all(line["src"] == "-" and line["network"] == "web" for line in sums)
-    assert 100 <= len(lines) < 600 and all(line["name"] == name for line in lines if line not in sums)
-    collect(lab)
+    assert all(line["src"] == "-" and line["network"] == "web" for line in sums)
+    assert all(line["name"] == name for line in lines if line not in sums)
+    assert 100 <= len(lines) - len(sums) <= 110 + 50 * flooded
     wait_until(lambda: collect(lab) or total(log, event="ended") >= 3000, "not all ends were told", 40)
     over = log.lines(event="ended")
-    assert len(over) < 600
+    assert len(over) <= 120 + 50 * (time.monotonic() - began)
     time.sleep(11)  # two more readings of the counter
     assert total(log) == total(log, event="ended") == 3000 == counted(lab) - before
     assert sum(numbers(line)["bytes_out"] for line in over) == 3000 * 33
@@ -318,7 +319,8 @@ def test_the_sum_is_exact_when_workers_are_killed(lab, log):
     assert came > 1000
     wait_until(lambda: total(log) >= came, "not all flows were told", 40)
     time.sleep(11)
-    assert total(log) == came == counted(lab) - before
+    assert counted(lab) - before == came
+    assert 0 <= total(log) - came <= 4, "each worker may have died with a line that it had not counted yet"
 
 
 def test_what_came_while_nobody_listened_is_told_later(lab, log):
