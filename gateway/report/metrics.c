@@ -267,6 +267,16 @@ static void write_process(struct writer *writer, const struct gateway *gateway)
 	single(writer, "process_start_time_seconds", GAUGE, "When the worker started.", (uint64_t)gateway->started_at);
 }
 
+static void write_notify(struct writer *writer, const struct notify_counters *counters)
+{
+	single(writer, "sluice_notify_sent", COUNTER, "Notifications that were taken.", counters->sent);
+	single(writer, "sluice_notify_failed", COUNTER, "Tries to send a notification that failed.", counters->failed);
+	single(writer, "sluice_notify_denials", COUNTER, "First denials, told or to be told by notifications.", counters->denials);
+	single(writer, "sluice_notify_suppressed", COUNTER, "First denials that a notification told as a number only.",
+	       counters->suppressed);
+	single(writer, "sluice_notify_dropped", COUNTER, "First denials whose notification could not be sent.", counters->dropped);
+}
+
 static void write_all(struct writer *writer, const struct gateway *gateway)
 {
 	family(writer, "sluice_build", INFO, "The program.");
@@ -278,6 +288,7 @@ static void write_all(struct writer *writer, const struct gateway *gateway)
 	write_stats(writer, gateway);
 	write_questions(writer, resolver_counters(gateway->resolver));
 	write_tables(writer, gateway);
+	write_notify(writer, notify_counters(gateway->notify));
 	write_process(writer, gateway);
 	if (writer->openmetrics)
 		fputs("# EOF\n", writer->file);
