@@ -23,10 +23,11 @@
 #include "gateway/stats_view.h"
 #include "gateway/terminal.h"
 
-#define WATCH_DEFAULT  2     /* s */
-#define WATCH_MAX      86400 /* s */
-#define PATIENCE_MS    10000 /* so long a gateway that went away is waited for */
-#define ROWS_REPEATED  100   /* of each network, where there is no screen that limits them */
+#define LOOK_US        200000 /* that a look at all flows may take */
+#define WATCH_DEFAULT  2      /* s */
+#define WATCH_MAX      86400  /* s */
+#define PATIENCE_MS    10000  /* so long a gateway that went away is waited for */
+#define ROWS_REPEATED  100    /* of each network, where there is no screen that limits them */
 #define ERROR_MAX      512
 #define LINES_AROUND   2 /* of the screen: the title, and a blank line */
 #define LINES_OF_HEADS 4 /* of each network: head, reasons, titles, what was left out */
@@ -131,8 +132,11 @@ static bool print_look(const struct watcher *watcher, const struct stats_view_ch
 	return good;
 }
 
+/* The first question has the gateway look at all flows, so that the second one's answer has what they carried until now. */
 static int show_once(struct watcher *watcher)
 {
+	json_decref(ask(watcher));
+	(void)usleep(LOOK_US);
 	if (!look(watcher)) {
 		fprintf(stderr, "sluice stats: %s\n", watcher->error);
 		return COMMAND_NO;

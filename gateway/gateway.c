@@ -162,6 +162,7 @@ static json_t *answer_stats(struct gateway *gateway, const json_t *request)
 {
 	const char *name = json_string_value(json_object_get(request, "network"));
 
+	upkeep_wanted(gateway); /* for whoever asks again */
 	return stats_json(reports_stats(gateway->reports), gateway->policy, name, time(NULL));
 }
 
@@ -346,7 +347,7 @@ static bool open_reports(struct gateway *gateway)
 {
 	struct allowed_options options;
 
-	gateway->reports = reports_new(&gateway->loop, gateway->log, gateway->state.directory);
+	gateway->reports = reports_new(&gateway->loop, gateway->log, gateway->state.directory, gateway->start.memories[MEMORY_STATS]);
 	if (gateway->reports == NULL)
 		return false;
 	gateway->named = named_new(&gateway->loop, gateway->reports, &gateway->interfaces);

@@ -167,8 +167,9 @@ static void supervise(struct supervisor *supervisor)
 /* The descriptors are closed by the end of the process. */
 static int open_memories(struct supervisor_worker_start *start)
 {
-	static const char *const names[] = {"sluice-policy", "sluice-uplink", "sluice-readings", "sluice-targets",  "sluice-inbound",
-					    "sluice-heard",  "sluice-logged", "sluice-notify",   "sluice-leases-0", "sluice-leases-1"};
+	static const char *const names[] = {"sluice-policy",  "sluice-uplink",   "sluice-readings", "sluice-targets",
+					    "sluice-inbound", "sluice-heard",    "sluice-logged",   "sluice-notify",
+					    "sluice-stats",   "sluice-leases-0", "sluice-leases-1"};
 
 	static_assert(sizeof(names) / sizeof(names[0]) == MEMORY_COUNT, "every memory has a name");
 	for (unsigned int i = 0; i < MEMORY_COUNT; i++) {

@@ -25,6 +25,7 @@ enum supervisor_memory {
 	MEMORY_HEARD,    /* how many allowed flows have been told (report/allowed.c) ... */
 	MEMORY_LOGGED,   /* ... and in the log */
 	MEMORY_NOTIFY,   /* what has been notified (notify.h) */
+	MEMORY_STATS,    /* statistics (report/stats_file.h) */
 	MEMORY_LEASES_0, /* the journal's two files (journal.h) */
 	MEMORY_LEASES_1,
 	MEMORY_COUNT,

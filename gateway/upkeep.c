@@ -180,7 +180,7 @@ static void look(struct gateway *gateway)
 			(upkeep->period + 999) / 1000);
 		return;
 	}
-	stats_look_begins(reports_stats(gateway->reports));
+	stats_look_begins(reports_stats(gateway->reports), time(NULL));
 	upkeep->now = gateway_now(gateway);
 	upkeep->ending = upkeep->end_wanted;
 	upkeep->end_wanted = false;
@@ -215,6 +215,12 @@ void upkeep_policy_applied(struct gateway *gateway, bool other, bool openings)
 	gateway->upkeep.end_wanted |= other;
 	gateway->upkeep.openings_wanted |= openings;
 	look(gateway);
+}
+
+void upkeep_wanted(struct gateway *gateway)
+{
+	if (gateway->upkeep.flows != NULL && gateway_now(gateway) - gateway->upkeep.now >= UPKEEP_WANTED_MS)
+		look(gateway);
 }
 
 int upkeep_open(struct gateway *gateway)

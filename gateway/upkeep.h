@@ -19,6 +19,8 @@
 #define UPKEEP_EXTEND_MAX  256 /* leases of one transaction */
 #define UPKEEP_RECHECK_MAX 64  /* names asked for again in one look; the others are when the next one finds them */
 
+#define UPKEEP_WANTED_MS 2000
+
 struct gateway;
 
 struct upkeep {
@@ -44,5 +46,8 @@ void upkeep_close(struct gateway *gateway);
  * @openings:	what may come in has changed
  */
 void upkeep_policy_applied(struct gateway *gateway, bool other, bool openings);
+
+/** upkeep_wanted() - Somebody asks what flows carry: look, unless the last look was less than UPKEEP_WANTED_MS ago. */
+void upkeep_wanted(struct gateway *gateway);
 
 #endif

@@ -16,7 +16,8 @@ struct reports {
 	struct log *log;                    /* the caller's */
 	struct log *lines;                  /* owned: makes the JSON lines */
 	struct stats *stats;                /* owned */
-	struct stats_file *file;            /* owned */
+	struct stats_file *file;            /* owned: on the volume */
+	struct stats_file *memory;          /* owned: for the next worker */
 	struct recent *recent;              /* owned */
 	struct notify *notify;              /* the caller's; NULL: none */
 	struct reports_listener *listeners; /* list; not owned */
@@ -100,6 +101,7 @@ static void on_timer(uv_timer_t *timer)
 
 	recent_write(reports->recent);
 	stats_file_write(reports->file, uv_now(reports->loop), false);
+	stats_file_write(reports->memory, uv_now(reports->loop), false);
 }
 
 static void free_reports(uv_handle_t *handle)
@@ -107,13 +109,14 @@ static void free_reports(uv_handle_t *handle)
 	struct reports *reports = handle->data;
 
 	stats_file_free(reports->file);
+	stats_file_free(reports->memory);
 	stats_free(reports->stats);
 	recent_free(reports->recent);
 	log_free(reports->lines);
 	free(reports);
 }
 
-struct reports *reports_new(uv_loop_t *loop, struct log *log, int directory)
+struct reports *reports_new(uv_loop_t *loop, struct log *log, int directory, int memory)
 {
 	struct reports *reports = calloc(1, sizeof(*reports));
 
@@ -125,11 +128,16 @@ struct reports *reports_new(uv_loop_t *loop, struct log *log, int directory)
 	reports->lines = log_new_lines(on_line, reports, LOG_JSON);
 	reports->recent = recent_new(directory, log);
 	reports->stats = stats_new();
-	reports->file = reports->stats ? stats_file_new(directory, reports->stats, log) : NULL;
-	if (!reports->lines || !reports->recent || !reports->file || uv_timer_init(loop, &reports->timer) != 0) {
+	reports->file = stats_file_new(directory, -1, reports->stats, log);
+	reports->memory = stats_file_new(-1, memory, reports->stats, log);
+	if (!reports->lines || !reports->recent || !reports->stats || !reports->file || !reports->memory ||
+	    uv_timer_init(loop, &reports->timer) != 0) {
 		free_reports((uv_handle_t *)&reports->timer);
 		return NULL;
 	}
+	/* The worker before this one knew more than its file. */
+	if (!stats_file_restore(reports->memory))
+		(void)stats_file_restore(reports->file);
 	uv_timer_start(&reports->timer, on_timer, REPORTS_PERIOD_MS, REPORTS_PERIOD_MS);
 	return reports;
 }
@@ -141,5 +149,6 @@ void reports_close(struct reports *reports)
 	reports->closing = true;
 	recent_write(reports->recent);
 	stats_file_write(reports->file, uv_now(reports->loop), true);
+	stats_file_write(reports->memory, uv_now(reports->loop), true);
 	uv_close((uv_handle_t *)&reports->timer, free_reports);
 }

@@ -31,10 +31,11 @@ struct reports_listener {
 };
 
 /**
- * reports_new() - @log stays the caller's; @directory: the state directory, -1: nothing outlives the process
+ * reports_new() - @log stays the caller's; @directory: the state directory, -1: nothing outlives the container
+ * @memory:	a descriptor of memory.h: what the worker before has counted, and this one for the next; -1: none
  * Return: NULL when out of memory.
  */
-struct reports *reports_new(uv_loop_t *loop, struct log *log, int directory);
+struct reports *reports_new(uv_loop_t *loop, struct log *log, int directory, int memory);
 
 /** reports_close() - Write what is to be kept, then close; no listener may be left. Memory goes when the loop has run the close callbacks.
  */

@@ -73,6 +73,7 @@ struct stats {
 	struct tally *networks; /* owned, hash */
 	size_t count;
 	uint64_t look;
+	time_t look_wall; /* when it began */
 	uint64_t changes;
 };
 
@@ -466,9 +467,10 @@ void stats_count(struct stats *stats, const struct decision *decision, time_t wa
 	}
 }
 
-void stats_look_begins(struct stats *stats)
+void stats_look_begins(struct stats *stats, time_t wall)
 {
 	stats->look++;
+	stats->look_wall = wall;
 }
 
 void stats_look_flow(struct stats *stats, const struct decision *flow)
@@ -477,6 +479,7 @@ void stats_look_flow(struct stats *stats, const struct decision *flow)
 
 	if (!entry)
 		return;
+	see(&entry->row, stats->look_wall);
 	begin_look(stats, entry);
 	add_traffic(&entry->looking, &flow->traffic);
 	entry->looking_count += flow->count;

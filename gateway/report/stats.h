@@ -66,7 +66,7 @@ void stats_count(struct stats *stats, const struct decision *decision, time_t wa
  *
  * `count` is 0 for a flow that is over and not forgotten yet. A look that does not come to its end counts for nothing.
  */
-void stats_look_begins(struct stats *stats);
+void stats_look_begins(struct stats *stats, time_t wall);
 void stats_look_flow(struct stats *stats, const struct decision *flow);
 void stats_look_ends(struct stats *stats);
 

@@ -4,7 +4,8 @@
  *
  * Theory of operation: the file is JSON lines: one with the form's version, one for each network, one for each row. All rows are copied
  * (there are at most some ten thousand), then written a part in each call to a second file, which takes the place of the first when it is
- * whole. Keys that a reader does not know are ignored, and what it misses counts as 0. A line that is damaged is left out.
+ * whole; or to memory, which is put away when it is whole. Keys that a reader does not know are ignored, and what it misses counts as 0. A
+ * line that is damaged is left out.
  */
 #include "gateway/report/stats_file.h"
 
@@ -16,6 +17,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "gateway/memory.h"
+
 #define FILE_NAME    "stats.jsonl"
 #define FILE_NEW     "stats.jsonl.new"
 #define FILE_VERSION 1
@@ -25,11 +28,14 @@ struct stats_file {
 	struct stats *stats; /* the caller's */
 	struct log *log;
 	int directory;          /* the caller's; -1: none */
+	int memory;             /* the caller's; -1: none */
 	uint64_t seen;          /* stats_changes() of what is written */
 	uint64_t due;           /* ms: not written before */
 	FILE *out;              /* owned; NULL: nothing is being written */
 	struct stats_row *rows; /* owned: the copy that is being written */
 	size_t count, next;
+	char *text; /* owned by `out`, then by us: what goes into the memory */
+	size_t text_size;
 	bool said;
 };
 
@@ -224,31 +230,41 @@ static bool read_stream(struct stats *stats, FILE *stream)
 	return known;
 }
 
-static void restore(struct stats_file *file)
+static FILE *open_file(const struct stats_file *file)
 {
 	int fd = openat(file->directory, FILE_NAME, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	FILE *stream = fd >= 0 ? fdopen(fd, "r") : NULL;
 
-	if (!stream) {
-		if (fd >= 0)
-			close(fd);
-		return;
-	}
-	if (!read_stream(file->stats, stream))
-		log_say(file->log, LOG_WARNING, FILE_NAME " in the state directory is of another version: statistics begin anew");
-	fclose(stream);
+	if (!stream && fd >= 0)
+		close(fd);
+	return stream;
 }
 
-struct stats_file *stats_file_new(int directory, struct stats *stats, struct log *log)
+bool stats_file_restore(struct stats_file *file)
+{
+	void *bytes = NULL;
+	size_t size = 0;
+	FILE *stream = NULL;
+
+	if (file->directory >= 0)
+		stream = open_file(file);
+	else if (file->memory >= 0 && memory_get(file->memory, &bytes, &size) == 0 && size > 0)
+		stream = fmemopen(bytes, size, "r");
+	if (stream && !read_stream(file->stats, stream))
+		log_say(file->log, LOG_WARNING, FILE_NAME " in the state directory is of another version: statistics begin anew");
+	if (stream)
+		fclose(stream);
+	free(bytes);
+	file->seen = stats_changes(file->stats);
+	return stream != NULL;
+}
+
+struct stats_file *stats_file_new(int directory, int memory, struct stats *stats, struct log *log)
 {
 	struct stats_file *file = calloc(1, sizeof(*file));
 
-	if (!file)
-		return NULL;
-	*file = (struct stats_file){.stats = stats, .log = log, .directory = directory};
-	if (directory >= 0)
-		restore(file);
-	file->seen = stats_changes(stats);
+	if (file)
+		*file = (struct stats_file){.stats = stats, .log = log, .directory = directory, .memory = memory};
 	return file;
 }
 
@@ -257,6 +273,8 @@ static void close_out(struct stats_file *file)
 	if (file->out)
 		fclose(file->out);
 	file->out = NULL;
+	free(file->text);
+	file->text = NULL;
 	free(file->rows);
 	file->rows = NULL;
 	file->count = file->next = 0;
@@ -298,27 +316,39 @@ static void copy_row(void *context, const struct stats_row *row)
 static void say_failure(struct stats_file *file, int rc)
 {
 	close_out(file);
-	(void)unlinkat(file->directory, FILE_NEW, 0);
+	if (file->directory >= 0)
+		(void)unlinkat(file->directory, FILE_NEW, 0);
 	if (!file->said)
-		log_say(file->log, LOG_WARNING, "statistics cannot be kept in the state directory (%s): a recreated container begins anew",
-			strerror(-rc));
+		log_say(file->log, LOG_WARNING, "statistics cannot be kept%s (%s): they begin anew with %s",
+			file->directory >= 0 ? " in the state directory" : "", strerror(-rc),
+			file->directory >= 0 ? "a recreated container" : "another worker");
 	file->said = true;
+}
+
+static FILE *open_new(struct stats_file *file)
+{
+	int fd;
+	FILE *out;
+
+	if (file->directory < 0)
+		return open_memstream(&file->text, &file->text_size);
+	fd = openat(file->directory, FILE_NEW, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	out = fd >= 0 ? fdopen(fd, "w") : NULL;
+	if (!out && fd >= 0)
+		close(fd);
+	return out;
 }
 
 /* Return: 0 or -errno. */
 static int begin(struct stats_file *file)
 {
-	int fd = openat(file->directory, FILE_NEW, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-
-	if (fd < 0)
-		return -errno;
-	file->out = fdopen(fd, "w");
+	errno = 0;
+	file->out = open_new(file);
+	if (!file->out)
+		return errno ? -errno : -ENOMEM;
 	file->rows = calloc(stats_count_rows(file->stats) + 1, sizeof(*file->rows));
-	if (!file->out || !file->rows) {
-		if (!file->out)
-			close(fd);
+	if (!file->rows)
 		return -ENOMEM;
-	}
 	file->seen = stats_changes(file->stats);
 	stats_each(file->stats, copy_row, file);
 	write_json(file->out, json_pack("{s:i}", "version", FILE_VERSION));
@@ -334,6 +364,14 @@ static void write_row(struct stats_file *file, const struct stats_row *row)
 	write_json(file->out, object);
 }
 
+/* Return: 0 or -errno. */
+static int put_away(struct stats_file *file)
+{
+	if (file->directory < 0)
+		return memory_put(file->memory, file->text, file->text_size);
+	return renameat(file->directory, FILE_NEW, file->directory, FILE_NAME) == 0 ? 0 : -errno;
+}
+
 static int finish(struct stats_file *file)
 {
 	int rc = ferror(file->out) ? -EIO : 0;
@@ -342,8 +380,8 @@ static int finish(struct stats_file *file)
 	if (fclose(file->out) != 0)
 		rc = errno ? -errno : -EIO;
 	file->out = NULL;
-	if (rc == 0 && renameat(file->directory, FILE_NEW, file->directory, FILE_NAME) != 0)
-		rc = -errno;
+	if (rc == 0)
+		rc = put_away(file);
 	if (rc == 0)
 		file->said = false;
 	close_out(file);
@@ -355,14 +393,14 @@ void stats_file_write(struct stats_file *file, uint64_t now, bool last)
 	size_t end;
 	int rc = 0;
 
-	if (file->directory < 0)
+	if (file->directory < 0 && file->memory < 0)
 		return;
 	if (last)
 		close_out(file); /* what was begun is of an earlier moment */
 	if (!file->out) {
 		if (stats_changes(file->stats) == file->seen || (now < file->due && !last))
 			return;
-		file->due = now + STATS_FILE_PERIOD_MS;
+		file->due = now + (file->directory < 0 ? STATS_MEMORY_PERIOD_MS : STATS_FILE_PERIOD_MS);
 		rc = begin(file);
 	}
 	end = last || file->count - file->next < STATS_FILE_TURN ? file->count : file->next + STATS_FILE_TURN;

@@ -35,6 +35,7 @@ allow  = git.code.example:22
 
 [network lan]
 subnet = 10.201.3.0/24
+mode   = audit
 """
 
 GREEN, RED, DIM, BOLD, PLAIN = ("\033[32m", "\033[31m", "\033[2m", "\033[1m", "\033[0m") if sys.stdout.isatty() else ("",) * 5
@@ -201,10 +202,35 @@ def show_log(lab, until):
     return len(missing)
 
 
+def show_suggestion(lab, web, ssh):
+    """Network lan has no rules and is in audit mode: what its app does passes, and becomes rules. Return: the number of surprises."""
+    wrong = 0
+    print(f"\n{BOLD}From nothing to a policy: network lan is in audit mode{PLAIN}")
+    for what, attempt in ((f"HTTPS   {WEBSITE}", fetch(web)), (f"SSH     {CODE}", log_in(ssh)), (f"UDP     {CLOCK}:123", clock)):
+        result = Attempt(attempt, lab.lan1, True)
+        print(f"{what:40} {result.text()}")
+        wrong += not result.as_expected
+    lab.gateway.log.wait(event="audit", network="lan", proto="udp", name=CLOCK)
+    lab.gateway.log.settle()
+    suggested = lab.gateway.sluice("suggest", "lan").stdout
+    print(f"{DIM}sluice suggest lan{PLAIN}\n    " + suggested.rstrip().replace("\n", "\n    "))
+    missing = [rule for rule in (f"{WEBSITE}:443/tcp", f"{CODE}:22/tcp", f"{CLOCK}:123/udp") if rule not in suggested]
+    if missing:
+        print(f"{RED}not suggested: {missing}{PLAIN}")
+    return wrong + len(missing)
+
+
+def show_stats(lab):
+    """Return: the number of surprises."""
+    done = lab.gateway.sluice("stats", "--limit", "5")
+    print(f"\n{BOLD}Who did what{PLAIN}\n{DIM}sluice stats --limit 5{PLAIN}\n    " + done.stdout.rstrip().replace("\n", "\n    "))
+    return int(done.returncode != 0 or WEBSITE not in done.stdout)
+
+
 def shell(lab):
     print(f"\nA shell in an app of network web. {WEBSITE} and {CLOCK}:123/udp are allowed; try curl -k, dig, ssh, nc.")
     print(f"The gateway's log: {lab.gateway.log_path}\nIts commands: ip netns exec {lab.gw.name} env SLUICE_CONTROL={lab.gateway.control} "
-          f"{lab.gateway.binary} health\nLeave with exit or Ctrl-D.\n", flush=True)
+          f"{lab.gateway.binary} log -f\nLeave with exit or Ctrl-D.\n", flush=True)
     pid = os.spawnvp(os.P_NOWAIT, "ip", ["ip", "netns", "exec", lab.web1.name, os.environ.get("SHELL", "/bin/sh")])
     os.waitpid(pid, 0)
 
@@ -225,6 +251,8 @@ def show(lab):
     until = lab.gateway.log.since_mark()
     wrong += show_crash(lab)
     wrong += show_log(lab, until)
+    wrong += show_suggestion(lab, web, ssh)
+    wrong += show_stats(lab)
     return wrong
 
 

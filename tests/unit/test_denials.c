@@ -46,7 +46,7 @@ static int set_up(void **state)
 	if (pipe(fixture->ends) != 0 || fcntl(fixture->ends[0], F_SETFL, O_NONBLOCK) != 0 || interfaces_open(&fixture->interfaces) != 0)
 		return -1;
 	fixture->log = log_new(fixture->ends[1], LOG_TEXT);
-	fixture->reports = reports_new(&fixture->loop, fixture->log, -1);
+	fixture->reports = reports_new(&fixture->loop, fixture->log, -1, -1);
 	fixture->named = named_new(&fixture->loop, fixture->reports, &fixture->interfaces);
 	fixture->denials = denials_new(&fixture->loop, fixture->log, fixture->named, &fixture->interfaces, false);
 	return fixture->denials ? 0 : -1;

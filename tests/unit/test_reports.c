@@ -33,7 +33,7 @@ static int set_up(void **state)
 	assert_int_equal(pipe(fixture->ends), 0);
 	assert_int_equal(fcntl(fixture->ends[0], F_SETFL, O_NONBLOCK), 0);
 	fixture->log = log_new(fixture->ends[1], LOG_TEXT);
-	fixture->reports = reports_new(&fixture->loop, fixture->log, -1);
+	fixture->reports = reports_new(&fixture->loop, fixture->log, -1, -1);
 	assert_non_null(fixture->reports);
 	*state = fixture;
 	return 0;

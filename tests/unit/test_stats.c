@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -258,7 +259,7 @@ static void bytes_of_open_and_ended_flows_are_counted_once(void **state)
 	struct stats *stats = stats_new();
 
 	(void)state;
-	stats_look_begins(stats);
+	stats_look_begins(stats, 5);
 	carried(stats, true, 100); /* two flows are open */
 	carried(stats, true, 40);
 	stats_look_ends(stats);
@@ -268,7 +269,7 @@ static void bytes_of_open_and_ended_flows_are_counted_once(void **state)
 	assert_int_equal(bytes(stats), 140);
 	carried(stats, false, 120); /* and so does the first one */
 	assert_int_equal(bytes(stats), 170);
-	stats_look_begins(stats);
+	stats_look_begins(stats, 5);
 	stats_look_ends(stats);
 	assert_int_equal(bytes(stats), 170);
 	assert_int_equal(look_for(stats, NULL, 0).sum.open, 0);
@@ -282,12 +283,12 @@ static void a_flow_that_ends_during_a_look_is_counted_once(void **state)
 
 	(void)state;
 	carried(stats, false, 7); /* long before */
-	stats_look_begins(stats);
+	stats_look_begins(stats, 5);
 	carried(stats, true, 100);
 	carried(stats, false, 110);
 	stats_look_ends(stats);
 	assert_int_equal(bytes(stats), 7 + 110);
-	stats_look_begins(stats);
+	stats_look_begins(stats, 5);
 	stats_look_ends(stats);
 	assert_int_equal(bytes(stats), 7 + 110);
 	stats_free(stats);
@@ -313,7 +314,7 @@ static void bytes_never_go_back(void **state)
 			open[i] = 0;
 		}
 		if (rand() % 20 == 0) {
-			stats_look_begins(stats);
+			stats_look_begins(stats, 5);
 			for (size_t j = 0; j < 8; j++)
 				if (open[j] > 0)
 					carried(stats, true, open[j]);
@@ -335,7 +336,7 @@ static void a_flow_that_is_over_is_not_open(void **state)
 	(void)state;
 	over.count = 0;
 	over.traffic.bytes_out = 30;
-	stats_look_begins(stats);
+	stats_look_begins(stats, 5);
 	stats_look_flow(stats, &over);
 	carried(stats, true, 10);
 	stats_look_ends(stats);
@@ -429,7 +430,7 @@ static void the_file_brings_everything_back(void **state)
 	int directory = open(path, O_RDONLY | O_DIRECTORY);
 	struct log *log = log_new(STDERR_FILENO, LOG_TEXT);
 	struct stats *stats = stats_new(), *again = stats_new();
-	struct stats_file *file = stats_file_new(directory, stats, log), *other;
+	struct stats_file *file = stats_file_new(directory, -1, stats, log), *other;
 	struct decision denied = flow(DECISION_DENIED, "evil.example", 443), question = denied, nameless = flow(DECISION_ALLOWED, NULL, 22);
 	struct found found;
 	struct stats_network network;
@@ -444,7 +445,8 @@ static void the_file_brings_everything_back(void **state)
 	carried(stats, false, 1000);
 	stats_file_write(file, 0, true);
 	stats_file_free(file);
-	other = stats_file_new(directory, again, log);
+	other = stats_file_new(directory, -1, again, log);
+	assert_true(stats_file_restore(other));
 	found = look_for(again, "evil.example", 443);
 	assert_int_equal(found.rows, 4);
 	assert_int_equal(found.row.numbers.denied, 1);
@@ -467,13 +469,45 @@ static void the_file_brings_everything_back(void **state)
 	remove_directory(path, directory);
 }
 
+/* A worker that dies leaves to the next one what it had counted a second ago. */
+static void the_memory_brings_everything_back(void **state)
+{
+	int memory = memfd_create("stats", MFD_CLOEXEC);
+	struct log *log = log_new(STDERR_FILENO, LOG_TEXT);
+	struct stats *stats = stats_new(), *again = stats_new();
+	struct stats_file *file = stats_file_new(-1, memory, stats, log), *other = stats_file_new(-1, memory, again, log);
+	struct decision denied = flow(DECISION_DENIED, "evil.example", 443);
+
+	(void)state;
+	assert_false(stats_file_restore(other));
+	stats_count(stats, &denied, 100);
+	stats_file_write(file, 1, false);
+	stats_count(stats, &denied, 101);
+	stats_file_write(file, STATS_MEMORY_PERIOD_MS, false);
+	assert_true(stats_file_restore(other));
+	assert_int_equal(look_for(again, "evil.example", 443).row.numbers.denied, 1);
+	stats_free(again);
+	again = stats_new();
+	stats_file_free(other);
+	other = stats_file_new(-1, memory, again, log);
+	stats_file_write(file, STATS_MEMORY_PERIOD_MS + 1, false);
+	assert_true(stats_file_restore(other));
+	assert_int_equal(look_for(again, "evil.example", 443).row.numbers.denied, 2);
+	stats_file_free(file);
+	stats_file_free(other);
+	stats_free(stats);
+	stats_free(again);
+	log_free(log);
+	close(memory);
+}
+
 static void the_file_is_written_in_parts_and_not_too_often(void **state)
 {
 	char *path = directory_path(), name[PATH_MAX];
 	int directory = open(path, O_RDONLY | O_DIRECTORY);
 	struct log *log = log_new(STDERR_FILENO, LOG_TEXT);
 	struct stats *stats = stats_new();
-	struct stats_file *file = stats_file_new(directory, stats, log);
+	struct stats_file *file = stats_file_new(directory, -1, stats, log);
 	struct decision one = flow(DECISION_DENIED, "evil.example", 0);
 
 	(void)state;
@@ -517,8 +551,9 @@ static void a_damaged_file_is_read_as_far_as_it_is_good(void **state)
 	(void)state;
 	assert_int_equal(write(fd, text, sizeof(text) - 1), sizeof(text) - 1);
 	close(fd);
-	file = stats_file_new(directory, stats, log);
+	file = stats_file_new(directory, -1, stats, log);
 	assert_non_null(file);
+	assert_true(stats_file_restore(file));
 	assert_int_equal(look_for(stats, "a.example", 443).row.numbers.denied, 5);
 	assert_int_equal(look_for(stats, NULL, 0).sum.denied, 5);
 	stats_file_free(file);
@@ -543,6 +578,7 @@ int main(void)
 		cmocka_unit_test(only_what_is_new_is_news),
 		cmocka_unit_test(news_are_exact_when_rows_make_room),
 		cmocka_unit_test(the_file_brings_everything_back),
+		cmocka_unit_test(the_memory_brings_everything_back),
 		cmocka_unit_test(the_file_is_written_in_parts_and_not_too_often),
 		cmocka_unit_test(a_damaged_file_is_read_as_far_as_it_is_good),
 	};
