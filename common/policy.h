@@ -146,7 +146,7 @@ struct policy {
 	char uplink[64]; /* "auto", an interface name, or a subnet */
 	enum log_format log;
 	struct http_address http[POLICY_HTTP_MAX];
-	size_t http_count;        /* 0: off */
+	size_t http_count; /* 0: off */
 	struct notify_target notify;
 	struct network *networks; /* owned; in the order they were read */
 	size_t network_count;

@@ -367,8 +367,8 @@ static json_t *policy_json(const struct policy *policy)
 		append(&upstreams, upstream_json(&policy->upstreams[i]));
 	for (size_t i = 0; i < policy->network_count; i++)
 		append(&networks, network_json(&policy->networks[i]));
-	return json_pack("{s:s, s:s, s:o, s:o, s:o, s:o}", "uplink", policy->uplink, "log", policy->log == LOG_JSON ? "json" : "text", "http",
-			 http_json(policy), "notify", notify_json(&policy->notify), "upstreams", upstreams, "networks", networks);
+	return json_pack("{s:s, s:s, s:o, s:o, s:o, s:o}", "uplink", policy->uplink, "log", policy->log == LOG_JSON ? "json" : "text",
+			 "http", http_json(policy), "notify", notify_json(&policy->notify), "upstreams", upstreams, "networks", networks);
 }
 
 static json_t *messages_json(const struct config_messages *messages)

@@ -545,6 +545,8 @@ static void visit_entry(void *context, struct entry *entry)
 	struct stats_row row = row_of(visitor, entry);
 
 	row.numbers.traffic = traffic_of(entry);
+	row.numbers.ended = entry->before;
+	add_traffic(&row.numbers.ended, &entry->since);
 	row.numbers.open = entry->open_count;
 	visitor->visit(visitor->context, &row);
 }
@@ -654,7 +656,7 @@ void stats_restore(struct stats *stats, const struct stats_row *row)
 	out->numbers.allowed += row->numbers.allowed;
 	out->numbers.denied += row->numbers.denied;
 	out->numbers.audited += row->numbers.audited;
-	add_traffic(&entry->before, &row->numbers.traffic);
+	add_traffic(&entry->before, &row->numbers.ended);
 	entry->told += row->numbers.allowed;
 	add_traffic(&entry->told_traffic, &row->numbers.traffic);
 	out->first_seen = row->first_seen;

@@ -27,6 +27,7 @@ struct stats_numbers {
 	uint64_t allowed, denied, audited; /* flows, or questions */
 	uint64_t open;                     /* flows, at the last look */
 	struct traffic traffic;            /* of allowed flows, and of those that audit mode let pass */
+	struct traffic ended;              /* the part of it that flows carried which are over */
 };
 
 struct stats_row {
@@ -88,7 +89,7 @@ void stats_each_network(const struct stats *stats, void (*visit)(void *context, 
 /** stats_changes() - A number that is another one whenever something was counted. */
 uint64_t stats_changes(const struct stats *stats);
 
-/** stats_restore() / stats_restore_network() - What was counted before, by a process that is gone. */
+/** stats_restore() / stats_restore_network() - What was counted before, by a process that is gone. Open flows are seen again by looks. */
 void stats_restore(struct stats *stats, const struct stats_row *row);
 void stats_restore_network(struct stats *stats, const struct stats_network *network);
 

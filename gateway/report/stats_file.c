@@ -72,10 +72,10 @@ static json_t *protocol_json(const struct stats_row *row)
 	return row->protocol ? json_string(decision_protocol_name(row->protocol, text)) : json_null();
 }
 
-static json_t *row_json(const struct stats_row *row)
+/* @traffic: all of it, or, to be kept, the part of it that does not come back with the next look. */
+static json_t *row_json(const struct stats_row *row, const struct traffic *traffic)
 {
 	const struct stats_numbers *numbers = &row->numbers;
-	const struct traffic *traffic = &numbers->traffic;
 	bool refused = row->last_denied != 0;
 
 	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "app",
@@ -156,10 +156,10 @@ static void read_numbers(const json_t *object, struct stats_numbers *out)
 		.allowed = number_of(object, "allowed"),
 		.denied = number_of(object, "denied"),
 		.audited = number_of(object, "audited"),
-		.traffic = {.bytes_out = number_of(object, "bytes_out"),
-			    .bytes_in = number_of(object, "bytes_in"),
-			    .packets_out = number_of(object, "packets_out"),
-			    .packets_in = number_of(object, "packets_in")},
+		.ended = {.bytes_out = number_of(object, "bytes_out"),
+			  .bytes_in = number_of(object, "bytes_in"),
+			  .packets_out = number_of(object, "packets_out"),
+			  .packets_in = number_of(object, "packets_in")},
 	};
 }
 
@@ -358,7 +358,7 @@ static int begin(struct stats_file *file)
 
 static void write_row(struct stats_file *file, const struct stats_row *row)
 {
-	json_t *object = row_json(row);
+	json_t *object = row_json(row, &row->numbers.ended);
 
 	json_object_set_new(object, "network", json_string(row->network));
 	write_json(file->out, object);
@@ -482,7 +482,7 @@ static void answer_row(void *context, const struct stats_row *row)
 	add_number(answer->network, "open", numbers->open);
 	add_number(answer->network, "bytes_out", numbers->traffic.bytes_out);
 	add_number(answer->network, "bytes_in", numbers->traffic.bytes_in);
-	json_array_append_new(json_object_get(answer->network, "rows"), row_json(row));
+	json_array_append_new(json_object_get(answer->network, "rows"), row_json(row, &numbers->traffic));
 }
 
 json_t *stats_json(const struct stats *stats, const struct policy *policy, const char *name, time_t wall)

@@ -470,6 +470,36 @@ static void the_file_brings_everything_back(void **state)
 }
 
 /* A worker that dies leaves to the next one what it had counted a second ago. */
+/* A flow that is open while the worker dies is seen again by the next one's first look, with all that it has carried. */
+static void an_open_flow_is_counted_once_over_a_restart(void **state)
+{
+	int memory = memfd_create("stats", MFD_CLOEXEC);
+	struct log *log = log_new(STDERR_FILENO, LOG_TEXT);
+	struct stats *stats = stats_new(), *again = stats_new();
+	struct stats_file *file = stats_file_new(-1, memory, stats, log), *other = stats_file_new(-1, memory, again, log);
+
+	(void)state;
+	carried(stats, false, 7); /* over */
+	stats_look_begins(stats, 5);
+	carried(stats, true, 100);
+	stats_look_ends(stats);
+	assert_int_equal(bytes(stats), 107);
+	stats_file_write(file, 1, true);
+	assert_true(stats_file_restore(other));
+	stats_look_begins(again, 6);
+	carried(again, true, 120);
+	stats_look_ends(again);
+	assert_int_equal(bytes(again), 127);
+	carried(again, false, 130);
+	assert_int_equal(bytes(again), 137);
+	stats_file_free(file);
+	stats_file_free(other);
+	stats_free(stats);
+	stats_free(again);
+	log_free(log);
+	close(memory);
+}
+
 static void the_memory_brings_everything_back(void **state)
 {
 	int memory = memfd_create("stats", MFD_CLOEXEC);
@@ -578,6 +608,7 @@ int main(void)
 		cmocka_unit_test(only_what_is_new_is_news),
 		cmocka_unit_test(news_are_exact_when_rows_make_room),
 		cmocka_unit_test(the_file_brings_everything_back),
+		cmocka_unit_test(an_open_flow_is_counted_once_over_a_restart),
 		cmocka_unit_test(the_memory_brings_everything_back),
 		cmocka_unit_test(the_file_is_written_in_parts_and_not_too_often),
 		cmocka_unit_test(a_damaged_file_is_read_as_far_as_it_is_good),
