@@ -155,7 +155,8 @@ class Engine:
         Return: its output."""
         self.prepare_build()
         context = os.path.join(WORK, "context")
-        copy_project(context, ("Dockerfile", ".dockerignore", "LICENSE", "meson.build", "meson.options", "common", "resolver", "gateway", "docs/lint.md", "tests/unit"))
+        copy_project(context, ("Dockerfile", ".dockerignore", "LICENSE", "meson.build", "meson.options", "common", "resolver", "gateway", "docs/lint.md", "docs/sluice.8",
+                               "tests/unit"))
         if released:
             self.run(["sh", "-ec", release_step("Dockerfile")], context)
         if fresh:
