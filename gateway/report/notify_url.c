@@ -26,9 +26,10 @@ static char *get(CURLU *url, CURLUPart part, unsigned int flags)
 static bool has(CURLU *url, CURLUPart part)
 {
 	char *text = get(url, part, 0);
+	bool there = text;
 
 	free(text);
-	return text;
+	return there;
 }
 
 static bool fail(char *error, size_t error_size, const char *text)

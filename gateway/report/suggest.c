@@ -223,10 +223,14 @@ static void add_chain(struct collection *collection, struct suggestion *suggesti
 
 static struct verdict_target target_of(const struct stats_row *row)
 {
-	return (struct verdict_target){.name = has_name(row) ? &row->name : NULL,
-				       .address = row->question ? (struct address){.family = 0} : row->destination,
-				       .port = row->question ? 0 : row->port,
-				       .protocol = row->question ? 0 : row->protocol};
+	struct verdict_target target = {.name = has_name(row) ? &row->name : NULL};
+
+	if (row->question)
+		return target;
+	target.address = row->destination;
+	target.port = row->port;
+	target.protocol = row->protocol;
+	return target;
 }
 
 /* Questions */

@@ -30,6 +30,12 @@ void *lists_model_next(void *item);
 #define HASH_ITER(hh, head, item, next)                                                                                                    \
 	for ((item) = (head), (next) = lists_model_next(item); (item) != NULL; (item) = (next), (next) = lists_model_next(item))
 
+#undef DL_FOREACH
+#undef DL_FOREACH_SAFE
+#define DL_FOREACH(head, item) for ((item) = (head); (item) != NULL; (item) = lists_model_next(item))
+#define DL_FOREACH_SAFE(head, item, next)                                                                                                  \
+	for ((item) = (head), (next) = lists_model_next(item); (item) != NULL; (item) = (next), (next) = lists_model_next(item))
+
 #undef DL_APPEND
 #undef DL_APPEND2
 #undef DL_PREPEND

@@ -4,6 +4,7 @@
 import contextlib
 import http.client
 import json
+import os
 import re
 import shutil
 import socket
@@ -406,7 +407,7 @@ def test_a_slow_reader_loses_lines_and_is_told(gw, web1):
         assert event["count"] > 0 and 0 < seen < 3000
         assert web1.resolve("after.evil.example") == []
         assert slow.wait(qname="after.evil.example"), "what comes now arrives"
-        assert grown < 32e6, grown
+        assert grown < 32e6 or "asan" in os.environ.get("SLUICE_BINARY", ""), grown  # AddressSanitizer keeps what is freed
     finally:
         slow.close()
 
