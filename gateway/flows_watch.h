@@ -28,8 +28,8 @@ struct flows_watch_options {
 };
 
 /*
- * @duration: ms from the first to the last packet of a flow that ended, or -1: not known. Of a TCP connection that did not end as one
- * should it goes on until conntrack has forgotten it.
+ * @duration: ms from the first to the last packet of a flow that ended, or -1: not known, as its beginning was not heard of. Of a TCP
+ * connection that did not end as one should it goes on until conntrack has forgotten it.
  */
 typedef void (*flows_seen)(void *context, enum flow_event event, const struct tracked_flow *flow, int64_t duration);
 
@@ -37,6 +37,8 @@ typedef void (*flows_seen)(void *context, enum flow_event event, const struct tr
 int flows_watch_open(uv_loop_t *loop, const struct flows_watch_options *options, flows_seen seen, void *context, struct flows_watch **out);
 /** flows_watch_read() - Call seen() now for what is there, at most @max events. */
 void flows_watch_read(struct flows_watch *watch, unsigned int max);
+/** flows_watch_look() - A look (flows.h) has come to this flow: its duration will be told better. */
+void flows_watch_look(struct flows_watch *watch, const struct tracked_flow *flow);
 /** flows_watch_close() - Memory goes when the loop has run the close callback. */
 void flows_watch_close(struct flows_watch *watch);
 

@@ -218,6 +218,8 @@ void allowed_see(struct allowed *allowed, const struct network *network, const s
 
 	if (flow->mark != RULESET_MARK_FLOW && flow->mark != RULESET_MARK_AUDIT)
 		return;
+	if (allowed->watch)
+		flows_watch_look(allowed->watch, flow);
 	decision = describe(allowed, DECISION_ENDED, network, flow, false);
 	decision.count = flow->over ? 0 : 1;
 	named_known(allowed->options.named, network, interfaces_of_network(allowed->options.interfaces, network->id), &decision.source,
