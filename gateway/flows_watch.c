@@ -28,7 +28,9 @@
 #include "gateway/beginnings.h"
 #include "gateway/environment.h"
 
-#define TIMEOUTS_AGE_S 10 /* sysctls are read again after this */
+#define TIMEOUTS_AGE_S 10    /* sysctls are read again after this */
+#define TURN           256   /* events taken in one turn of the loop */
+#define ALL            16384 /* more are hardly ever waiting */
 
 struct flows_watch {
 	struct nfct_handle *handle;    /* owned */
@@ -39,6 +41,7 @@ struct flows_watch {
 	flows_seen seen;
 	void *context;
 	unsigned int read, max;
+	bool emptied;                     /* nothing was waiting, at some time since flows_watch_settle() */
 	time_t timeouts_read;             /* of the monotonic clock; 0: never */
 	uint32_t timeouts[FLOW_TIMEOUTS]; /* seconds */
 };
@@ -188,11 +191,22 @@ static int open_socket(struct flows_watch *watch)
 	return rc;
 }
 
-void flows_watch_read(struct flows_watch *watch, unsigned int max)
+static void take(struct flows_watch *watch, unsigned int max)
 {
 	watch->read = 0;
 	watch->max = max;
 	(void)nfct_catch(watch->handle); /* ends with EAGAIN, or at the last that was wanted */
+	watch->emptied |= watch->read < max;
+}
+
+bool flows_watch_settle(struct flows_watch *watch, bool all)
+{
+	bool settled;
+
+	take(watch, all ? ALL : TURN);
+	settled = watch->emptied;
+	watch->emptied = false;
+	return settled;
 }
 
 static void on_readable(uv_poll_t *poll, int status, int events)
@@ -201,7 +215,7 @@ static void on_readable(uv_poll_t *poll, int status, int events)
 
 	(void)status;
 	(void)events;
-	flows_watch_read(watch, FLOWS_WATCH_TURN);
+	take(watch, TURN);
 }
 
 int flows_watch_open(uv_loop_t *loop, const struct flows_watch_options *options, flows_seen seen, void *context, struct flows_watch **out)

@@ -176,25 +176,6 @@ def test_the_duration_has_no_waiting_in_it(lab, log):
         time.sleep(11)
 
 
-@pytest.mark.parametrize("timestamps", [0, 1])
-def test_a_flow_older_than_the_worker(lab, log, timestamps):
-    """Only the kernel can know when it began, and does where it was told to."""
-    _, address, _ = known(lab)
-    lab.gw.sysctl(net__netfilter__nf_conntrack_timestamp=timestamps)
-    try:
-        with lab.web1.connect(address, 443) as flow:
-            assert talk(flow, "before") == "before"
-            log.wait(event="allowed", dst=address)
-            time.sleep(1)
-            lab.gateway.kill_worker()
-            lab.gateway.wait_healthy()
-            assert talk(flow, "after") == "after"
-        duration = wait_ended(lab, dst=address)[0]["duration"]
-    finally:
-        lab.gw.sysctl(net__netfilter__nf_conntrack_timestamp=0)
-    assert int(duration) >= 950 if timestamps else duration == "-"
-
-
 def test_an_address_rule_lets_out_without_a_name(lab, log):
     lab.web1.hello("45.40.1.1")
     line = log.wait(event="allowed", dst="45.40.1.1")[0]
@@ -364,6 +345,25 @@ def test_what_came_while_nobody_listened_is_told_later(lab, log):
     wait_until(lambda: total(log) >= 5, "they were not told", 30)
     time.sleep(6)
     assert total(log) == 5 == counted(lab) - before
+
+
+@pytest.mark.parametrize("timestamps", [0, 1])
+def test_a_flow_older_than_the_worker(lab, log, timestamps):
+    """Only the kernel can know when it began, and does where it was told to."""
+    _, address, _ = known(lab)
+    lab.gw.sysctl(net__netfilter__nf_conntrack_timestamp=timestamps)
+    try:
+        with lab.web1.connect(address, 443) as flow:
+            assert talk(flow, "before") == "before"
+            log.wait(event="allowed", dst=address)
+            time.sleep(1)
+            lab.gateway.kill_worker()
+            lab.gateway.wait_healthy()
+            assert talk(flow, "after") == "after"
+        duration = wait_ended(lab, dst=address)[0]["duration"]
+    finally:
+        lab.gw.sysctl(net__netfilter__nf_conntrack_timestamp=0)
+    assert int(duration) >= 950 if timestamps else duration == "-"
 
 
 # --- virtual addresses ---
