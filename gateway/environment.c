@@ -21,7 +21,6 @@ static const struct environment_setting settings[] = {
 	{"net.ipv4.icmp_ratemask", "0", false, false, "apps wait for a timeout on many denied flows instead of failing at once"},
 	{"net.ipv6.icmp.ratemask", "0,3-127", false, true, "apps wait for a timeout on many denied IPv6 flows instead of failing at once"},
 	{"net.netfilter.nf_conntrack_acct", "1", false, false, "bytes of flows are not counted"},
-	{"net.netfilter.nf_conntrack_timestamp", "1", false, false, "the duration of flows is not known"},
 	{"net.netfilter.nf_conntrack_tcp_be_liberal", "1", false, false,
 	 "segments that arrive out of order can stall an allowed connection"},
 	{"net.ipv4.conf.all.arp_notify", "1", false, false, "after a recreation apps lose their way for some seconds"},

@@ -135,6 +135,7 @@ bool flows_read(const struct nf_conntrack *entry, struct tracked_flow *out)
 		.target = address_of(entry, ATTR_REPL_IPV4_SRC, ATTR_REPL_IPV6_SRC),
 		.target_port = ntohs(nfct_get_attr_u16(entry, ATTR_REPL_PORT_SRC)),
 		.mark = nfct_attr_is_set(entry, ATTR_MARK) ? nfct_get_attr_u32(entry, ATTR_MARK) : 0,
+		.id = nfct_attr_is_set(entry, ATTR_ID) > 0 ? nfct_get_attr_u32(entry, ATTR_ID) : 0,
 		.traffic.bytes_out = counter_of(entry, ATTR_ORIG_COUNTER_BYTES),
 		.traffic.bytes_in = counter_of(entry, ATTR_REPL_COUNTER_BYTES),
 		.traffic.packets_out = counter_of(entry, ATTR_ORIG_COUNTER_PACKETS),

@@ -31,8 +31,9 @@ struct tracked_flow {
 	struct address target; /* where it was brought: who replies */
 	uint16_t target_port;
 	uint32_t mark;
+	uint32_t id;               /* conntrack's own; another flow may have it later */
 	struct traffic traffic;    /* zeros where net.netfilter.nf_conntrack_acct is 0 */
-	uint64_t started, stopped; /* ms of the wall clock; 0: not known, net.netfilter.nf_conntrack_timestamp is 0; or not yet */
+	uint64_t started, stopped; /* ms of the wall clock; 0: not known, since net.netfilter.nf_conntrack_timestamp is 0; or not yet */
 	enum flow_timeout timeout;
 	uint32_t remaining; /* seconds of it that are left */
 	bool translated;    /* its destination was changed on the way: a question brought to the forwarder, say */

@@ -6,8 +6,12 @@
  * through. A flow is told of when its first packet has passed all chains, so it has its mark by then. Messages that do not fit into the
  * socket are lost without an error (which libuv would take for the end of the socket).
  *
- * conntrack forgets a flow some time after its last packet, by a timeout that depends on how it ended; its timestamp is the moment of that.
- * So the timeout, as the sysctl has it, less what was left of it, is taken off the duration.
+ * conntrack forgets a flow some time after its last packet, by a timeout that depends on how it ended. So the timeout, as the sysctl has
+ * it, less what was left of it, is taken off the duration.
+ *
+ * Without the kernel's timestamps our own clock says when a flow began (beginnings.h) and when it is over. That is later than the timeout
+ * by up to a minute, as conntrack only now and then goes through the flows that nobody uses. What a look has found while a flow waited to
+ * be forgotten is exact to a second, which is what conntrack tells the rest of a timeout in.
  */
 #include "gateway/flows_watch.h"
 
@@ -21,18 +25,23 @@
 
 #include <libnetfilter_conntrack/libnetfilter_conntrack.h>
 
+#include "gateway/beginnings.h"
 #include "gateway/environment.h"
 
-#define TIMEOUTS_AGE_S 10 /* sysctls are read again after this */
+#define TIMEOUTS_AGE_S 10    /* sysctls are read again after this */
+#define TURN           256   /* events taken in one turn of the loop */
+#define ALL            16384 /* more are hardly ever waiting */
 
 struct flows_watch {
-	struct nfct_handle *handle; /* owned */
+	struct nfct_handle *handle;    /* owned */
+	struct beginnings *beginnings; /* owned; NULL where ends are not wanted */
 	uv_poll_t poll;
 	bool polling;
 	struct flows_watch_options options;
 	flows_seen seen;
 	void *context;
 	unsigned int read, max;
+	bool emptied;                     /* nothing was waiting, at some time since flows_watch_settle() */
 	time_t timeouts_read;             /* of the monotonic clock; 0: never */
 	uint32_t timeouts[FLOW_TIMEOUTS]; /* seconds */
 };
@@ -61,16 +70,55 @@ static void read_timeouts(struct flows_watch *watch)
 	}
 }
 
+/* ms since its last packet, up to a second more than it is. */
+static uint64_t idle_of(struct flows_watch *watch, const struct tracked_flow *flow)
+{
+	read_timeouts(watch);
+	return watch->timeouts[flow->timeout] > flow->remaining ? (uint64_t)(watch->timeouts[flow->timeout] - flow->remaining) * 1000 : 0;
+}
+
+/* When its last packet came, at the latest, by the loop's clock. */
+static uint64_t last_packet(struct flows_watch *watch, const struct tracked_flow *flow)
+{
+	uint64_t now = uv_now(watch->poll.loop), idle = idle_of(watch, flow), rest = flow->remaining > 0 ? 1000 : 0;
+
+	if (idle < rest)
+		return now;
+	return idle - rest < now ? now - (idle - rest) : 0;
+}
+
+static uint64_t packets_of(const struct tracked_flow *flow)
+{
+	return flow->traffic.packets_out + flow->traffic.packets_in;
+}
+
 static int64_t duration_of(struct flows_watch *watch, const struct tracked_flow *flow)
 {
+	int64_t duration = beginnings_take(watch->beginnings, flow->id, packets_of(flow), last_packet(watch, flow));
 	uint64_t total, idle;
 
 	if (flow->started == 0 || flow->stopped < flow->started)
-		return -1;
-	read_timeouts(watch);
+		return duration;
 	total = flow->stopped - flow->started;
-	idle = watch->timeouts[flow->timeout] > flow->remaining ? (uint64_t)(watch->timeouts[flow->timeout] - flow->remaining) * 1000 : 0;
+	idle = idle_of(watch, flow);
 	return (int64_t)(total > idle ? total - idle : 0);
+}
+
+void flows_watch_look(struct flows_watch *watch, const struct tracked_flow *flow)
+{
+	if (watch->beginnings)
+		beginnings_look(watch->beginnings, flow->id, packets_of(flow), last_packet(watch, flow));
+}
+
+static void tell(struct flows_watch *watch, enum nf_conntrack_msg_type type, const struct tracked_flow *flow)
+{
+	if (type != NFCT_T_NEW) {
+		watch->seen(watch->context, FLOW_ENDED, flow, duration_of(watch, flow));
+		return;
+	}
+	if (watch->beginnings)
+		beginnings_add(watch->beginnings, flow->id, uv_now(watch->poll.loop));
+	watch->seen(watch->context, FLOW_BEGAN, flow, -1);
 }
 
 static bool is_wanted(const struct flows_watch *watch, uint32_t mark)
@@ -88,12 +136,8 @@ static int on_event(enum nf_conntrack_msg_type type, struct nf_conntrack *entry,
 	struct tracked_flow flow;
 
 	/* The filter has looked at the mark already; a program that is wrong about it would only cost lines. */
-	if (flows_read(entry, &flow) && is_wanted(watch, flow.mark)) {
-		if (type == NFCT_T_NEW)
-			watch->seen(watch->context, FLOW_BEGAN, &flow, -1);
-		else
-			watch->seen(watch->context, FLOW_ENDED, &flow, duration_of(watch, &flow));
-	}
+	if (flows_read(entry, &flow) && is_wanted(watch, flow.mark))
+		tell(watch, type, &flow);
 	return ++watch->read < watch->max ? NFCT_CB_CONTINUE : NFCT_CB_STOP;
 }
 
@@ -133,6 +177,11 @@ static int open_socket(struct flows_watch *watch)
 	unsigned int groups = NF_NETLINK_CONNTRACK_NEW | (ends ? NF_NETLINK_CONNTRACK_DESTROY : 0);
 	int types = NFCT_T_NEW | (ends ? NFCT_T_DESTROY : 0), rc;
 
+	if (ends) {
+		watch->beginnings = beginnings_new();
+		if (watch->beginnings == NULL)
+			return -ENOMEM;
+	}
 	watch->handle = nfct_open(CONNTRACK, groups);
 	if (watch->handle == NULL)
 		return -errno;
@@ -142,11 +191,22 @@ static int open_socket(struct flows_watch *watch)
 	return rc;
 }
 
-void flows_watch_read(struct flows_watch *watch, unsigned int max)
+static void take(struct flows_watch *watch, unsigned int max)
 {
 	watch->read = 0;
 	watch->max = max;
 	(void)nfct_catch(watch->handle); /* ends with EAGAIN, or at the last that was wanted */
+	watch->emptied |= watch->read < max;
+}
+
+bool flows_watch_settle(struct flows_watch *watch, bool all)
+{
+	bool settled;
+
+	take(watch, all ? ALL : TURN);
+	settled = watch->emptied;
+	watch->emptied = false;
+	return settled;
 }
 
 static void on_readable(uv_poll_t *poll, int status, int events)
@@ -155,7 +215,7 @@ static void on_readable(uv_poll_t *poll, int status, int events)
 
 	(void)status;
 	(void)events;
-	flows_watch_read(watch, FLOWS_WATCH_TURN);
+	take(watch, TURN);
 }
 
 int flows_watch_open(uv_loop_t *loop, const struct flows_watch_options *options, flows_seen seen, void *context, struct flows_watch **out)
@@ -165,13 +225,12 @@ int flows_watch_open(uv_loop_t *loop, const struct flows_watch_options *options,
 
 	if (watch == NULL)
 		return -ENOMEM;
-	*watch = (struct flows_watch){.options = *options, .seen = seen, .context = context};
+	*watch = (struct flows_watch){.options = *options, .seen = seen, .context = context, .poll.data = watch};
 	rc = open_socket(watch);
 	if (rc == 0)
 		rc = uv_poll_init(loop, &watch->poll, nfct_fd(watch->handle));
 	if (rc == 0) {
 		watch->polling = true;
-		watch->poll.data = watch;
 		rc = uv_poll_start(&watch->poll, UV_READABLE, on_readable);
 	}
 	if (rc != 0) {
@@ -184,7 +243,10 @@ int flows_watch_open(uv_loop_t *loop, const struct flows_watch_options *options,
 
 static void free_watch(uv_handle_t *handle)
 {
-	free(handle->data);
+	struct flows_watch *watch = handle->data;
+
+	beginnings_free(watch->beginnings);
+	free(watch);
 }
 
 void flows_watch_close(struct flows_watch *watch)
@@ -196,5 +258,5 @@ void flows_watch_close(struct flows_watch *watch)
 	if (watch->handle != NULL)
 		nfct_close(watch->handle);
 	if (!watch->polling)
-		free(watch);
+		free_watch((uv_handle_t *)&watch->poll);
 }

@@ -13,8 +13,6 @@
 #include "gateway/flows.h"
 
 #define FLOWS_WATCH_MARKS_MAX 4
-#define FLOWS_WATCH_TURN      256   /* events taken in one turn of the loop */
-#define FLOWS_WATCH_ALL       16384 /* for flows_watch_read(): more are hardly ever waiting */
 
 struct flows_watch; /* flows_watch.c */
 
@@ -28,15 +26,21 @@ struct flows_watch_options {
 };
 
 /*
- * @duration: ms from the first to the last packet of a flow that ended, or -1: not known. Of a TCP connection that did not end as one
- * should it goes on until conntrack has forgotten it.
+ * @duration: ms from the first to the last packet of a flow that ended, or -1: not known, as its beginning was not heard of. Of a TCP
+ * connection that did not end as one should it goes on until conntrack has forgotten it.
  */
 typedef void (*flows_seen)(void *context, enum flow_event event, const struct tracked_flow *flow, int64_t duration);
 
 /** flows_watch_open() - Hear of flows from the loop. Return: 0 or -errno. */
 int flows_watch_open(uv_loop_t *loop, const struct flows_watch_options *options, flows_seen seen, void *context, struct flows_watch **out);
-/** flows_watch_read() - Call seen() now for what is there, at most @max events. */
-void flows_watch_read(struct flows_watch *watch, unsigned int max);
+/**
+ * flows_watch_settle() - Call seen() now for what is there
+ * @all:	for all of it, which may take a good part of a second; otherwise for as much as a turn of the loop may take
+ * Return: nothing that was there at the call before is waiting any more.
+ */
+bool flows_watch_settle(struct flows_watch *watch, bool all);
+/** flows_watch_look() - A look (flows.h) has come to this flow: its duration will be told better. */
+void flows_watch_look(struct flows_watch *watch, const struct tracked_flow *flow);
 /** flows_watch_close() - Memory goes when the loop has run the close callback. */
 void flows_watch_close(struct flows_watch *watch);
 

@@ -143,8 +143,9 @@ int inbound_count(struct inbound *inbound, struct ruleset *ruleset, bool last)
 
 	if (!inbound->policy || (!inbound->watch && tallies_are_empty(inbound->tallies) && !publishes(inbound->policy)))
 		return 0;
-	if (inbound->watch)
-		flows_watch_read(inbound->watch, FLOWS_WATCH_ALL);
+	/* What the counter had at the last reading may still be on its way to a line: the next reading tells. */
+	if (inbound->watch && !flows_watch_settle(inbound->watch, last) && !last)
+		return 0;
 	rc = nft_objects_read(&ruleset->netlink, NFT_TABLE, NFT_OBJECTS_COUNTERS, &counters);
 	for (size_t i = 0; rc == 0 && i < inbound->policy->network_count; i++)
 		count_network(inbound, &counters, &inbound->policy->networks[i], last);

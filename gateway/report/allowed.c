@@ -218,6 +218,8 @@ void allowed_see(struct allowed *allowed, const struct network *network, const s
 
 	if (flow->mark != RULESET_MARK_FLOW && flow->mark != RULESET_MARK_AUDIT)
 		return;
+	if (allowed->watch)
+		flows_watch_look(allowed->watch, flow);
 	decision = describe(allowed, DECISION_ENDED, network, flow, false);
 	decision.count = flow->over ? 0 : 1;
 	named_known(allowed->options.named, network, interfaces_of_network(allowed->options.interfaces, network->id), &decision.source,
@@ -335,8 +337,9 @@ int allowed_count(struct allowed *allowed, struct ruleset *ruleset, bool last)
 	struct stream *stream, *next;
 	int rc;
 
-	if (allowed->watch)
-		flows_watch_read(allowed->watch, FLOWS_WATCH_ALL);
+	/* What the counter had at the last reading may still be on its way to a line: the next reading tells. */
+	if (allowed->watch && !flows_watch_settle(allowed->watch, last) && !last)
+		return 0;
 	rc = nft_objects_read(&ruleset->netlink, NFT_TABLE, NFT_OBJECTS_COUNTERS, &counters);
 	HASH_ITER (hh, allowed->streams, stream, next) {
 		const struct nft_object *counter = nft_objects_find(&counters, ruleset_allowed_counter(stream->network, name));

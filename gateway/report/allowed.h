@@ -56,7 +56,11 @@ int allowed_set_policy(struct allowed *allowed, const struct policy *policy);
  */
 int allowed_count(struct allowed *allowed, struct ruleset *ruleset, bool last);
 
-/** allowed_see() - A look at all flows (upkeep.h) has come to this one, of @network: for the statistics. Other marks are passed over. */
+/**
+ * allowed_see() - A look at all flows (upkeep.h) has come to this one, of @network
+ *
+ * For the statistics, and for how long it lasted. Other marks are passed over.
+ */
 void allowed_see(struct allowed *allowed, const struct network *network, const struct tracked_flow *flow);
 
 #endif

@@ -56,7 +56,7 @@ APPS = {"web1": ("web", 11), "web2": ("web", 12), "build1": ("build", 11), "lan1
 # As the Compose recipes declare them.
 GATEWAY_SYSCTLS = {
     "net__ipv4__ip_forward": 1, "net__ipv6__conf__all__forwarding": 1, "net__ipv4__icmp_ratemask": 0, "net__ipv6__icmp__ratemask": "0,3-127",
-    "net__netfilter__nf_conntrack_acct": 1, "net__netfilter__nf_conntrack_timestamp": 1, "net__netfilter__nf_conntrack_tcp_be_liberal": 1,
+    "net__netfilter__nf_conntrack_acct": 1, "net__netfilter__nf_conntrack_tcp_be_liberal": 1,
     "net__ipv4__conf__all__arp_notify": 1, "net__ipv4__conf__default__arp_notify": 1, "net__ipv6__conf__all__ndisc_notify": 1, "net__ipv6__conf__default__ndisc_notify": 1,
     "net__ipv4__ip_unprivileged_port_start": 0,
 }

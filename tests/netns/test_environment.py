@@ -118,7 +118,7 @@ def test_without_forwarding_it_does_not_start_and_says_what_to_write(lab, path, 
 
 
 @pytest.mark.parametrize("path, wrong", [("net.ipv4.icmp_ratemask", 6168), ("net.ipv6.icmp.ratemask", "0-1,3-127"), ("net.netfilter.nf_conntrack_acct", 0),
-                                         ("net.netfilter.nf_conntrack_timestamp", 0), ("net.netfilter.nf_conntrack_tcp_be_liberal", 0)])
+                                         ("net.netfilter.nf_conntrack_tcp_be_liberal", 0)])
 def test_another_wrong_sysctl_is_reported_with_its_value(lab, path, wrong):
     lab.gw.sysctl(**{path.replace(".", "__"): wrong})
     lab.gateway.start(POLICY)

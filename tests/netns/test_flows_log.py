@@ -154,7 +154,7 @@ def test_packets_before_any_answer_are_one_flow(lab, log):
 def test_the_duration_has_no_waiting_in_it(lab, log):
     """conntrack remembers a flow for a while after its last packet."""
     name, address, _ = known(lab)
-    lab.gw.sysctl(net__netfilter__nf_conntrack_tcp_timeout_time_wait=120, net__netfilter__nf_conntrack_udp_timeout=30)
+    lab.gw.sysctl(net__netfilter__nf_conntrack_tcp_timeout_time_wait=120, net__netfilter__nf_conntrack_udp_timeout=5)
     time.sleep(11)  # the worker reads them now and then
     try:
         lab.web1.hello(address)
@@ -164,6 +164,13 @@ def test_the_duration_has_no_waiting_in_it(lab, log):
         lab.gw.run(["conntrack", "-D", "-s", lab.web1.ipv4, "-d", address], check=True)
         for line in log.wait(event="ended", name=name, count=2):
             assert int(line["duration"]) < 3000, line
+        # Forgotten late: only a look while it waited knows when it was over.
+        lab.gateway.set_policy(ALL.replace("45.40.0.0/16:443", f"45.40.0.0/16:443 {address}:444"))
+        assert lab.web1.udp_result(address, 444) == "open"
+        time.sleep(1)
+        assert lab.gateway.sluice("stats").returncode == 0
+        time.sleep(10)
+        assert int(wait_ended(lab, name=name, port=444)[0]["duration"]) < 4000
     finally:
         lab.gw.sysctl(**TIMEOUTS)
         time.sleep(11)
@@ -229,6 +236,7 @@ def test_flows_that_audit_mode_lets_out_have_an_end(lab, log):
     over = wait_ended(lab, dst=address)[0]
     assert values(over, NAMED) == {"app": "shop_web1_1", "src": lab.web1.ipv4, "dst": address, "port": "9999", "proto": "udp", "name": "un.known.example"}
     assert numbers(over) == {"bytes_out": 78, "bytes_in": 78, "packets_out": 1, "packets_in": 1}
+    assert over["duration"].isdigit()
     assert log.lines(event="allowed") == [] and counted(lab) == before
     name, allowed, _ = known(lab)
     lab.web1.hello(allowed)
@@ -288,6 +296,7 @@ def test_a_burst_is_told_as_an_exact_sum(lab, log):
     wait_until(lambda: collect(lab) or total(log, event="ended") >= 3000, "not all ends were told", 40)
     over = log.lines(event="ended")
     assert len(over) <= 120 + 50 * (time.monotonic() - began)
+    assert all(line["duration"].isdigit() for line in over if line["src"] != "-")
     time.sleep(11)  # two more readings of the counter
     assert total(log) == total(log, event="ended") == 3000 == counted(lab) - before
     assert sum(numbers(line)["bytes_out"] for line in over) == 3000 * 33
@@ -336,6 +345,25 @@ def test_what_came_while_nobody_listened_is_told_later(lab, log):
     wait_until(lambda: total(log) >= 5, "they were not told", 30)
     time.sleep(6)
     assert total(log) == 5 == counted(lab) - before
+
+
+@pytest.mark.parametrize("timestamps", [0, 1])
+def test_a_flow_older_than_the_worker(lab, log, timestamps):
+    """Only the kernel can know when it began, and does where it was told to."""
+    _, address, _ = known(lab)
+    lab.gw.sysctl(net__netfilter__nf_conntrack_timestamp=timestamps)
+    try:
+        with lab.web1.connect(address, 443) as flow:
+            assert talk(flow, "before") == "before"
+            log.wait(event="allowed", dst=address)
+            time.sleep(1)
+            lab.gateway.kill_worker()
+            lab.gateway.wait_healthy()
+            assert talk(flow, "after") == "after"
+        duration = wait_ended(lab, dst=address)[0]["duration"]
+    finally:
+        lab.gw.sysctl(net__netfilter__nf_conntrack_timestamp=0)
+    assert int(duration) >= 950 if timestamps else duration == "-"
 
 
 # --- virtual addresses ---

@@ -408,7 +408,7 @@ function fillLineTarget(cell, { event }) {
 
 function lineDetails({ event }) {
 	if (event.event === 'ended')
-		return `${bytes(event.bytes_out)} sent, ${bytes(event.bytes_in)} received, ${((event.duration || 0) / 1000).toFixed(1)} s`;
+		return `${bytes(event.bytes_out)} sent, ${bytes(event.bytes_in)} received${Number.isFinite(event.duration) ? `, ${(event.duration / 1000).toFixed(1)} s` : ''}`;
 	if (event.published)
 		return `from outside, port ${event.published}`;
 	return [reasonText(event.reason), event.action === 'allowed' ? '' : event.action].filter(Boolean).join(', ');
