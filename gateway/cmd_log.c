@@ -36,8 +36,8 @@
 static const char usage_text[] =
 	"usage: sluice log [-f] [-n LINES] [--denied] [--audit] [--allowed] [--network NETWORK] [--app APP] [--name NAME] [--json]\n"
 	"\n"
-	"Show the last decisions of the running gateway, one line each: what was denied, what audit mode let pass, and where the\n"
-	"policy says `log_allowed`, what was allowed. Times are UTC.\n"
+	"Show the last decisions of the running gateway, one line each: what was denied, what audit mode let pass, what was\n"
+	"allowed and has ended (whatever `log_allowed` says, which is about standard output). Times are UTC.\n"
 	"\n"
 	"  -f, --follow               go on with what comes, until Ctrl-C\n"
 	"  -n, --lines LINES          so many of the last lines; default: 100, with -f 10\n"

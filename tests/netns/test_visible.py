@@ -158,8 +158,7 @@ def test_counts_are_exact(lab, web2):
     assert sum(entry["denied"] for entry in after["reasons"]) == after["denied"]
 
 
-def test_allowed_flows_are_followed_and_counted(lab, policy, web2):
-    policy(POLICY.replace("[network web]", "[network web]\nlog_allowed = all"))
+def test_allowed_flows_are_followed_and_counted(lab, web2):
     name, address = lab.names.new("https.example")
     with following(lab, "-n", "0", "--app", "shop_web2_1") as follower:
         connected(lab, web2, follower)
