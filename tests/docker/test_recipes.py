@@ -155,7 +155,7 @@ def test_reverse_proxy(project, world):
 def test_monitoring(project):
     one = project("monitoring")
     # No registry can be reached: netns/test_monitoring.py asks with a real Prometheus. Here it is who may ask.
-    asleep = "image: curlimages/curl:8.11.1\n    entrypoint: [sleep, infinity]"
+    asleep = "image: curlimages/curl:8.11.1\n    entrypoint: [sh, -c, exec sleep infinity]"  # whatever the command is
     one.edit("docker-compose.yml", ("image: ${PROMETHEUS_IMAGE:-prom/prometheus:v2.53.3}", asleep), ("image: ${GRAFANA_IMAGE:-grafana/grafana:11.2.2}", asleep))
     one.up()
     assert fetch(one, "app", "https://example.com/") == OK, one.logs()
