@@ -162,9 +162,10 @@ def test_monitoring(project):
     assert fetch(one, "app", "https://example.org/") == NO_SUCH_HOST
     status, text, _ = one.curl("prometheus", "http://gateway:9780/metrics")
     assert status == OK and re.search(r'^sluice_denied_total\{network="web",reason="name-not-allowed"\} [1-9]', text, re.M), text
-    for address in ("10.200.90.2", "10.201.90.1"):
-        assert fetch(one, "app", f"http://{address}:9780/metrics") == REFUSED
-    one.wait_log("event=denied", "network=web", "dst=10.200.90.2", "port=9780", "reason=isolated")
+    assert fetch(one, "app", "http://10.201.90.1:9780/metrics") == REFUSED
+    one.wait_log("event=denied", "network=web", "dst=10.201.90.1", "port=9780", "reason=isolated")
+    # Engines from 28 on drop themselves what comes over another bridge to an address of a container, before it reaches the gateway.
+    assert fetch(one, "app", "http://10.200.90.2:9780/metrics") in (REFUSED, TIMEOUT)
     assert visit("http://127.0.0.1:9780/") == 200, "the page, for a browser on this host"
     assert fetch(one, "grafana", "http://prometheus:9090/") != NO_SUCH_HOST
 
