@@ -23,6 +23,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "gateway/classify.h"
 #include "gateway/config.h"
 #include "gateway/control.h"
 #include "gateway/explain.h"
@@ -326,12 +327,6 @@ static bool is_isolated(const struct policy *policy, const struct network *netwo
 	return false;
 }
 
-/* Audit mode lifts only "no rule allows this". */
-static bool audit_lifts(enum reason reason)
-{
-	return reason == REASON_NAME_NOT_ALLOWED || reason == REASON_PORT_NOT_ALLOWED || reason == REASON_ADDRESS_NOT_ALLOWED;
-}
-
 static void judge(const struct policy *policy, const struct network *network, const struct target *target, struct finding *finding)
 {
 	memset(finding, 0, sizeof(*finding));
@@ -344,7 +339,7 @@ static void judge(const struct policy *policy, const struct network *network, co
 	/* Where names have virtual addresses there is no way to any other address, whatever the mode. */
 	if (network->has_virtual_addresses && !target->is_name)
 		return;
-	if (!finding->allowed && audit_lifts(finding->reason) && policy_is_auditing(network, time(NULL)))
+	if (!finding->allowed && classify_audit_lifts(finding->reason) && policy_is_auditing(network, time(NULL)))
 		finding->allowed = finding->audited = true;
 }
 

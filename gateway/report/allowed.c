@@ -147,14 +147,6 @@ static struct stream *find_stream(const struct allowed *allowed, const char *net
 	return stream;
 }
 
-static void add_traffic(struct traffic *to, const struct traffic *more)
-{
-	to->bytes_out += more->bytes_out;
-	to->bytes_in += more->bytes_in;
-	to->packets_out += more->packets_out;
-	to->packets_in += more->packets_in;
-}
-
 /* Now it has its name. */
 static void tell(void *context, const struct decision *decision, bool logged)
 {
@@ -189,7 +181,7 @@ static bool end_logged(const struct allowed *allowed, struct stream *stream, con
 	if (bucket_take(&stream->ends, uv_now(allowed->loop), TALLY_LINE_MS, TALLY_LINE_BURST))
 		return true;
 	stream->ended++;
-	add_traffic(&stream->traffic, traffic);
+	decision_add_traffic(&stream->traffic, traffic);
 	return false;
 }
 

@@ -36,9 +36,17 @@ const char *decision_protocol_name(uint8_t protocol, char out[static 8])
 	return out;
 }
 
-static bool is_refusal(const struct decision *decision)
+bool decision_is_refusal(const struct decision *decision)
 {
 	return decision->event == DECISION_DENIED || decision->event == DECISION_AUDIT;
+}
+
+void decision_add_traffic(struct traffic *to, const struct traffic *more)
+{
+	to->bytes_out += more->bytes_out;
+	to->bytes_in += more->bytes_in;
+	to->packets_out += more->packets_out;
+	to->packets_in += more->packets_in;
 }
 
 static void write_traffic(struct log_line *out, const struct traffic *traffic)
@@ -71,7 +79,7 @@ static void write_destination(struct log_line *out, const struct decision *decis
 static void write_flow(struct log_line *out, const struct decision *decision)
 {
 	write_destination(out, decision);
-	if (is_refusal(decision))
+	if (decision_is_refusal(decision))
 		log_text(out, "reason", reason_name(decision->reason));
 	log_text(out, "rule", decision->rule);
 	if (decision->event != DECISION_ENDED)
@@ -96,7 +104,7 @@ static void write_question(struct log_line *out, const struct decision *decision
 static void write_summary(struct log_line *out, const struct decision *decision)
 {
 	log_text(out, "what", decision->what);
-	if (is_refusal(decision))
+	if (decision_is_refusal(decision))
 		log_text(out, "reason", reason_name(decision->reason));
 	if (decision->destination.family || decision->name.length)
 		write_destination(out, decision);

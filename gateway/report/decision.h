@@ -72,6 +72,12 @@ const char *decision_event_name(enum decision_event event);
 /** decision_protocol_name() - "tcp", "gre", "143". Return: @out or static text. */
 const char *decision_protocol_name(uint8_t protocol, char out[static 8]);
 
+/** decision_is_refusal() - Is it about what was refused, or would have been but for audit mode? */
+bool decision_is_refusal(const struct decision *decision);
+
+/** decision_add_traffic() - Add what another flow has carried. */
+void decision_add_traffic(struct traffic *to, const struct traffic *more);
+
 /** decision_write() - As a line of the log. */
 void decision_write(struct log *log, const struct decision *decision);
 

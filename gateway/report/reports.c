@@ -26,16 +26,11 @@ struct reports {
 	bool closing;
 };
 
-static bool is_refusal(const struct decision *decision)
-{
-	return decision->event == DECISION_DENIED || decision->event == DECISION_AUDIT;
-}
-
 static void on_line(void *context, const char *line, size_t size)
 {
 	struct reports *reports = context;
 	struct reports_listener *listener, *next;
-	bool denied = is_refusal(reports->telling);
+	bool denied = decision_is_refusal(reports->telling);
 
 	if (reports->logged && log_format(reports->log) == LOG_JSON)
 		log_copy(reports->log, line, size);

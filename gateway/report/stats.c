@@ -131,14 +131,6 @@ static struct tally *find_network(struct stats *stats, const char *name)
 	return NULL;
 }
 
-static void add_traffic(struct traffic *to, const struct traffic *more)
-{
-	to->bytes_out += more->bytes_out;
-	to->bytes_in += more->bytes_in;
-	to->packets_out += more->packets_out;
-	to->packets_in += more->packets_in;
-}
-
 static void take_traffic(struct traffic *from, const struct traffic *less)
 {
 	from->bytes_out -= less->bytes_out;
@@ -161,7 +153,7 @@ static struct traffic traffic_of(const struct entry *entry)
 		.packets_in = larger(entry->open.packets_in, entry->since.packets_in),
 	};
 
-	add_traffic(&sum, &entry->before);
+	decision_add_traffic(&sum, &entry->before);
 	return sum;
 }
 
@@ -185,10 +177,10 @@ static bool fold(struct entry *entry, struct app *into)
 	others->row.numbers.denied += row->numbers.denied;
 	others->row.numbers.audited += row->numbers.audited;
 	others->told += entry->told;
-	add_traffic(&others->told_traffic, &entry->told_traffic);
+	decision_add_traffic(&others->told_traffic, &entry->told_traffic);
 	/* What is open now is seen again by the next look, or tells when it ends. */
-	add_traffic(&others->before, &entry->before);
-	add_traffic(&others->before, &entry->since);
+	decision_add_traffic(&others->before, &entry->before);
+	decision_add_traffic(&others->before, &entry->since);
 	if (!others->row.first_seen || row->first_seen < others->row.first_seen)
 		others->row.first_seen = row->first_seen;
 	if (row->last_seen > others->row.last_seen)
@@ -428,8 +420,8 @@ static void begin_look(const struct stats *stats, struct entry *entry)
 static void count_ended(const struct stats *stats, struct entry *entry, const struct traffic *traffic)
 {
 	begin_look(stats, entry);
-	add_traffic(&entry->since, traffic);
-	add_traffic(&entry->during, traffic);
+	decision_add_traffic(&entry->since, traffic);
+	decision_add_traffic(&entry->during, traffic);
 }
 
 static void count_sums(struct stats *stats, const struct decision *decision)
@@ -481,7 +473,7 @@ void stats_look_flow(struct stats *stats, const struct decision *flow)
 		return;
 	see(&entry->row, stats->look_wall);
 	begin_look(stats, entry);
-	add_traffic(&entry->looking, &flow->traffic);
+	decision_add_traffic(&entry->looking, &flow->traffic);
 	entry->looking_count += flow->count;
 }
 
@@ -490,7 +482,7 @@ static void end_look(void *context, struct entry *entry)
 	const struct stats *stats = context;
 
 	begin_look(stats, entry);
-	add_traffic(&entry->before, &entry->since);
+	decision_add_traffic(&entry->before, &entry->since);
 	take_traffic(&entry->before, &entry->during);
 	entry->since = entry->during;
 	entry->open = entry->looking;
@@ -546,7 +538,7 @@ static void visit_entry(void *context, struct entry *entry)
 
 	row.numbers.traffic = traffic_of(entry);
 	row.numbers.ended = entry->before;
-	add_traffic(&row.numbers.ended, &entry->since);
+	decision_add_traffic(&row.numbers.ended, &entry->since);
 	row.numbers.open = entry->open_count;
 	visitor->visit(visitor->context, &row);
 }
@@ -592,7 +584,7 @@ static struct stats_numbers take_news(struct entry *entry)
 	};
 
 	entry->told += news.allowed;
-	add_traffic(told, &news.traffic);
+	decision_add_traffic(told, &news.traffic);
 	return news;
 }
 
@@ -656,9 +648,9 @@ void stats_restore(struct stats *stats, const struct stats_row *row)
 	out->numbers.allowed += row->numbers.allowed;
 	out->numbers.denied += row->numbers.denied;
 	out->numbers.audited += row->numbers.audited;
-	add_traffic(&entry->before, &row->numbers.ended);
+	decision_add_traffic(&entry->before, &row->numbers.ended);
 	entry->told += row->numbers.allowed;
-	add_traffic(&entry->told_traffic, &row->numbers.traffic);
+	decision_add_traffic(&entry->told_traffic, &row->numbers.traffic);
 	out->first_seen = row->first_seen;
 	out->last_seen = row->last_seen;
 	out->last_denied = row->last_denied;
