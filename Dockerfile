@@ -19,8 +19,8 @@ RUN set -e; \
     apt-get update -qq; \
     DEBIAN_FRONTEND=noninteractive apt-get install -qq -y -o Dpkg::Use-Pty=0 --no-install-recommends \
         ca-certificates gcc libc6-dev libcap2-bin meson ninja-build pkg-config uthash-dev \
-        libcap-ng-dev libcmocka-dev libcurl4-openssl-dev libidn2-dev libinih-dev libjansson-dev libldns-dev libmicrohttpd-dev libmnl-dev libnetfilter-conntrack-dev \
-        libnetfilter-queue-dev libnftnl-dev libpsl-dev libsodium-dev libssl-dev libuv1-dev; \
+        libcap-ng-dev libcmocka-dev libcurl4-openssl-dev libhttp-parser-dev libidn2-dev libinih-dev libjansson-dev libldns-dev libmicrohttpd-dev libmnl-dev libnetfilter-conntrack-dev \
+        libnetfilter-queue-dev libnftnl-dev libpsl-dev libseccomp-dev libsodium-dev libssl-dev libuv1-dev; \
     rm -rf /var/lib/apt/lists/*
 
 WORKDIR /src
@@ -30,12 +30,15 @@ COPY resolver resolver
 COPY gateway gateway
 COPY docs/lint.md docs/sluice.8 docs/
 COPY tests/unit tests/unit
+COPY tests/attack tests/attack
+COPY tests/faults tests/faults
+COPY tests/bench tests/bench
 
 # CHECK=1 runs the unit tests inside the build.
 ARG CHECK=0
 RUN set -e; \
     if [ "$CHECK" = 1 ]; then tests=true; else tests=false; fi; \
-    meson setup /build . --prefix=/usr -Dbuildtype=release -Dwerror=false -Db_pie=true -Dtests=$tests -Dc_link_args=-Wl,-z,relro,-z,now; \
+    meson setup /build . --prefix=/usr -Dbuildtype=release -Dwerror=false -Dtests=$tests; \
     ninja -C /build; \
     if [ "$CHECK" = 1 ]; then meson test -C /build --suite unit --print-errorlogs; fi
 

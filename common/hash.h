@@ -19,11 +19,14 @@
 /** hash_bytes() - Keyed hash of any bytes, for tables in memory only: another process gives other values. */
 static inline unsigned int hash_bytes(const void *bytes, size_t size)
 {
+	static const uint8_t *secret; /* asking for it takes as long as a short hash */
 	uint8_t hash[crypto_shorthash_BYTES];
 	unsigned int folded;
 
 	_Static_assert(crypto_shorthash_KEYBYTES == 16, "AT_RANDOM has 16 octets");
-	(void)crypto_shorthash(hash, bytes, size, (const uint8_t *)getauxval(AT_RANDOM));
+	if (!secret)
+		secret = (const uint8_t *)getauxval(AT_RANDOM);
+	(void)crypto_shorthash(hash, bytes, size, secret);
 	memcpy(&folded, hash, sizeof(folded));
 	return folded;
 }

@@ -122,13 +122,19 @@ static void heap_set(struct group *group, uint32_t position, struct entry *entry
 	entry->position = position;
 }
 
+/* Of two that end at the same time the one that an answer showed later speaks for the address. */
+static bool ends_later(const struct entry *a, const struct entry *b)
+{
+	return a->until != b->until ? a->until > b->until : a->shown > b->shown;
+}
+
 static void heap_up(struct entry *entry)
 {
 	struct group *group = entry->group;
 	struct entry **heap = heap_of(group);
 	uint32_t position = entry->position;
 
-	while (position > 0 && heap[(position - 1) / 2]->until < entry->until) {
+	while (position > 0 && ends_later(entry, heap[(position - 1) / 2])) {
 		heap_set(group, position, heap[(position - 1) / 2]);
 		position = (position - 1) / 2;
 	}
@@ -142,9 +148,9 @@ static void heap_down(struct entry *entry)
 	uint32_t position = entry->position, child;
 
 	while ((child = 2 * position + 1) < group->count) {
-		if (child + 1 < group->count && heap[child + 1]->until > heap[child]->until)
+		if (child + 1 < group->count && ends_later(heap[child + 1], heap[child]))
 			child++;
-		if (heap[child]->until <= entry->until)
+		if (!ends_later(heap[child], entry))
 			break;
 		heap_set(group, position, heap[child]);
 		position = child;
@@ -206,17 +212,28 @@ static void heap_take_out(struct entry *entry)
 
 /* --- places --- */
 
-static struct place *place_find(const struct holding *holding, const struct address *address)
+static unsigned int place_hash(const struct address *address)
+{
+	return hash_bytes(address, sizeof(*address));
+}
+
+static struct place *place_find_hashed(const struct holding *holding, const struct address *address, unsigned int hash)
 {
 	struct place *place;
 
-	HASH_FIND(hh, holding->places, address, sizeof(*address), place);
+	HASH_FIND_BYHASHVALUE(hh, holding->places, address, sizeof(*address), hash, place);
 	return place;
+}
+
+static struct place *place_find(const struct holding *holding, const struct address *address)
+{
+	return place_find_hashed(holding, address, place_hash(address));
 }
 
 static struct place *place_get(struct holding *holding, const struct address *address)
 {
-	struct place *place = place_find(holding, address);
+	unsigned int hash = place_hash(address);
+	struct place *place = place_find_hashed(holding, address, hash);
 
 	if (place)
 		return place;
@@ -225,7 +242,7 @@ static struct place *place_get(struct holding *holding, const struct address *ad
 		return NULL;
 	place->address = *address;
 	place->network = holding->network;
-	HASH_ADD(hh, holding->places, address, sizeof(place->address), place);
+	HASH_ADD_BYHASHVALUE(hh, holding->places, address, sizeof(place->address), hash, place);
 	if (!place->hh.tbl) {
 		free(place);
 		return NULL;
@@ -292,11 +309,17 @@ static struct group *group_get(struct place *place, uint64_t specs, bool audited
 
 /* --- holdings --- */
 
+/* Networks are the policy's, so their hash needs no key. */
+static unsigned int network_hash(uint16_t network)
+{
+	return network * 0x9e3779b1U >> 16;
+}
+
 static struct holding *holding_find(const struct lease_table *table, uint16_t network)
 {
 	struct holding *holding;
 
-	HASH_FIND(hh, table->holdings, &network, sizeof(network), holding);
+	HASH_FIND_BYHASHVALUE(hh, table->holdings, &network, sizeof(network), network_hash(network), holding);
 	return holding;
 }
 
@@ -310,7 +333,7 @@ static struct holding *holding_get(struct lease_table *table, uint16_t network)
 	if (!holding)
 		return NULL;
 	holding->network = network;
-	HASH_ADD(hh, table->holdings, network, sizeof(holding->network), holding);
+	HASH_ADD_BYHASHVALUE(hh, table->holdings, network, sizeof(holding->network), network_hash(network), holding);
 	if (!holding->hh.tbl) {
 		free(holding);
 		return NULL;
@@ -490,18 +513,32 @@ static int lease_add(struct lease_table *table, struct holding *holding, const s
 /* What a new answer says of a lease. As lease_add(). */
 static int lease_renew(struct lease_table *table, struct entry *entry, const struct lease *lease, struct chain_kept *chain)
 {
-	int error = entry_change(entry, lease->specs, lease->audited, lease->until > entry->until ? lease->until : entry->until);
+	int error;
 
-	if (error)
-		return error;
 	if (lease->shown > entry->shown)
 		entry->shown = lease->shown;
+	error = entry_change(entry, lease->specs, lease->audited, lease->until > entry->until ? lease->until : entry->until);
+	if (error)
+		return error;
 	chain_give_back(table->chains, entry->chain);
 	entry->chain = chain;
 	return 0;
 }
 
+static bool says_nothing_new(const struct entry *entry, const struct lease *lease, const struct chain_kept *chain)
+{
+	return entry->group->specs == lease->specs && entry->group->audited == lease->audited && entry->chain == chain &&
+	       lease->until <= entry->until;
+}
+
 int lease_put(struct lease_table *table, const struct lease *lease)
+{
+	enum lease_news news;
+
+	return lease_tell(table, lease, &news);
+}
+
+int lease_tell(struct lease_table *table, const struct lease *lease, enum lease_news *news)
 {
 	struct holding *holding = holding_get(table, lease->network);
 	struct chain_kept *chain;
@@ -514,6 +551,7 @@ int lease_put(struct lease_table *table, const struct lease *lease)
 	place = place_find(holding, &lease->address);
 	entry = place ? entry_find(holding, place, &lease->name) : NULL;
 	error = chain_keep(table->chains, &lease->chain, &chain);
+	*news = !entry ? LEASE_NEW : error || !says_nothing_new(entry, lease, chain) ? LEASE_CHANGED : LEASE_SAME;
 	if (!error) {
 		error = entry ? lease_renew(table, entry, lease, chain) : lease_add(table, holding, lease, chain);
 		if (error)
@@ -627,7 +665,7 @@ static const struct entry *latest_of(const struct place *place, const struct ent
 	for (const struct group *group = place ? &place->first : NULL; group; group = group->next) {
 		const struct entry *top = heap_top(group);
 
-		if (top && (!best || top->until > best->until))
+		if (top && (!best || ends_later(top, best)))
 			best = top;
 	}
 	return best;
@@ -718,18 +756,33 @@ static bool entry_visit(struct entry *entry, bool (*visit)(void *context, struct
 	return visit(context, &lease) && entry_change(entry, lease.specs, lease.audited, lease.until) == 0;
 }
 
-void lease_each(struct lease_table *table, bool (*visit)(void *context, struct lease *lease), void *context)
+static void visit_holding(struct lease_table *table, struct holding *holding, bool (*visit)(void *context, struct lease *lease),
+			  void *context)
 {
-	struct holding *holding, *next_holding;
 	struct entry *entry, *next;
 
-	HASH_ITER (hh, table->holdings, holding, next_holding) {
-		HASH_ITER (hh, holding->entries, entry, next) {
-			if (!entry_visit(entry, visit, context))
-				entry_remove(table, holding, entry);
-		}
-		holding_settle(table, holding);
+	HASH_ITER (hh, holding->entries, entry, next) {
+		if (!entry_visit(entry, visit, context))
+			entry_remove(table, holding, entry);
 	}
+	holding_settle(table, holding);
+}
+
+void lease_each(struct lease_table *table, bool (*visit)(void *context, struct lease *lease), void *context)
+{
+	struct holding *holding, *next;
+
+	HASH_ITER (hh, table->holdings, holding, next) {
+		visit_holding(table, holding, visit, context);
+	}
+}
+
+void lease_each_of(struct lease_table *table, uint16_t network, bool (*visit)(void *context, struct lease *lease), void *context)
+{
+	struct holding *holding = holding_find(table, network);
+
+	if (holding)
+		visit_holding(table, holding, visit, context);
 }
 
 /* When it gets tight, ended leases are not remembered at all. */

@@ -61,6 +61,16 @@ size_t lease_table_count(const struct lease_table *table);
  */
 int lease_put(struct lease_table *table, const struct lease *lease);
 
+/* What an answer has brought. */
+enum lease_news {
+	LEASE_NEW,     /* a lease that was not there */
+	LEASE_CHANGED, /* a later end, other specs, another chain */
+	LEASE_SAME,    /* nothing but that it was shown once more */
+};
+
+/** lease_tell() - lease_put(), and what that has brought: valid when it returns 0. */
+int lease_tell(struct lease_table *table, const struct lease *lease, enum lease_news *news);
+
 /** lease_has() - Is there a lease of this network, address and name, be it ended? */
 bool lease_has(const struct lease_table *table, uint16_t network, const struct address *address, const struct domain *name);
 
@@ -124,6 +134,8 @@ void lease_visit(struct lease_table *table, uint16_t network, const struct addre
  * no memory is removed: what it was meant to open stays closed.
  */
 void lease_each(struct lease_table *table, bool (*visit)(void *context, struct lease *lease), void *context);
+/** lease_each_of() - The same, of one network only. */
+void lease_each_of(struct lease_table *table, uint16_t network, bool (*visit)(void *context, struct lease *lease), void *context);
 
 /** lease_sweep() - Forget leases that ended more than LEASE_MEMORY_MS before @now; a bounded piece of work per call. */
 void lease_sweep(struct lease_table *table, uint64_t now);

@@ -4,7 +4,7 @@
  *
  * Theory of operation
  *
- * A line is built in `line`: as text directly, as JSON in an object that keeps the order of its keys. A finished line is appended to
+ * A line is built in `line`, key by key, in the order in which they come. A finished line is appended to
  * `pending` and written as far as the descriptor takes it. Whatever goes wrong with the descriptor (a pipe nobody reads, a full disk, a
  * reader that went away) leaves the bytes where they are; they are tried again with the next line and by log_flush(). When `pending` is
  * full, lines are counted and dropped until half of it is free, then one line says how many.
@@ -20,7 +20,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <jansson.h>
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
@@ -32,18 +31,20 @@
 #include <time.h>
 #include <unistd.h>
 
-#define LOG_LINE_MAX    32768 /* bytes of one line; a key that does not fit is left out */
-#define LOG_VALUE_MAX   4000  /* bytes of one value as given; the rest is cut off */
-#define LOG_ESCAPED_MAX (4 * LOG_VALUE_MAX + 4)
+#define LOG_LINE_MAX    32768               /* bytes of one line; a key that does not fit is left out */
+#define LOG_VALUE_MAX   4000                /* bytes of one value as given; the rest is cut off */
+#define LOG_ESCAPED_MAX (5 * LOG_VALUE_MAX) /* \\xNN for each octet, and one more as JSON */
 #define LOG_SAY_MAX     4096
 
 struct log_line {
 	struct log *log;
 	bool open;
-	json_t *object;                /* owned; JSON only */
+	bool json;
 	char escaped[LOG_ESCAPED_MAX]; /* the value at hand */
 	char text[LOG_LINE_MAX];
 	size_t size;
+	time_t second; /* of the latest line ... */
+	char time[32]; /* ... as text */
 };
 
 struct log {
@@ -54,6 +55,7 @@ struct log {
 	size_t start, used;                                         /* of pending */
 	uint64_t lost;                                              /* not told yet */
 	uint64_t lost_all;                                          /* told ones included */
+	struct timespec moment;                                     /* see log_set_time(); zeros: none */
 	void (*take)(void *context, const char *line, size_t size); /* instead of a descriptor; NULL: there is one */
 	void *context;
 	char *pending; /* owned: LOG_PENDING_MAX octets; NULL with take() */
@@ -115,8 +117,6 @@ void log_free(struct log *log)
 	if (!log)
 		return;
 	log_flush(log);
-	if (log->line.object)
-		json_decref(log->line.object);
 	if (log->own_fd >= 0)
 		close(log->own_fd);
 	free(log->pending);
@@ -126,6 +126,11 @@ void log_free(struct log *log)
 void log_set_format(struct log *log, enum log_format format)
 {
 	log->format = format;
+}
+
+void log_set_time(struct log *log, const struct timespec *moment)
+{
+	log->moment = moment ? *moment : (struct timespec){0};
 }
 
 /* Write without blocking. Return: bytes taken, or a negative number. */
@@ -210,11 +215,30 @@ size_t log_showable(const char *text)
 	return is_control(point) ? 0 : length;
 }
 
-/*
- * Write @value into line->escaped with \xNN where needed. @quoting: `"` and `\` get a backslash (text form). Return: may the value stand
- * without quotes?
- */
-static bool escape_value(struct log_line *line, const char *value, bool quoting)
+/* An octet that stands for itself in both forms, and needs no quotes. */
+static bool is_plain(unsigned char octet)
+{
+	return octet > ' ' && octet < 0x7f && octet != '"' && octet != '\\' && octet != '=';
+}
+
+/* Octets that may not be shown, as \xNN. A backslash is one of JSON's own signs. */
+static char *escape_octets(const struct log_line *line, const unsigned char *at, size_t count, char *out)
+{
+	static const char digits[] = "0123456789abcdef";
+
+	for (size_t i = 0; i < count; i++) {
+		if (line->json)
+			*out++ = '\\';
+		*out++ = '\\';
+		*out++ = 'x';
+		*out++ = digits[at[i] >> 4];
+		*out++ = digits[at[i] & 0xf];
+	}
+	return out;
+}
+
+/* Write @value into line->escaped. @size: set to its length. Return: may the value stand without quotes? */
+static bool escape_value(struct log_line *line, const char *value, size_t *size)
 {
 	const unsigned char *at = (const unsigned char *)value, *end = at + strnlen(value, LOG_VALUE_MAX - 4);
 	char *out = line->escaped;
@@ -222,78 +246,97 @@ static bool escape_value(struct log_line *line, const char *value, bool quoting)
 
 	while (at < end) {
 		uint32_t point = 0;
-		size_t length = showable(at, &point);
+		size_t length;
 
-		if (length == 0 || is_control(point)) {
-			/* All octets of a control character, or the one that is no UTF-8. */
-			for (size_t i = 0; i < (length ? length : 1); i++)
-				out += sprintf(out, "\\x%02x", *at++);
-			plain = false;
+		if (is_plain(*at)) {
+			*out++ = (char)*at++;
 			continue;
 		}
-		if (point == '"' || point == '\\') {
-			plain = false;
-			if (quoting)
+		plain = false;
+		length = showable(at, &point);
+		if (length == 0 || is_control(point)) {
+			/* All octets of a control character, or the one that is no UTF-8. */
+			length = length ? length : 1;
+			out = escape_octets(line, at, length, out);
+		} else {
+			if (point == '"' || point == '\\')
 				*out++ = '\\';
+			memcpy(out, at, length);
+			out += length;
 		}
-		plain &= point != ' ' && point != '=' && point < 0x80;
-		memcpy(out, at, length);
-		out += length;
 		at += length;
 	}
-	*out = '\0';
+	*size = (size_t)(out - line->escaped);
 	return plain;
 }
 
-/* Append to the text line, all or nothing. */
-static void line_append(struct log_line *line, const char *key, const char *quote, const char *value)
+static char *put(char *at, const char *bytes, size_t size)
 {
-	size_t room = sizeof(line->text) - line->size - 1; /* for the newline */
-	int size = snprintf(line->text + line->size, room, "%s%s=%s%s%s", line->size ? " " : "", key, quote, value, quote);
+	memcpy(at, bytes, size);
+	return at + size;
+}
 
-	if (size > 0 && (size_t)size < room)
-		line->size += (size_t)size;
+/* Append a key and its value, all or nothing: room is left for what ends the line. */
+static void line_append(struct log_line *line, const char *key, const char *value, size_t size, bool quoted)
+{
+	static const char ends[] = "}\n";
+	size_t key_size = strlen(key);
+	char *at = line->text + line->size;
+
+	if (line->size + key_size + size + sizeof("\"\":,\"\"") + sizeof(ends) > sizeof(line->text))
+		return;
+	if (line->json) {
+		at = put(at, line->size ? ",\"" : "{\"", 2);
+		at = put(put(at, key, key_size), "\":", 2);
+	} else {
+		at = put(at, " ", line->size ? 1 : 0);
+		at = put(put(at, key, key_size), "=", 1);
+	}
+	at = put(at, "\"", quoted);
+	at = put(at, value, size);
+	at = put(at, "\"", quoted);
+	line->size = (size_t)(at - line->text);
 }
 
 static void line_value(struct log_line *line, const char *key, const char *value)
 {
-	bool none = !value || !value[0], plain;
+	size_t size;
+	bool plain;
 
-	if (line->object) {
-		if (!none)
-			escape_value(line, value, false);
-		json_object_set_new(line->object, key, none ? json_null() : json_string(line->escaped));
+	if (!value || !value[0]) {
+		line_append(line, key, line->json ? "null" : "-", line->json ? 4 : 1, false);
 		return;
 	}
-	plain = none || escape_value(line, value, true);
-	line_append(line, key, plain ? "" : "\"", none ? "-" : line->escaped);
+	plain = escape_value(line, value, &size);
+	line_append(line, key, line->escaped, size, line->json || !plain);
 }
 
 static void line_time(struct log_line *line)
 {
 	struct timespec now;
 	struct tm utc;
-	char text[64];
-	size_t size;
+	char *end;
 
-	clock_gettime(CLOCK_REALTIME, &now);
-	gmtime_r(&now.tv_sec, &utc);
-	size = strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &utc);
-	snprintf(text + size, sizeof(text) - size, ".%03ldZ", now.tv_nsec / 1000000);
-	line_value(line, "ts", text);
+	now = line->log->moment;
+	if (!now.tv_sec)
+		clock_gettime(CLOCK_REALTIME, &now);
+	if (now.tv_sec != line->second || !line->time[0]) {
+		gmtime_r(&now.tv_sec, &utc);
+		strftime(line->time, sizeof(line->time), "%Y-%m-%dT%H:%M:%S.000Z", &utc);
+		line->second = now.tv_sec;
+	}
+	end = strchr(line->time, 'Z');
+	for (long rest = now.tv_nsec / 1000000, i = 1; i <= 3; i++, rest /= 10)
+		end[-i] = (char)('0' + rest % 10);
+	line_value(line, "ts", line->time);
 }
 
-/* Finish the text of the line, with its newline. Return: its size, 0 when it could not be made. */
+/* Finish the text of the line, with its newline. Return: its size. */
 static size_t line_finish(struct log_line *line)
 {
 	line->open = false;
-	if (line->object) {
-		line->size = json_dumpb(line->object, line->text, sizeof(line->text) - 1, JSON_COMPACT | JSON_PRESERVE_ORDER);
-		json_decref(line->object);
-		line->object = NULL;
-		if (line->size == 0 || line->size > sizeof(line->text) - 1)
-			return line->size = 0;
-	}
+	if (line->json)
+		line->text[line->size++] = '}';
 	line->text[line->size++] = '\n';
 	return line->size;
 }
@@ -305,8 +348,7 @@ static struct log_line *line_begin(struct log *log, const char *event)
 	line->log = log;
 	line->open = true;
 	line->size = 0;
-	/* Without memory for the object the line is written as text rather than lost. */
-	line->object = log->format == LOG_JSON ? json_object() : NULL;
+	line->json = log->format == LOG_JSON;
 	line_time(line);
 	line_value(line, "event", event);
 	return line;
@@ -321,7 +363,7 @@ static void report_lost(struct log *log)
 		return;
 	line = line_begin(log, "log-lost");
 	log_number(line, "count", log->lost);
-	if (line_finish(line) > 0 && append_pending(log, line->text, line->size))
+	if (append_pending(log, line->text, line_finish(line)))
 		log->lost = 0;
 }
 
@@ -351,14 +393,14 @@ void log_text(struct log_line *line, const char *key, const char *value)
 
 void log_number(struct log_line *line, const char *key, uint64_t value)
 {
-	char text[24];
+	char text[24], *at = text + sizeof(text);
 
-	if (line->object) {
-		json_object_set_new(line->object, key, json_integer(value > INT64_MAX ? INT64_MAX : (json_int_t)value));
-		return;
-	}
-	snprintf(text, sizeof(text), "%llu", (unsigned long long)value);
-	line_append(line, key, "", text);
+	if (line->json && value > INT64_MAX)
+		value = INT64_MAX; /* more is no integer to many who read JSON */
+	do
+		*--at = (char)('0' + value % 10);
+	while (value /= 10);
+	line_append(line, key, at, (size_t)(text + sizeof(text) - at), false);
 }
 
 void log_address(struct log_line *line, const char *key, const struct address *address)
@@ -387,8 +429,6 @@ void log_end(struct log_line *line)
 		take_line(log, line->text, size);
 		return;
 	}
-	if (size == 0)
-		return;
 	line->text[size - 1] = '\0';
 	log->take(log->context, line->text, size - 1);
 }

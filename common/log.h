@@ -3,7 +3,7 @@
 #define SLUICE_COMMON_LOG_H
 
 /*
- * Log lines: logfmt or JSON (jansson), one line each, UTC. docs/log-format.md lists the events and keys: a public interface.
+ * Log lines: logfmt or JSON, one line each, UTC. docs/log-format.md lists the events and keys: a public interface.
  *
  * Writing never blocks the loop: what the descriptor does not take at once waits in a bounded buffer
  * (LOG_PENDING_MAX); lines that do not fit are counted and reported in a line of their own (event=log-lost count=N)
@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
 #include "common/address.h"
 #include "common/policy.h" /* enum log_format */
@@ -34,6 +35,9 @@ struct log *log_new_lines(void (*take)(void *context, const char *line, size_t s
 void log_free(struct log *log);
 void log_set_format(struct log *log, enum log_format format);
 void log_flush(struct log *log);
+
+/** log_set_time() - Lines that are begun from now on tell of that moment (CLOCK_REALTIME); NULL: of the one in which they are begun. */
+void log_set_time(struct log *log, const struct timespec *moment);
 
 /** log_event() - Begin a line. Return: the line, to be passed to log_*() and ended with log_end(); never NULL. One at a time per log. */
 struct log_line *log_event(struct log *log, const char *event);

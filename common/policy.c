@@ -17,6 +17,15 @@ struct policy_text {
 	char text[];
 };
 
+#define BLOCK_RULES 32
+
+/* Rules, in blocks, since they may not move. */
+struct policy_rules {
+	struct policy_rules *next; /* owned */
+	size_t count;
+	struct rule list[BLOCK_RULES];
+};
+
 /* Append the default upstream group. Return: 0 or -ENOMEM. */
 static int add_default_upstream(struct policy *policy)
 {
@@ -37,6 +46,7 @@ struct policy *policy_new(void)
 		return NULL;
 	strcpy(policy->uplink, "auto");
 	policy->log = LOG_TEXT;
+	policy->flowtable = true;
 	policy->http[policy->http_count++] = (struct http_address){{.family = AF_INET, .bytes = {127, 0, 0, 1}}, .port = POLICY_HTTP_PORT};
 	if (add_default_upstream(policy) < 0) {
 		policy_free(policy);
@@ -65,9 +75,14 @@ static void upstream_group_free(struct upstream_group *group)
 void policy_free(struct policy *policy)
 {
 	struct policy_text *text, *next;
+	struct policy_rules *rules, *more;
 
 	if (!policy)
 		return;
+	for (rules = policy->rules; rules; rules = more) {
+		more = rules->next;
+		free(rules);
+	}
 	for (size_t i = 0; i < policy->network_count; i++) {
 		network_unfinish(&policy->networks[i]);
 		free(policy->networks[i].rules);
@@ -83,6 +98,9 @@ void policy_free(struct policy *policy)
 	free(policy->networks);
 	free(policy->upstreams);
 	free(policy->own);
+	free(policy->by_id);
+	prefix_table_free(&policy->own_table);
+	prefix_table_free(&policy->subnets);
 	free(policy);
 }
 
@@ -106,29 +124,122 @@ const char *policy_string(struct policy *policy, const char *text)
 	return kept->text;
 }
 
+/*
+ * A list of own prefixes with room for more, and the IPv6 forms in which a router beyond the uplink may be led back to the public IPv4
+ * ones. (For special-purpose space address_special() knows these forms.) Return: how many there are now.
+ */
+static size_t add_embedded(struct prefix *list, size_t count)
+{
+	static const struct prefix forms[] = {{{AF_INET6, {0, 0x64, 0xff, 0x9b}}, 96}, {{AF_INET6, {0x20, 0x02}}, 16}}; /* NAT64, 6to4 */
+	size_t used = count;
+
+	for (size_t i = 0; i < count; i++) {
+		if (list[i].address.family != AF_INET || address_special(&list[i].address))
+			continue;
+		for (size_t j = 0; j < sizeof(forms) / sizeof(forms[0]); j++) {
+			list[used] = forms[j];
+			memcpy(list[used].address.bytes + forms[j].length / 8, list[i].address.bytes, 4);
+			list[used++].length = (uint8_t)(forms[j].length + list[i].length);
+		}
+	}
+	return used;
+}
+
+struct rule *policy_rule(struct policy *policy, const struct rule *rule)
+{
+	struct policy_rules *block = policy->rules;
+
+	if (!block || block->count == BLOCK_RULES) {
+		block = malloc(sizeof(*block));
+		if (!block)
+			return NULL;
+		block->next = policy->rules;
+		block->count = 0;
+		policy->rules = block;
+	}
+	block->list[block->count] = *rule;
+	return &block->list[block->count++];
+}
+
+/* The gateway's addresses are told twice: by the interface once it has them, and by the policy. */
 int policy_set_own(struct policy *policy, const struct prefix *own, size_t count)
 {
-	struct prefix *copy = calloc(count ? count : 1, sizeof(*copy));
+	struct prefix_table table = {0};
+	struct prefix *copy = calloc(3 * count + 1, sizeof(*copy));
+	size_t kept = 0;
 
-	if (!copy)
-		return -ENOMEM;
-	if (count)
+	if (copy && count)
 		memcpy(copy, own, count * sizeof(*copy));
+	if (!copy || prefix_table_build(&table, copy, add_embedded(copy, count)) < 0) {
+		free(copy);
+		return -ENOMEM;
+	}
+	for (size_t i = 0; i < table.count; i++) {
+		if (kept == 0 || !prefix_equal(&copy[kept - 1], &table.rows[i].prefix))
+			copy[kept++] = table.rows[i].prefix;
+	}
 	free(policy->own);
+	prefix_table_free(&policy->own_table);
 	policy->own = copy;
-	policy->own_count = count;
+	policy->own_count = kept;
+	policy->own_table = table;
 	return 0;
 }
 
-const struct network *policy_network(const struct policy *policy, uint16_t id)
+const struct prefix *policy_own(const struct policy *policy, const struct address *address)
 {
-	/* Until networks come and go over reloads, the id is the place. */
-	if (id < policy->network_count && policy->networks[id].id == id)
-		return &policy->networks[id];
+	const struct prefix_row *row = prefix_table_find(&policy->own_table, address);
+
+	return row ? &row->prefix : NULL;
+}
+
+/* While a policy is being made, its networks are in no order. */
+static const struct network *find_network(const struct policy *policy, uint16_t id)
+{
 	for (size_t i = 0; i < policy->network_count; i++)
 		if (policy->networks[i].id == id)
 			return &policy->networks[i];
 	return NULL;
+}
+
+const struct network *policy_network(const struct policy *policy, uint16_t id)
+{
+	size_t low = 0, high = policy->network_count;
+
+	/* Until networks come and go over reloads, the id is the place. */
+	if (id < policy->network_count && policy->networks[id].id == id)
+		return &policy->networks[id];
+	if (!policy->by_id)
+		return find_network(policy, id);
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		const struct network *network = &policy->networks[policy->by_id[middle]];
+
+		if (network->id == id)
+			return network;
+		if (network->id < id)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return NULL;
+}
+
+static int compare_ids(const void *left, const void *right, void *networks)
+{
+	const uint16_t *a = left, *b = right;
+	const struct network *list = networks;
+
+	return (int)list[*a].id - (int)list[*b].id;
+}
+
+/* Only when it was made room for. */
+static void order_ids(struct policy *policy)
+{
+	for (size_t i = 0; policy->by_id && i < policy->network_count; i++)
+		policy->by_id[i] = (uint16_t)i;
+	if (policy->by_id)
+		qsort_r(policy->by_id, policy->network_count, sizeof(*policy->by_id), compare_ids, policy->networks);
 }
 
 const struct network *policy_network_by_name(const struct policy *policy, const char *name)
@@ -141,20 +252,16 @@ const struct network *policy_network_by_name(const struct policy *policy, const 
 
 const struct network *policy_network_by_source(const struct policy *policy, const struct address *source)
 {
-	for (size_t i = 0; i < policy->network_count; i++) {
-		const struct network *network = &policy->networks[i];
+	const struct prefix_row *row = prefix_table_find(&policy->subnets, source);
 
-		if (prefix_contains(&network->subnet4, source) || prefix_contains(&network->subnet6, source))
-			return network;
-	}
-	return NULL;
+	return row ? &policy->networks[row->index / 2] : NULL;
 }
 
 /* The lowest id that neither policy uses; for a process that lived through more networks than there are ids. */
 static uint16_t unused_id(const struct policy *policy, const struct policy *old)
 {
 	for (uint16_t id = 0; id < POLICY_NETWORK_NONE; id++)
-		if (!policy_network(old, id) && !policy_network(policy, id))
+		if (!find_network(old, id) && !find_network(policy, id))
 			return id;
 	return POLICY_NETWORK_NONE;
 }
@@ -187,6 +294,7 @@ void policy_inherit_ids(struct policy *policy, const struct policy *old)
 		else
 			network->id = unused_id(policy, old ? old : policy);
 	}
+	order_ids(policy);
 }
 
 const char *policy_publish_format(const struct publish *publish, char out[static POLICY_PUBLISH_TEXT_MAX])
@@ -214,6 +322,13 @@ uint64_t policy_specs_on(const struct network *network, uint8_t protocol, uint16
 bool policy_in_pool(const struct network *network, const struct address *address)
 {
 	return network->has_virtual_addresses && (prefix_contains(&network->pool4, address) || prefix_contains(&network->pool6, address));
+}
+
+const char *policy_verify_name(enum network_verify verify)
+{
+	static const char *const names[] = {[VERIFY_OFF] = "off", [VERIFY_LOG] = "log", [VERIFY_ENFORCE] = "enforce"};
+
+	return names[verify];
 }
 
 bool policy_is_auditing(const struct network *network, time_t now)
@@ -332,17 +447,51 @@ static bool ids_are_distinct(const struct policy *policy)
 	return true;
 }
 
-int policy_finish(struct policy *policy, char *error, size_t error_size, struct source *where)
+/* Make what networks are found by. */
+static int index_networks(struct policy *policy)
+{
+	struct prefix *subnets = calloc(2 * policy->network_count + 1, sizeof(*subnets));
+	int err = subnets ? 0 : -ENOMEM;
+
+	for (size_t i = 0; subnets && i < policy->network_count; i++) {
+		subnets[2 * i] = policy->networks[i].subnet4;
+		subnets[2 * i + 1] = policy->networks[i].subnet6;
+	}
+	if (!err)
+		err = prefix_table_build(&policy->subnets, subnets, 2 * policy->network_count);
+	free(subnets);
+	free(policy->by_id);
+	policy->by_id = calloc(policy->network_count + 1, sizeof(*policy->by_id));
+	order_ids(policy);
+	return policy->by_id ? err : -ENOMEM;
+}
+
+int policy_finish_slowly(struct policy *policy, char *error, size_t error_size, struct source *where, void (*pause)(void *context),
+			 void *context)
 {
 	int err = order_upstreams(policy);
 
 	if (!ids_are_distinct(policy))
 		policy_inherit_ids(policy, NULL);
-	for (size_t i = 0; err == 0 && i < policy->network_count; i++)
+	if (err == 0)
+		err = index_networks(policy);
+	for (size_t i = 0; err == 0 && i < policy->network_count; i++) {
 		err = network_finish(&policy->networks[i], error, error_size, where);
+		pause(context);
+	}
 	if (err == -ENOMEM) {
 		snprintf(error, error_size, "out of memory");
 		*where = (struct source){0};
 	}
 	return err;
+}
+
+static void no_pause(void *context)
+{
+	(void)context;
+}
+
+int policy_finish(struct policy *policy, char *error, size_t error_size, struct source *where)
+{
+	return policy_finish_slowly(policy, error, error_size, where, no_pause, NULL);
 }

@@ -20,6 +20,7 @@
 #include "common/domain.h"
 #include "common/lifetime.h"
 #include "common/ports.h"
+#include "common/prefix_table.h"
 #include "common/reason.h"
 
 #define POLICY_NAME_MAX         32  /* characters in the name of a network, rules or upstream section */
@@ -36,6 +37,8 @@
 enum rule_action { RULE_ALLOW, RULE_DENY };
 enum rule_kind { RULE_NAME, RULE_ADDRESS };
 enum network_mode { MODE_ENFORCE, MODE_AUDIT };
+/* What becomes of an allowed flow in which a name is asked for that is not allowed: nobody looks, it is told, it is ended. */
+enum network_verify { VERIFY_OFF, VERIFY_LOG, VERIFY_ENFORCE };
 enum log_format { LOG_TEXT, LOG_JSON };
 /* What the log on standard output tells of flows that were allowed: nothing, sums, or each one. */
 enum log_allowed { LOG_ALLOWED_OFF, LOG_ALLOWED_SUMMARY, LOG_ALLOWED_ALL };
@@ -109,9 +112,20 @@ struct notify_target {
 	const char *ca_file, *ca;       /* as in struct upstream_group */
 };
 
+/* How much the wildcards of a network's rules stand for; 0: no limit. Names that a rule has exactly are free. */
+struct wildcard_limits {
+	uint32_t octets; /* of the labels that a wildcard stands for, together */
+	uint32_t labels; /* that it stands for */
+	uint32_t names;  /* new ones below one wildcard that may leave the gateway in a minute */
+};
+#define WILDCARD_OCTETS_MAX 253
+#define WILDCARD_LABELS_MAX 127
+#define WILDCARD_NAMES_MAX  1000000
+
 struct name_index;    /* policy_name.c: from a domain to the rules written for it */
 struct address_index; /* policy_address.c: from a prefix to the rules written for it */
 struct policy_text;   /* policy.c */
+struct policy_rules;  /* policy.c */
 
 struct network {
 	uint16_t id; /* stable over reloads for a network of the same name; index into nothing */
@@ -125,10 +139,15 @@ struct network {
 	time_t audit_until; /* 0: no end */
 	struct ports default_ports;
 	bool default_ports_given;
+	enum network_verify verify;
+	struct ports verify_ports; /* which flows to names are verified */
+	bool without_name_allowed; /* verified flows that name nothing may pass */
 	struct lifetimes lifetimes;
+	struct wildcard_limits wildcards;
+	uint32_t max_flows; /* in conntrack's table; 0: a share of it (room.h) */
 	enum log_allowed log_allowed;
 	bool keep_established; /* flows that a reload no longer allows go on */
-	struct rule *rules;    /* owned; own rules and those of `use`, in the order they were read */
+	struct rule **rules;   /* owned array of the policy's rules; own ones and those of `use`, which others may have as well; in order */
 	size_t rule_count;
 	struct prefix *privates; /* owned */
 	size_t private_count;
@@ -145,6 +164,7 @@ struct network {
 struct policy {
 	char uplink[64]; /* "auto", an interface name, or a subnet */
 	enum log_format log;
+	bool flowtable; /* established flows may go past the chains, where the kernel can do that */
 	struct http_address http[POLICY_HTTP_MAX];
 	size_t http_count; /* 0: off */
 	struct notify_target notify;
@@ -154,10 +174,15 @@ struct policy {
 	size_t upstream_count;
 	/* Set by policy_set_own(): the gateway's own addresses and the uplink's subnets. No answer and no wide address
 	 * rule may point there unless it is named. */
-	struct prefix *own; /* owned */
+	struct prefix *own; /* owned; sorted, each once */
 	size_t own_count;
-	struct policy_text *texts; /* owned: file names and rule texts, see policy_string() */
-	uint32_t next_id;          /* network ids below this one were given out at some time since the process started */
+	struct prefix_table own_table; /* of `own` */
+	struct policy_text *texts;     /* owned: file names and rule texts, see policy_string() */
+	struct policy_rules *rules;    /* owned: see policy_rule() */
+	uint32_t next_id;              /* network ids below this one were given out at some time since the process started */
+	/* Made by policy_finish(): */
+	struct prefix_table subnets; /* of the network in place `index` / 2 */
+	uint16_t *by_id;             /* owned: places of the networks, ordered by their ids */
 };
 
 /* What policy_judge_name() says. */
@@ -205,6 +230,12 @@ void policy_free(struct policy *policy);
 const char *policy_string(struct policy *policy, const char *text);
 
 /**
+ * policy_rule() - Keep a copy of a rule for the life of the policy; any number of networks may have it
+ * Return: the copy, owned by the policy, or NULL when out of memory.
+ */
+struct rule *policy_rule(struct policy *policy, const struct rule *rule);
+
+/**
  * policy_finish() - Compute what the judging functions need: port specifications and indexes
  * @error:	receives a text when the policy cannot be used (more than POLICY_SPECS_MAX specifications)
  * @where:	the network's or rule's source, for the message
@@ -218,6 +249,10 @@ const char *policy_string(struct policy *policy, const char *text);
  */
 int policy_finish(struct policy *policy, char *error, size_t error_size, struct source *where);
 
+/** policy_finish_slowly() - The same; something else has its turn between two networks. */
+int policy_finish_slowly(struct policy *policy, char *error, size_t error_size, struct source *where, void (*pause)(void *context),
+			 void *context);
+
 /**
  * policy_inherit_ids() - Give networks the ids that networks of the same name had in @old (may be NULL)
  *
@@ -225,8 +260,15 @@ int policy_finish(struct policy *policy, char *error, size_t error_size, struct 
  */
 void policy_inherit_ids(struct policy *policy, const struct policy *old);
 
-/** policy_set_own() - Replace the list of own prefixes with a copy. Return: 0 or -ENOMEM. */
+/**
+ * policy_set_own() - Replace the list of own prefixes with a copy, sorted and without what is there twice, and with what embeds public IPv4
+ * ones (NAT64's well-known prefix, 6to4)
+ * Return: 0 or -ENOMEM.
+ */
 int policy_set_own(struct policy *policy, const struct prefix *own, size_t count);
+
+/** policy_own() - The narrowest own prefix that an address is in, or NULL. */
+const struct prefix *policy_own(const struct policy *policy, const struct address *address);
 
 /** policy_network() / policy_network_by_name() - Return: the network, or NULL. */
 const struct network *policy_network(const struct policy *policy, uint16_t id);
@@ -272,7 +314,21 @@ struct name_verdict policy_judge_chain(const struct network *network, const stru
 /** policy_specs_on() - Which of the network's port specifications have this port? Return: bits of network->specs. */
 uint64_t policy_specs_on(const struct network *network, uint8_t protocol, uint16_t port);
 
-/** policy_name_is_local() - Single-label names, localhost, local, invalid, onion, docker.internal: never forwarded. */
+/**
+ * policy_wildcard_stands_for() - What the wildcard of a rule stands for in a name that the rule matches
+ * @octets:	of the labels, together, without the dots
+ * Return: how many labels; 0: the rule has the name itself.
+ */
+unsigned int policy_wildcard_stands_for(const struct rule *rule, const struct domain *name, unsigned int *octets);
+
+/** policy_wildcard_is_exceeded() - Does the rule's wildcard stand for more than the network's limits have it? */
+bool policy_wildcard_is_exceeded(const struct network *network, const struct rule *rule, const struct domain *name);
+
+/**
+ * policy_name_is_local() - Single-label names, localhost, local, invalid, onion, docker.internal, resolver.arpa: never forwarded
+ *
+ * Under resolver.arpa clients look for an encrypted resolver beside the one they ask (RFC 9462); the upstream's would lead them past us.
+ */
 bool policy_name_is_local(const struct domain *name);
 
 /** policy_in_pool() - Is it one of the network's virtual addresses, whether it stands for a name or not? */
@@ -280,6 +336,9 @@ bool policy_in_pool(const struct network *network, const struct address *address
 
 /** policy_is_auditing() - Is the network in audit mode at this time? */
 bool policy_is_auditing(const struct network *network, time_t now);
+
+/** policy_verify_name() - "off", "log", "enforce", as in the policy's text. */
+const char *policy_verify_name(enum network_verify verify);
 
 /** policy_judge_address() - Do the network's address rules allow this destination? Says nothing about leases. */
 struct address_verdict policy_judge_address(const struct policy *policy, const struct network *network, const struct address *address,

@@ -83,7 +83,7 @@ struct address_index *policy_address_index_new(const struct network *network)
 		return NULL;
 	/* Links are put in front: from the last rule to the first, so that they end up in order. */
 	for (size_t i = network->rule_count; i-- > 0;) {
-		const struct rule *rule = &network->rules[i];
+		const struct rule *rule = network->rules[i];
 
 		if (rule->kind == RULE_ADDRESS && add_rule(index, rule) < 0) {
 			policy_address_index_free(index);
@@ -140,18 +140,10 @@ static bool rule_reaches(const struct policy *policy, const struct prefix *rule,
 {
 	if (address_special(address) && !names_special(rule))
 		return false;
-	for (size_t i = 0; i < policy->own_count; i++)
-		if (prefix_contains(&policy->own[i], address) && is_own_hole(&policy->own[i], rule))
+	for (const struct prefix_row *own = prefix_table_find(&policy->own_table, address); own; own = own->out)
+		if (is_own_hole(&own->prefix, rule))
 			return false;
 	return true;
-}
-
-static bool is_own(const struct policy *policy, const struct address *address)
-{
-	for (size_t i = 0; i < policy->own_count; i++)
-		if (prefix_contains(&policy->own[i], address))
-			return true;
-	return false;
 }
 
 /* Ports that a rule opens or closes. A deny rule without ports closes all of them. */
@@ -228,7 +220,7 @@ struct address_verdict policy_judge_address(const struct policy *policy, const s
 		return (struct address_verdict){.reason = has_ports ? REASON_PORT_NOT_ALLOWED : REASON_PROTOCOL_NOT_ALLOWED,
 						.rule = search.other_port};
 	}
-	if (address_special(address) || is_own(policy, address))
+	if (address_special(address) || policy_own(policy, address))
 		return (struct address_verdict){.reason = REASON_SPECIAL_ADDRESS};
 	return (struct address_verdict){.reason = REASON_ADDRESS_NOT_ALLOWED};
 }
@@ -248,7 +240,7 @@ bool policy_answer_may_show(const struct policy *policy, const struct network *n
 
 	if (address->family == 0)
 		return false;
-	if (!address_special(address) && !is_own(policy, address))
+	if (!address_special(address) && !policy_own(policy, address))
 		return true;
 	if (any_contains(network->privates, network->private_count, address))
 		return true;
@@ -343,7 +335,7 @@ static int add_to_sets(struct sets *sets, const struct rule *rule)
 static int add_all_to_sets(struct sets *sets, const struct network *network, enum rule_action action)
 {
 	for (size_t i = 0; i < network->rule_count; i++) {
-		const struct rule *rule = &network->rules[i];
+		const struct rule *rule = network->rules[i];
 		int err = rule->kind == RULE_ADDRESS && rule->action == action ? add_to_sets(sets, rule) : 0;
 
 		if (err < 0)

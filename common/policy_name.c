@@ -20,8 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DENY_CLASSES_MAX POLICY_SPECS_MAX /* distinct ports of one network's deny rules: bits of a uint64_t */
-#define KIND_COUNT       (PATTERN_ANY + 1)
+#define DENY_CLASSES_MAX POLICY_SPECS_MAX           /* distinct ports of one network's deny rules: bits of a uint64_t */
 #define LABELS_MAX       127                        /* RFC 1035: 255 octets, two per label at least */
 #define GROUPS_MAX       (2 * (LABELS_MAX + 1) + 1) /* two per level, and `*` */
 #define MINUS_UNKNOWN    UINT8_MAX                  /* no name can need this difference */
@@ -36,6 +35,8 @@ struct port_deny {
 
 /* All rules with the same pattern. */
 struct rule_group {
+	struct rule_group *next; /* of the same base */
+	enum pattern_kind kind;
 	uint64_t specs;                /* ports of the allow rules, before deny rules */
 	const struct rule *allow;      /* the first one, or NULL */
 	const struct rule *deny;       /* the first one without ports, or NULL */
@@ -44,17 +45,22 @@ struct rule_group {
 
 /* A base of patterns, or a parent of one. */
 struct name_node {
-	UT_hash_handle hh; /* the key is inside network->rules */
-	bool parent;       /* strict parent of a name that an allow rule other than `*` can match; then its parents are marked too */
-	struct rule_group *groups; /* owned; KIND_COUNT of them, or NULL: only a parent */
+	const uint8_t *wire; /* inside of a rule; NULL: the place is free */
+	unsigned int hash;
+	uint8_t size; /* octets of `wire` */
+	bool parent;  /* strict parent of a name that an allow rule other than `*` can match; then its parents are marked too */
+	struct rule_group *groups; /* NULL: only a parent */
 };
 
 struct name_index {
-	struct name_node *nodes;
+	struct name_node *nodes;   /* owned; `room` places, see place_of() */
+	size_t count, room;        /* a power of two */
+	struct rule_group *groups; /* owned; as many as there are rules for names, each used by one node */
+	size_t group_count;
 	unsigned int labels_max; /* of all bases */
-	struct ports classes[DENY_CLASSES_MAX];
+	struct ports *classes;   /* owned; of deny rules */
 	size_t class_count;
-	uint8_t minus[DENY_CLASSES_MAX][POLICY_SPECS_MAX]; /* index of specs[s] without classes[c] */
+	uint8_t (*minus)[POLICY_SPECS_MAX]; /* owned; for each class: index of specs[s] without it */
 };
 
 /* What policy_finish() knows while it works on one network. */
@@ -79,24 +85,16 @@ static void group_free(struct rule_group *group)
 	}
 }
 
-static void name_node_free(struct name_node *node)
-{
-	for (size_t i = 0; node->groups && i < KIND_COUNT; i++)
-		group_free(&node->groups[i]);
-	free(node->groups);
-	free(node);
-}
-
 void policy_name_index_free(struct name_index *index)
 {
-	struct name_node *node, *next;
-
 	if (!index)
 		return;
-	HASH_ITER (hh, index->nodes, node, next) {
-		HASH_DEL(index->nodes, node);
-		name_node_free(node);
-	}
+	for (size_t i = 0; i < index->group_count; i++)
+		group_free(&index->groups[i]);
+	free(index->groups);
+	free(index->nodes);
+	free(index->classes);
+	free(index->minus);
 	free(index);
 }
 
@@ -107,23 +105,79 @@ static int fail_too_big(struct build *build, const struct source *where, const c
 	return -E2BIG;
 }
 
-/* The node of a name; made when it is missing. Return: NULL when out of memory. */
+/*
+ * The hash of a name grows from its end to its beginning, so that of a name's parents comes with its own. It needs no key: what is in the
+ * table was chosen by whoever wrote the policy.
+ */
+#define SUFFIX_HASH_START 2166136261U
+
+static unsigned int suffix_hash(unsigned int hash, const uint8_t *wire, size_t size)
+{
+	while (size > 0)
+		hash = (hash ^ wire[--size]) * 16777619U; /* FNV-1a */
+	return hash;
+}
+
+/*
+ * Where the node of a name is, or would be: a table with open addressing, of which at least a quarter is free. Networks with the same lists
+ * have tables of their own, so these are kept small: one allocation, and 24 octets for a name.
+ */
+static struct name_node *place_of(const struct name_index *index, const uint8_t *wire, size_t size, unsigned int hash)
+{
+	size_t at = hash & (index->room - 1);
+
+	for (;; at = (at + 1) & (index->room - 1)) {
+		struct name_node *node = &index->nodes[at];
+
+		if (!node->wire || (node->hash == hash && node->size == size && memcmp(node->wire, wire, size) == 0))
+			return node;
+	}
+}
+
+/* Return: false when out of memory; the table is as it was. */
+static bool grow_nodes(struct name_index *index, size_t room)
+{
+	struct name_index grown = {.nodes = calloc(room, sizeof(*grown.nodes)), .room = room};
+
+	if (!grown.nodes)
+		return false;
+	for (size_t i = 0; i < index->room; i++) {
+		const struct name_node *node = &index->nodes[i];
+
+		if (node->wire)
+			*place_of(&grown, node->wire, node->size, node->hash) = *node;
+	}
+	free(index->nodes);
+	index->nodes = grown.nodes;
+	index->room = room;
+	return true;
+}
+
+/* The node of a name, until the next call; made when it is missing. Return: NULL when out of memory. */
 static struct name_node *node_at(struct name_index *index, const uint8_t *wire, size_t size)
 {
-	struct name_node *node;
+	unsigned int hash = suffix_hash(SUFFIX_HASH_START, wire, size);
+	struct name_node *node = place_of(index, wire, size, hash);
 
-	HASH_FIND(hh, index->nodes, wire, size, node);
-	if (node)
+	if (node->wire)
 		return node;
-	node = calloc(1, sizeof(*node));
-	if (!node)
-		return NULL;
-	HASH_ADD_KEYPTR(hh, index->nodes, wire, size, node);
-	if (!node->hh.tbl) {
-		free(node);
-		return NULL;
+	if (4 * (index->count + 1) > 3 * index->room) {
+		if (!grow_nodes(index, 2 * index->room))
+			return NULL;
+		node = place_of(index, wire, size, hash);
 	}
+	*node = (struct name_node){.wire = wire, .hash = hash, .size = (uint8_t)size};
+	index->count++;
 	return node;
+}
+
+static struct rule_group *find_group(const struct name_node *node, enum pattern_kind kind)
+{
+	struct rule_group *group = node->groups;
+
+	while (group && group->kind != kind)
+		group = group->next;
+	return group;
 }
 
 /* The group of a rule's pattern; made when it is missing. Return: NULL when out of memory. */
@@ -131,16 +185,16 @@ static struct rule_group *group_of(struct name_index *index, const struct rule *
 {
 	struct name_node *node = node_at(index, rule->pattern.base.wire, rule->pattern.base.length);
 	unsigned int labels = domain_labels(&rule->pattern.base);
+	struct rule_group *group = node ? find_group(node, rule->pattern.kind) : NULL;
 
-	if (!node)
-		return NULL;
-	if (!node->groups)
-		node->groups = calloc(KIND_COUNT, sizeof(*node->groups));
-	if (!node->groups)
-		return NULL;
+	if (!node || group)
+		return group;
 	if (labels > index->labels_max)
 		index->labels_max = labels;
-	return &node->groups[rule->pattern.kind];
+	group = &index->groups[index->group_count++];
+	*group = (struct rule_group){.next = node->groups, .kind = rule->pattern.kind};
+	node->groups = group;
+	return group;
 }
 
 /* Mark the parents of everything that an allow rule can match. */
@@ -288,7 +342,7 @@ static int add_port_deny(struct rule_group *group, const struct rule *rule, unsi
 	return 0;
 }
 
-/* Class of a deny rule's ports. Return: -1 when there is no room. */
+/* Class of a deny rule's ports; there is room for one for each rule. Return: -1: there are too many. */
 static int class_of(struct name_index *index, const struct ports *ports)
 {
 	for (size_t i = 0; i < index->class_count; i++)
@@ -329,14 +383,18 @@ static int index_names(struct build *build)
 	int err;
 
 	for (size_t i = 0; i < network->rule_count; i++) {
-		const struct rule *rule = &network->rules[i];
+		const struct rule *rule = network->rules[i];
 
 		err = rule->kind == RULE_NAME && rule->action == RULE_DENY ? index_deny(build, rule) : 0;
 		if (err < 0)
 			return err;
 	}
+	build->index->minus = malloc((build->index->class_count + 1) * sizeof(*build->index->minus));
+	if (!build->index->minus)
+		return -ENOMEM;
+	memset(build->index->minus, MINUS_UNKNOWN, (build->index->class_count + 1) * sizeof(*build->index->minus));
 	for (size_t i = 0; i < network->rule_count; i++) {
-		const struct rule *rule = &network->rules[i];
+		const struct rule *rule = network->rules[i];
 
 		err = rule->kind == RULE_NAME && rule->action == RULE_ALLOW ? index_allow(build, rule) : 0;
 		if (err < 0)
@@ -345,19 +403,48 @@ static int index_names(struct build *build)
 	return 0;
 }
 
+static size_t count_port_denies(const struct network *network)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; i < network->rule_count; i++) {
+		const struct rule *rule = network->rules[i];
+
+		count += rule->kind == RULE_NAME && rule->action == RULE_DENY && !denies_all_ports(rule);
+	}
+	return count;
+}
+
+/* Return: NULL when out of memory; with room for all rules of the network. */
+static struct name_index *index_new(const struct network *network, size_t port_denies)
+{
+	struct name_index *index = calloc(1, sizeof(*index));
+	size_t room = 8, classes = port_denies < DENY_CLASSES_MAX ? port_denies : DENY_CLASSES_MAX;
+
+	if (!index)
+		return NULL;
+	while (3 * room < 4 * (network->rule_count + 1))
+		room *= 2;
+	index->groups = malloc((network->rule_count + 1) * sizeof(*index->groups));
+	index->classes = calloc(classes + 1, sizeof(*index->classes));
+	if (index->groups && index->classes && grow_nodes(index, room))
+		return index;
+	policy_name_index_free(index);
+	return NULL;
+}
+
 int policy_name_finish(struct network *network, char *error, size_t error_size, struct source *where)
 {
 	struct build build = {.network = network, .error = error, .error_size = error_size, .where = where};
+	size_t port_denies = count_port_denies(network);
 	int err = -ENOMEM;
 
-	build.index = calloc(1, sizeof(*build.index));
-	build.port_denies = calloc(network->rule_count + 1, sizeof(*build.port_denies));
-	build.deny_classes = calloc(network->rule_count + 1, sizeof(*build.deny_classes));
+	build.index = index_new(network, port_denies);
+	build.port_denies = calloc(port_denies + 1, sizeof(*build.port_denies));
+	build.deny_classes = calloc(port_denies + 1, sizeof(*build.deny_classes));
 	network->index = build.index;
-	if (build.index && build.port_denies && build.deny_classes) {
-		memset(build.index->minus, MINUS_UNKNOWN, sizeof(build.index->minus));
+	if (build.index && build.port_denies && build.deny_classes)
 		err = index_names(&build);
-	}
 	free(build.port_denies);
 	free(build.deny_classes);
 	return err;
@@ -371,39 +458,46 @@ struct matches {
 	bool below_denied; /* a deny rule matches everything below the name */
 };
 
-static void match_group(struct matches *matches, const struct rule_group *group)
+static void match_group(struct matches *matches, const struct name_node *node, enum pattern_kind kind)
 {
-	if (group->allow || group->deny || group->port_denies)
+	const struct rule_group *group = find_group(node, kind);
+
+	if (group)
 		matches->groups[matches->count++] = group;
 }
 
 /* @self: the node is the name itself, not one of its parents. */
 static void match_node(struct matches *matches, const struct name_node *node, bool self)
 {
-	const struct rule_group *groups = node->groups;
-
 	matches->parent |= self && node->parent;
-	if (!groups)
+	if (!node->groups)
 		return;
-	match_group(matches, &groups[self ? PATTERN_EXACT : PATTERN_BELOW]);
-	match_group(matches, &groups[PATTERN_TREE]);
-	match_group(matches, &groups[PATTERN_ANY]);
-	matches->parent |= groups[PATTERN_BELOW].allow || groups[PATTERN_TREE].allow;
-	matches->below_denied |= groups[PATTERN_BELOW].deny || groups[PATTERN_TREE].deny || groups[PATTERN_ANY].deny;
+	match_group(matches, node, self ? PATTERN_EXACT : PATTERN_BELOW);
+	match_group(matches, node, PATTERN_TREE);
+	match_group(matches, node, PATTERN_ANY);
+	for (const struct rule_group *group = node->groups; group; group = group->next) {
+		matches->parent |= group->allow && (group->kind == PATTERN_BELOW || group->kind == PATTERN_TREE);
+		matches->below_denied |= group->deny && group->kind != PATTERN_EXACT;
+	}
 }
 
 static void match_name(const struct name_index *index, const struct domain *name, struct matches *matches)
 {
-	unsigned int labels = domain_labels(name);
+	uint8_t starts[DOMAIN_WIRE_MAX];
+	unsigned int hashes[DOMAIN_WIRE_MAX], hash = SUFFIX_HASH_START;
+	size_t count = 0, end = name->length, first;
 
-	for (size_t at = 0; at < name->length; at += 1 + (size_t)name->wire[at], labels--) {
-		struct name_node *node;
+	for (size_t at = 0; at < name->length; at += 1 + (size_t)name->wire[at])
+		starts[count++] = (uint8_t)at;
+	/* The root is one of them, and no label of its own. */
+	first = count > index->labels_max + 1 ? count - index->labels_max - 1 : 0;
+	for (size_t i = count; i-- > first; end = starts[i])
+		hashes[i] = hash = suffix_hash(hash, name->wire + starts[i], end - starts[i]);
+	for (size_t i = first; i < count; i++) {
+		const struct name_node *node = place_of(index, name->wire + starts[i], name->length - (size_t)starts[i], hashes[i]);
 
-		if (labels > index->labels_max)
-			continue;
-		HASH_FIND(hh, index->nodes, name->wire + at, name->length - at, node);
-		if (node)
-			match_node(matches, node, at == 0);
+		if (node->wire)
+			match_node(matches, node, i == 0);
 	}
 }
 
@@ -489,6 +583,25 @@ struct name_verdict policy_judge_name(const struct network *network, const struc
 	return verdict;
 }
 
+unsigned int policy_wildcard_stands_for(const struct rule *rule, const struct domain *name, unsigned int *octets)
+{
+	unsigned int labels = domain_labels(name) - domain_labels(&rule->pattern.base);
+
+	*octets = (unsigned int)name->length - rule->pattern.base.length - labels;
+	return labels;
+}
+
+bool policy_wildcard_is_exceeded(const struct network *network, const struct rule *rule, const struct domain *name)
+{
+	const struct wildcard_limits *limits = &network->wildcards;
+	unsigned int octets, labels;
+
+	if (!limits->octets && !limits->labels)
+		return false;
+	labels = policy_wildcard_stands_for(rule, name, &octets);
+	return (limits->octets && octets > limits->octets) || (limits->labels && labels > limits->labels);
+}
+
 static bool is_denied(const struct name_verdict *verdict)
 {
 	return !verdict->allowed && verdict->reason == REASON_DENIED_BY_RULE;
@@ -509,25 +622,41 @@ struct name_verdict policy_judge_chain(const struct network *network, const stru
 	return is_denied(&verdict) ? verdict : asked;
 }
 
-/* Is the name this one, or below it? @suffix: wire form without the root label, as a string. */
-static bool ends_in(const struct domain *name, const char *suffix)
-{
-	size_t size = strlen(suffix) + 1;
-	size_t at = 0;
+/* A name in wire form; the NUL is its root label. */
+struct suffix {
+	const char *wire;
+	size_t size;
+};
 
-	while (at < name->length && name->length - at > size)
+#define SUFFIX(wire)                                                                                                                       \
+	{                                                                                                                                  \
+		wire, sizeof(wire)                                                                                                         \
+	}
+
+/* Is the name this one, or below it? */
+static bool ends_in(const struct domain *name, const struct suffix *suffix)
+{
+	size_t size = suffix->size, at = 0;
+
+	/* The last letter first: few names have it. */
+	if (name->length < size || name->wire[name->length - 2] != (uint8_t)suffix->wire[size - 2] ||
+	    memcmp(name->wire + name->length - size, suffix->wire, size) != 0)
+		return false;
+	while (at + size < name->length)
 		at += 1 + (size_t)name->wire[at];
-	return at < name->length && name->length - at == size && memcmp(name->wire + at, suffix, size) == 0;
+	return at + size == name->length; /* else a label ends in it */
 }
 
 bool policy_name_is_local(const struct domain *name)
 {
-	static const char *const suffixes[] = {"\011localhost", "\005local", "\007invalid", "\005onion", "\006docker\010internal"};
+	static const struct suffix suffixes[] = {
+		SUFFIX("\011localhost"),          SUFFIX("\005local"),           SUFFIX("\007invalid"), SUFFIX("\005onion"),
+		SUFFIX("\006docker\010internal"), SUFFIX("\010resolver\004arpa")};
 
 	if (domain_labels(name) == 1)
 		return true;
 	for (size_t i = 0; i < sizeof(suffixes) / sizeof(suffixes[0]); i++)
-		if (ends_in(name, suffixes[i]))
+		if (ends_in(name, &suffixes[i]))
 			return true;
 	return false;
 }

@@ -23,6 +23,11 @@ static const char *const names[] = {
 	[REASON_MULTICAST] = "multicast",
 	[REASON_QUEUE_FULL] = "queue-full",
 	[REASON_INVALID] = "invalid-state",
+	[REASON_SNI_MISMATCH] = "sni-mismatch",
+	[REASON_NO_NAME] = "no-name",
+	[REASON_NAME_TOO_LONG] = "name-too-long",
+	[REASON_TOO_MANY_NAMES] = "too-many-names",
+	[REASON_TOO_MANY_FLOWS] = "too-many-flows",
 };
 static_assert(sizeof(names) / sizeof(names[0]) == REASON_COUNT, "every reason has a name");
 

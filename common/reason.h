@@ -25,6 +25,11 @@ enum reason {
 	REASON_MULTICAST,            /* multicast or broadcast, which is dropped without an answer; see count= */
 	REASON_QUEUE_FULL,           /* dropped by the kernel because the queue was full; see count= */
 	REASON_INVALID,              /* the packet belongs to no flow and cannot begin one; dropped without an answer; see count= */
+	REASON_SNI_MISMATCH,         /* `verify`: inside the flow another name is asked for, which the network may not reach there */
+	REASON_NO_NAME,              /* `verify`: the flow names no host, and `without_name` does not let it pass */
+	REASON_NAME_TOO_LONG,        /* `wildcard_octets`, `wildcard_labels`: a wildcard would stand for more than that */
+	REASON_TOO_MANY_NAMES,       /* `wildcard_names`: more new names below a wildcard than may leave in a minute */
+	REASON_TOO_MANY_FLOWS,       /* the network has its share of conntrack's table, and the source more than the others; see count= */
 	REASON_COUNT,
 };
 

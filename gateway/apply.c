@@ -12,20 +12,36 @@
 #include <string.h>
 #include <time.h>
 
+#include "common/policy_changes.h"
 #include "gateway/environment.h"
 #include "gateway/gateway.h"
 #include "gateway/memory.h"
+
+#define PLACES_MAX 1024 /* with more changes than these it is faster to compare whole sets */
 
 struct judging {
 	const struct gateway *gateway;
 	const struct policy *policy;
 	time_t wall;
+	struct policy_changes changes;
+	bool everything;              /* `changes` does not say all */
+	struct ruleset_places places; /* what has changed; unless everything is judged */
 };
 
-/* What a lease may still open under a policy: nothing, when its name or address is no longer allowed, or a name of its chain is denied. */
-static bool judge_lease(void *context, struct lease *lease)
+static void note_place(struct judging *judging, const struct lease *lease, uint64_t specs)
 {
-	const struct judging *judging = context;
+	struct ruleset_places *places = &judging->places;
+
+	if (places->count == PLACES_MAX || !places->list) {
+		judging->everything = true; /* the sets have to be compared */
+		return;
+	}
+	places->list[places->count++] = (struct ruleset_place){lease->network, lease->address, specs};
+}
+
+/* What a lease may still open under a policy: nothing, when its name or address is no longer allowed, or a name of its chain is denied. */
+static void judge_anew(const struct judging *judging, struct lease *lease)
+{
 	const struct network *network = policy_network(judging->policy, lease->network);
 	const struct address *shown = network != NULL ? virtual_shown(judging->gateway, network, lease) : NULL;
 	struct name_verdict verdict;
@@ -33,27 +49,76 @@ static bool judge_lease(void *context, struct lease *lease)
 	/* Whatever is closed is kept: it names denials, and the policy may yet be refused by the kernel. */
 	lease->specs = 0;
 	if (network == NULL)
-		return true;
+		return;
 	lease->until = lifetime_bounded(&network->lifetimes, lease->shown, lease->until);
 	verdict = policy_judge_chain(network, &lease->name, &lease->chain, judging->wall, NULL);
 	if (!verdict.allowed || shown == NULL || !policy_answer_may_show(judging->policy, network, &lease->name, shown))
-		return true;
+		return;
 	lease->audited = verdict.audited;
 	if (!verdict.audited)
 		lease->specs = verdict.specs;
+}
+
+static bool judge_lease(void *context, struct lease *lease)
+{
+	struct judging *judging = context;
+	struct lease before = {.specs = lease->specs, .audited = lease->audited, .until = lease->until};
+
+	judge_anew(judging, lease);
+	if (!judging->everything && (lease->specs != before.specs || lease->audited != before.audited || lease->until != before.until))
+		note_place(judging, lease, lease->specs | before.specs);
 	return true;
 }
 
-static void judge_leases(struct gateway *gateway, const struct policy *policy)
+static bool judge_if_changed(void *context, struct lease *lease)
 {
-	struct judging judging = {.gateway = gateway, .policy = policy, .wall = time(NULL)};
+	struct judging *judging = context;
 
-	lease_each(gateway->leases, judge_lease, &judging);
+	if (policy_changes_name(&judging->changes, lease->network, &lease->name, &lease->chain))
+		judge_lease(judging, lease);
+	return true;
+}
+
+/*
+ * The leases, and so the sets, are as the running policy wants them, unless something failed; where the new one differs in some rules only,
+ * leases of other names stay as they are.
+ */
+static void judge_leases(struct gateway *gateway, struct judging *judging)
+{
+	const struct policy *running = gateway->policy;
+	const struct policy_changes *changes = &judging->changes;
+	bool settled =
+		running != NULL && running != judging->policy && !gateway->apply_due && !gateway->grants.unsure && !gateway->ruleset.spoilt;
+
+	judging->everything = !settled || !policy_changes(running, judging->policy, &judging->changes);
+	if (judging->everything) {
+		lease_each(gateway->leases, judge_lease, judging);
+		return;
+	}
+	if (changes->count == 0)
+		return;
+	judging->places.list = calloc(PLACES_MAX, sizeof(*judging->places.list));
+	for (size_t i = 0; i < changes->count; i++) {
+		/* Rules of one network are together. */
+		if (i == 0 || changes->rules[i].network != changes->rules[i - 1].network)
+			lease_each_of(gateway->leases, changes->rules[i].network, judge_if_changed, judging);
+	}
 }
 
 static bool network_is_there(void *context, struct lease *lease)
 {
 	return policy_network(context, lease->network) != NULL;
+}
+
+/* Leases of networks that are gone. */
+static void forget_leases(struct gateway *gateway, const struct policy *old, struct policy *policy)
+{
+	bool all = true;
+
+	for (size_t i = 0; old != NULL && i < old->network_count; i++)
+		all = all && policy_network(policy, old->networks[i].id) != NULL;
+	if (old == NULL || !all)
+		lease_each(gateway->leases, network_is_there, policy);
 }
 
 struct restoring {
@@ -139,9 +204,14 @@ static int listen_everywhere(struct gateway *gateway, const struct policy *polic
 	return rc;
 }
 
-/* Interfaces and kernel; nothing else is touched, so a failure leaves the running policy as it was. */
-static int apply_to_kernel(struct gateway *gateway, struct policy *policy, struct openings *openings, char *error, size_t error_size)
+/*
+ * Interfaces and kernel; nothing else is touched, so a failure leaves the running policy as it was. @flows: set when some flow may be
+ * allowed no longer.
+ */
+static int apply_to_kernel(struct gateway *gateway, struct policy *policy, struct openings *openings, bool *flows, char *error,
+			   size_t error_size)
 {
+	struct judging judging = {.gateway = gateway, .policy = policy, .wall = time(NULL)};
 	int rc = interfaces_scan(&gateway->interfaces, policy, gateway->log, error, error_size);
 
 	if (rc != 0)
@@ -157,9 +227,13 @@ static int apply_to_kernel(struct gateway *gateway, struct policy *policy, struc
 		return rc;
 	}
 	restore_leases(gateway, policy);
-	judge_leases(gateway, policy);
-	rc = ruleset_apply(&gateway->ruleset, policy, &gateway->interfaces, openings, gateway->leases, gateway->virtuals.table,
-			   gateway_now(gateway), error, error_size);
+	judge_leases(gateway, &judging);
+	rc = ruleset_apply(&gateway->ruleset, policy, &gateway->interfaces, openings, gateway->leases,
+			   judging.everything ? NULL : &judging.places, gateway->virtuals.table, gateway_now(gateway), error, error_size);
+	*flows = judging.everything || judging.changes.flows || judging.places.count > 0;
+	free(judging.places.list);
+	if (rc == 0 && judging.everything)
+		gateway->grants.unsure = false;
 	if (rc != 0)
 		openings_free(openings);
 	else
@@ -199,10 +273,11 @@ static void go_back(struct gateway *gateway)
 {
 	struct openings openings = {0};
 	char error[GATEWAY_ERROR_MAX];
+	bool flows;
 
 	if (gateway->policy == NULL)
 		return;
-	if (apply_to_kernel(gateway, gateway->policy, &openings, error, sizeof(error)) == 0) {
+	if (apply_to_kernel(gateway, gateway->policy, &openings, &flows, error, sizeof(error)) == 0) {
 		(void)take_openings(gateway, &openings); /* as before: flows were not looked at meanwhile */
 		(void)apply_to_interfaces(gateway, gateway->policy, error, sizeof(error));
 		return;
@@ -254,9 +329,10 @@ static void remember_uplink(struct gateway *gateway)
 }
 
 /* Everything that can fail before the new policy is the running one. */
-static int switch_policy(struct gateway *gateway, struct policy *policy, struct openings *openings, char *error, size_t error_size)
+static int switch_policy(struct gateway *gateway, struct policy *policy, struct openings *openings, bool *flows, char *error,
+			 size_t error_size)
 {
-	int rc = apply_to_kernel(gateway, policy, openings, error, error_size);
+	int rc = apply_to_kernel(gateway, policy, openings, flows, error, error_size);
 
 	if (rc != 0)
 		return rc;
@@ -291,33 +367,36 @@ static int apply_policy(struct gateway *gateway, struct policy *policy, char *er
 {
 	struct policy *old = gateway->policy;
 	struct openings openings = {0};
-	bool opened;
+	bool opened, flows;
 	int rc;
 
 	/* What is ready was judged by the old policy: its grants mean the old policy's port specifications. */
 	resolver_flush(gateway->resolver);
 	if (policy != old)
 		policy_inherit_ids(policy, old);
-	rc = switch_policy(gateway, policy, &openings, error, error_size);
+	rc = switch_policy(gateway, policy, &openings, &flows, error, error_size);
 	if (rc != 0) {
-		go_back(gateway);
-		if (policy != old)
+		if (policy != old) {
+			go_back(gateway);
 			policy_free(policy);
+		}
 		return rc;
 	}
 	gateway->policy = policy;
 	gateway->apply_due = false;
 	opened = take_openings(gateway, &openings);
 	if (policy != old) {
-		lease_each(gateway->leases, network_is_there, policy);
+		forget_leases(gateway, old, policy);
 		gateway->policy_loaded_at = time(NULL);
 		release_addresses(gateway, old, policy);
 		follow_policy(gateway);
+		resolver_serve(gateway->resolver);
 		policy_free(old);
+		resolver_serve(gateway->resolver);
 	}
 	remember_uplink(gateway);
 	log_set_format(gateway->log, policy->log);
-	upkeep_policy_applied(gateway, policy != old, opened);
+	upkeep_policy_applied(gateway, policy != old, opened, flows || opened);
 	if (policy != old && old != NULL)
 		virtual_refresh(gateway);
 	rc = apply_to_interfaces(gateway, policy, error, error_size);
@@ -347,6 +426,14 @@ static int apply_parsed(struct gateway *gateway, const struct config_text *text,
 	return apply_policy(gateway, policy, error, error_size);
 }
 
+/* Of struct config_text: questions are answered by the running policy while another one is read. */
+static void serve(void *context)
+{
+	struct gateway *gateway = context;
+
+	resolver_serve(gateway->resolver);
+}
+
 int apply_text(struct gateway *gateway, struct config_messages *messages, char *error, size_t error_size)
 {
 	struct config_text text = {0};
@@ -356,6 +443,8 @@ int apply_text(struct gateway *gateway, struct config_messages *messages, char *
 		snprintf(error, error_size, "the policy cannot be read");
 		return rc;
 	}
+	text.pause = serve;
+	text.pause_context = gateway;
 	rc = apply_parsed(gateway, &text, messages, error, error_size);
 	if (rc == 0) {
 		rc = memory_put_policy(gateway->start.memories[MEMORY_POLICY], &text);

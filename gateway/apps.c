@@ -320,6 +320,20 @@ void apps_lookup(struct apps *apps, const struct prefix *subnet, const struct ad
 		done(context, app && !app->asking ? app->name : "");
 }
 
+const char *apps_ready(const struct apps *apps, const struct prefix *subnet, const struct address *address)
+{
+	struct app *app;
+
+	if (address->family != AF_INET || !prefix_contains(subnet, address))
+		return "";
+	HASH_FIND(hh, apps->cache, address, sizeof(*address), app);
+	if (app && app->asking)
+		return NULL;
+	if (app && app->stale > uv_now(apps->loop))
+		return app->name;
+	return may_ask(apps) ? NULL : "";
+}
+
 const char *apps_known(const struct apps *apps, const struct address *address)
 {
 	struct app *app;

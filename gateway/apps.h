@@ -49,6 +49,9 @@ void apps_close(struct apps *apps);
 typedef void (*apps_done)(void *context, const char *name);
 void apps_lookup(struct apps *apps, const struct prefix *subnet, const struct address *address, apps_done done, void *context);
 
+/** apps_ready() - What apps_lookup() would call @done with before it returns, valid until the next call; NULL: somebody has to be asked. */
+const char *apps_ready(const struct apps *apps, const struct prefix *subnet, const struct address *address);
+
 /** apps_known() - What the name was when it was last asked for, be that long ago; "": it has none; NULL: it is not known. */
 const char *apps_known(const struct apps *apps, const struct address *address);
 

@@ -19,6 +19,19 @@ struct cursor {
 	size_t left;
 };
 
+struct flow_key flow_key(const struct flow *flow)
+{
+	struct flow_key key;
+
+	memset(&key, 0, sizeof(key));
+	key.source = flow->source;
+	key.destination = flow->destination;
+	key.source_port = flow->source_port;
+	key.destination_port = flow->destination_port;
+	key.protocol = flow->protocol;
+	return key;
+}
+
 static uint16_t get16(const uint8_t *bytes)
 {
 	return (uint16_t)(bytes[0] << 8 | bytes[1]);
@@ -49,12 +62,32 @@ static bool parse_ports(const struct cursor *cursor, size_t header, struct flow 
 	return true;
 }
 
+static uint32_t get32(const uint8_t *bytes)
+{
+	return (uint32_t)get16(bytes) << 16 | get16(bytes + 2);
+}
+
+/* @end: octets from the header's first one to the end of what it covers. */
+static void set_content(const struct cursor *cursor, size_t header, size_t end, struct flow *out)
+{
+	if (header > cursor->left || header > end)
+		return;
+	out->content = cursor->at + header;
+	out->content_size = (end < cursor->left ? end : cursor->left) - header;
+}
+
 static bool parse_tcp(const struct cursor *cursor, struct flow *out)
 {
+	size_t header;
+
 	if (!parse_ports(cursor, 20, out))
 		return false;
 	out->tcp_flags = cursor->at[TCP_FLAGS_OFFSET];
-	return cursor->at[12] >> 4 >= 5;
+	out->sequence = get32(cursor->at + 4);
+	out->acknowledged = get32(cursor->at + 8);
+	header = (size_t)(cursor->at[12] >> 4) * 4;
+	set_content(cursor, header, SIZE_MAX, out);
+	return header >= 20;
 }
 
 static bool parse_udp(const struct cursor *cursor, struct flow *out)
@@ -64,6 +97,7 @@ static bool parse_udp(const struct cursor *cursor, struct flow *out)
 	if (!parse_ports(cursor, 8, out))
 		return false;
 	length = get16(cursor->at + 4);
+	set_content(cursor, 8, length ? length : SIZE_MAX, out);
 	return length == 0 || length >= 8;
 }
 
@@ -192,19 +226,10 @@ static bool is_full_length(const struct prefix *prefix)
 /* Another network, or one of the gateway's own addresses. */
 static bool is_isolated(const struct judgement *j)
 {
-	const struct address *to = &j->flow->destination;
+	const struct network *other = policy_network_by_source(j->policy, &j->flow->destination);
+	const struct prefix *own = policy_own(j->policy, &j->flow->destination);
 
-	for (size_t i = 0; i < j->policy->network_count; i++) {
-		const struct network *other = &j->policy->networks[i];
-
-		if (other->id != j->network->id && (prefix_contains(&other->subnet4, to) || prefix_contains(&other->subnet6, to)))
-			return true;
-	}
-	for (size_t i = 0; i < j->policy->own_count; i++) {
-		if (is_full_length(&j->policy->own[i]) && address_equal(&j->policy->own[i].address, to))
-			return true;
-	}
-	return false;
+	return (other && other->id != j->network->id) || (own && is_full_length(own));
 }
 
 static bool has_transport(const struct flow *flow)

@@ -23,8 +23,21 @@ struct flow {
 	uint16_t destination_port;
 	uint8_t tcp_flags;
 	uint8_t icmp_type;
-	bool fragment; /* not the first fragment */
+	bool fragment;          /* not the first fragment */
+	uint32_t sequence;      /* TCP: of the first octet of the content */
+	uint32_t acknowledged;  /* TCP: the next octet that is expected of the other end */
+	const uint8_t *content; /* in the packet: what TCP or UDP carries, as far as it was copied; NULL: it has no such part */
+	size_t content_size;
 };
+
+/* What conntrack tells flows apart by. Compared as bytes: made by flow_key(), which zeroes the padding. */
+struct flow_key {
+	struct address source, destination;
+	uint16_t source_port, destination_port;
+	uint8_t protocol;
+};
+
+struct flow_key flow_key(const struct flow *flow);
 
 /**
  * classify_packet() - Parse an IPv4 or IPv6 packet as far as it was copied
@@ -39,6 +52,8 @@ struct denial {
 	const struct rule *rule; /* NULL: the default */
 	struct domain name;      /* length 0: no name known */
 	struct address real;     /* where the virtual address leads; family 0: it is none, or leads nowhere */
+	bool has_sni;            /* `verify` decided, by what the flow itself asked for */
+	struct domain sni;       /* that; length 0: it named nothing */
 	bool shown;              /* an answer showed the destination to this network, now or once */
 };
 

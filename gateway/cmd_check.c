@@ -149,11 +149,43 @@ static size_t count_open_rules(const struct network *network)
 	size_t count = 0;
 
 	for (size_t i = 0; i < network->rule_count; i++) {
-		const struct rule *rule = &network->rules[i];
+		const struct rule *rule = network->rules[i];
 
 		count += rule->kind == RULE_NAME && rule->action == RULE_ALLOW && ports_is_all(&rule->ports);
 	}
 	return count;
+}
+
+static void print_verify(const struct network *network)
+{
+	bool refuses = network->verify == VERIFY_ENFORCE && !policy_is_auditing(network, time(NULL));
+	char ports[PORTS_TEXT_MAX];
+
+	if (network->verify == VERIFY_OFF)
+		return;
+	printf("  verify: %s, on ports %s, without a name: %s%s\n", policy_verify_name(network->verify),
+	       ports_format(&network->verify_ports, ports), network->without_name_allowed ? "allow" : "deny",
+	       refuses ? "" : " (what does not fit is told, and passes)");
+}
+
+static void print_wildcards(const struct wildcard_limits *limits)
+{
+	const char *separator = "";
+
+	if (!limits->octets && !limits->labels && !limits->names)
+		return;
+	printf("  wildcards: ");
+	if (limits->octets || limits->labels) {
+		printf("stand for at most");
+		if (limits->octets)
+			printf(" %u octets", limits->octets);
+		if (limits->labels)
+			printf("%s %u labels", limits->octets ? " in" : "", limits->labels);
+		separator = "; ";
+	}
+	if (limits->names)
+		printf("%sat most %u new names a minute below each", separator, limits->names);
+	printf("\n");
 }
 
 static void print_network(const struct network *network)
@@ -167,12 +199,16 @@ static void print_network(const struct network *network)
 	print_subnet(&network->subnet6, &network->gateway6);
 	print_addresses(network);
 	print_mode(network);
+	print_verify(network);
 	if (network->default_ports_given)
 		printf("  ports: %s\n", ports_format(&network->default_ports, ports));
 	else
 		printf("  ports: all, for names without a port\n");
 	printf("  lifetimes: min_ttl %us, grace %us, max_age %us, max_addresses %u\n", lifetimes->min_ttl, lifetimes->grace,
 	       lifetimes->max_age, lifetimes->max_addresses);
+	print_wildcards(&network->wildcards);
+	if (network->max_flows)
+		printf("  max_flows: %u\n", network->max_flows);
 	if (network->log_allowed != LOG_ALLOWED_OFF)
 		printf("  log_allowed: %s\n",
 		       network->log_allowed == LOG_ALLOWED_ALL ? "all, a line for each flow" : "summary, sums once a minute");
@@ -180,7 +216,7 @@ static void print_network(const struct network *network)
 		printf("  keep_established: yes, flows that a reload no longer allows go on\n");
 	print_privates(network->privates, network->private_count);
 	for (size_t i = 0; i < network->rule_count; i++)
-		print_rule(&network->rules[i]);
+		print_rule(network->rules[i]);
 	for (size_t i = 0; i < network->publish_count; i++)
 		print_publish(&network->publishes[i]);
 	if (!network->rule_count)
@@ -216,7 +252,8 @@ static void print_notify(const struct notify_target *target)
 
 static void print_policy(const struct policy *policy)
 {
-	printf("uplink: %s\nlog: %s\n", policy->uplink, policy->log == LOG_JSON ? "json" : "text");
+	printf("uplink: %s\nlog: %s\nflowtable: %s\n", policy->uplink, policy->log == LOG_JSON ? "json" : "text",
+	       policy->flowtable ? "yes" : "no");
 	print_http(policy);
 	print_notify(&policy->notify);
 	for (size_t i = 0; i < policy->upstream_count; i++)
@@ -312,6 +349,14 @@ static json_t *virtual_json(const struct network *network)
 	return json_pack("{s:o, s:i}", "pools", array, "per_name", (int)network->per_name);
 }
 
+static json_t *verify_json(const struct network *network)
+{
+	char ports[PORTS_TEXT_MAX];
+
+	return json_pack("{s:s, s:s, s:s}", "mode", policy_verify_name(network->verify), "ports",
+			 ports_format(&network->verify_ports, ports), "without_name", network->without_name_allowed ? "allow" : "deny");
+}
+
 static const char *log_allowed_name(enum log_allowed log_allowed)
 {
 	switch (log_allowed) {
@@ -321,6 +366,12 @@ static const char *log_allowed_name(enum log_allowed log_allowed)
 	}
 }
 
+/* 0: no limit. */
+static json_t *wildcards_json(const struct wildcard_limits *limits)
+{
+	return json_pack("{s:i, s:i, s:i}", "octets", (int)limits->octets, "labels", (int)limits->labels, "names", (int)limits->names);
+}
+
 static json_t *network_json(const struct network *network)
 {
 	const struct lifetimes *lifetimes = &network->lifetimes;
@@ -328,17 +379,19 @@ static json_t *network_json(const struct network *network)
 	char ports[PORTS_TEXT_MAX], date[DATE_MAX];
 
 	for (size_t i = 0; i < network->rule_count; i++)
-		append(&rules, rule_json(&network->rules[i]));
+		append(&rules, rule_json(network->rules[i]));
 	for (size_t i = 0; i < network->publish_count; i++)
 		append(&publishes, publish_json(&network->publishes[i]));
-	return json_pack("{s:s, s:s, s:i, s:o, s:o, s:s, s:b, s:s, s:s?, s:s, s:{s:i, s:i, s:i, s:i}, s:o, s:o, s:o}", "name",
-			 network->name, "file", network->source.file, "line", (int)network->source.line, "subnets", subnets_json(network),
-			 "virtual_addresses", virtual_json(network), "mode", mode_name(network->mode), "keep_established",
+	return json_pack("{s:s, s:s, s:i, s:o, s:o, s:s, s:o, s:o, s:b, s:s, s:s?, s:s, s:{s:i, s:i, s:i, s:i}, s:o?, s:o, s:o, s:o}",
+			 "name", network->name, "file", network->source.file, "line", (int)network->source.line, "subnets",
+			 subnets_json(network), "virtual_addresses", virtual_json(network), "mode", mode_name(network->mode), "verify",
+			 verify_json(network), "wildcards", wildcards_json(&network->wildcards), "keep_established",
 			 network->keep_established, "log_allowed", log_allowed_name(network->log_allowed), "audit_until",
 			 network->audit_until ? format_date(network->audit_until, date) : NULL, "ports",
 			 ports_format(&network->default_ports, ports), "lifetimes", "min_ttl", (int)lifetimes->min_ttl, "grace",
 			 (int)lifetimes->grace, "max_age", (int)lifetimes->max_age, "max_addresses", (int)lifetimes->max_addresses,
-			 "private", prefixes_json(network->privates, network->private_count), "rules", rules, "publish", publishes);
+			 "max_flows", network->max_flows ? json_integer(network->max_flows) : NULL, "private",
+			 prefixes_json(network->privates, network->private_count), "rules", rules, "publish", publishes);
 }
 
 static json_t *http_json(const struct policy *policy)
@@ -367,8 +420,9 @@ static json_t *policy_json(const struct policy *policy)
 		append(&upstreams, upstream_json(&policy->upstreams[i]));
 	for (size_t i = 0; i < policy->network_count; i++)
 		append(&networks, network_json(&policy->networks[i]));
-	return json_pack("{s:s, s:s, s:o, s:o, s:o, s:o}", "uplink", policy->uplink, "log", policy->log == LOG_JSON ? "json" : "text",
-			 "http", http_json(policy), "notify", notify_json(&policy->notify), "upstreams", upstreams, "networks", networks);
+	return json_pack("{s:s, s:s, s:b, s:o, s:o, s:o, s:o}", "uplink", policy->uplink, "log", policy->log == LOG_JSON ? "json" : "text",
+			 "flowtable", policy->flowtable, "http", http_json(policy), "notify", notify_json(&policy->notify), "upstreams",
+			 upstreams, "networks", networks);
 }
 
 static json_t *messages_json(const struct config_messages *messages)

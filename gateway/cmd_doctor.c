@@ -18,6 +18,7 @@
 
 #include "gateway/command.h"
 #include "gateway/config.h"
+#include "gateway/confine.h"
 #include "gateway/control.h"
 #include "gateway/doctor.h"
 #include "gateway/environment.h"
@@ -29,7 +30,7 @@
 static const char usage_text[] =
 	"usage: sluice doctor [-c FILE_OR_DIR] [--json]\n"
 	"\n"
-	"Check the container from inside: capability, sysctls, kernel, interfaces and the form of each network, default\n"
+	"Check the container from inside: capability, confinement, sysctls, kernel, interfaces and the form of each network, default\n"
 	"route, DNS servers, policy, daemon, state volume, table of flows, apps that do not ask the gateway for names, clock.\n"
 	"Each problem comes with what to do about it.\n"
 	"\n"
@@ -83,6 +84,25 @@ static void check_privileges(struct doctor *doctor)
 		doctor_say(doctor, DOCTOR_OK, "privileges", NULL, "CAP_NET_ADMIN, user %u", (unsigned int)geteuid());
 	else
 		doctor_say(doctor, DOCTOR_PROBLEM, "privileges", NULL, "%s", error);
+}
+
+/* What the kernel gives the daemon to confine itself with; its own log says what it has made of it. */
+static void check_confinement(struct doctor *doctor)
+{
+	int abi = confine_landlock();
+
+	if (!CONFINE_BUILT)
+		doctor_say(doctor, DOCTOR_WARNING, "confinement", NULL, "this build has sanitizers and does not confine itself");
+	else if (confine_calls_possible())
+		doctor_say(doctor, DOCTOR_OK, "confinement", NULL, "system calls are limited (seccomp)");
+	else
+		doctor_say(doctor, DOCTOR_WARNING, "confinement", "a kernel with CONFIG_SECCOMP_FILTER has them",
+			   "system calls are not limited: no seccomp filters");
+	if (CONFINE_BUILT && abi > 0)
+		doctor_say(doctor, DOCTOR_OK, "confinement", NULL, "files are limited (Landlock, ABI %d)", abi);
+	else if (CONFINE_BUILT)
+		doctor_say(doctor, DOCTOR_WARNING, "confinement", confine_landlock_cure(abi), "files are not limited: %s",
+			   confine_landlock_missing(abi));
 }
 
 static void check_clock(struct doctor *doctor)
@@ -234,6 +254,7 @@ static int examine(const char *path, bool json)
 	struct policy *policy;
 
 	check_privileges(&doctor);
+	check_confinement(&doctor);
 	check_clock(&doctor);
 	check_daemon(&doctor);
 	check_socket_directory(&doctor);

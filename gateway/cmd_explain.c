@@ -218,7 +218,7 @@ static const struct rule *find_name_rule(const struct network *network, const st
 					 uint8_t protocol, uint16_t port)
 {
 	for (size_t i = 0; i < network->rule_count; i++) {
-		const struct rule *rule = &network->rules[i];
+		const struct rule *rule = network->rules[i];
 
 		if (rule->kind == RULE_NAME && rule->action == action && pattern_matches(&rule->pattern, name) &&
 		    ports_contains(&rule->ports, protocol, port))
@@ -243,6 +243,12 @@ static void settle_name_ports(const struct network *network, const struct target
 		finding->rule = rule;
 }
 
+/* A matter of asking for the name: the forwarder refuses that. */
+static bool is_too_long(const struct network *network, const struct target *target, const struct rule *rule)
+{
+	return rule && policy_wildcard_is_exceeded(network, rule, &target->name) && !policy_is_auditing(network, time(NULL));
+}
+
 static void judge_name(const struct policy *policy, const struct network *network, const struct target *target, struct finding *finding)
 {
 	struct name_verdict verdict = policy_judge_name(network, &target->name, time(NULL));
@@ -252,6 +258,10 @@ static void judge_name(const struct policy *policy, const struct network *networ
 	finding->upstream = policy_upstream_for(policy, &target->name);
 	if (!verdict.allowed || verdict.audited)
 		return;
+	if (is_too_long(network, target, verdict.rule)) {
+		finding->reason = REASON_NAME_TOO_LONG;
+		return;
+	}
 	for (size_t i = 0; i < network->spec_count; i++) {
 		if (!(verdict.specs >> i & 1))
 			continue;
@@ -278,7 +288,7 @@ static void find_edges(const struct network *network, const struct target *targe
 	if (target->port_given)
 		edges[target->port] = true;
 	for (size_t i = 0; i < network->rule_count; i++) {
-		const struct rule *rule = &network->rules[i];
+		const struct rule *rule = network->rules[i];
 
 		if (rule->kind != RULE_ADDRESS || !prefix_contains(&rule->prefix, &target->address))
 			continue;
@@ -399,6 +409,59 @@ static void print_virtual(const struct target *target)
 		       address_format(&target->real, real));
 }
 
+/* What `verify` does to the flows that were asked about: VERIFY_OFF when nobody reads what they name. */
+static enum network_verify find_verify(const struct network *network, const struct target *target, const struct finding *finding)
+{
+	unsigned int first = target->port_given ? target->port : 0, last = target->port_given ? target->port : PORT_COUNT - 1;
+
+	/* What audit mode or a rule for the address lets pass is not read. */
+	if (network->verify == VERIFY_OFF || !target->is_name || !finding->allowed)
+		return VERIFY_OFF;
+	for (size_t i = 0; i < PROTOCOL_COUNT; i++) {
+		for (unsigned int port = first; target->wanted[i] && port <= last; port++) {
+			if (finding->open[i][port] && ports_contains(&network->verify_ports, protocol_numbers[i], (uint16_t)port))
+				return policy_is_auditing(network, time(NULL)) ? VERIFY_LOG : network->verify;
+		}
+	}
+	return VERIFY_OFF;
+}
+
+static void print_verify(const struct network *network, enum network_verify verify)
+{
+	char ports[PORTS_TEXT_MAX];
+
+	if (verify == VERIFY_OFF)
+		return;
+	printf("verify: the flow itself must name it as well%s, or another name that may be reached on its port; what does not %s",
+	       network->without_name_allowed ? ", or none" : "", verify == VERIFY_ENFORCE ? "is refused" : "is told, and passes");
+	if (!ports_is_all(&network->verify_ports))
+		printf(" (only on ports %s)", ports_format(&network->verify_ports, ports));
+	printf("\n");
+}
+
+/* What the wildcard that allows the name may stand for, and how often for something new. */
+static void print_wildcard(const struct network *network, const struct target *target, const struct finding *finding)
+{
+	const struct wildcard_limits *limits = &network->wildcards;
+	unsigned int octets, labels;
+
+	if (!target->is_name || !finding->rule || finding->rule->action != RULE_ALLOW ||
+	    (!limits->octets && !limits->labels && !limits->names))
+		return;
+	labels = policy_wildcard_stands_for(finding->rule, &target->name, &octets);
+	if (labels == 0)
+		return;
+	printf("wildcard: it stands for %u %s in %u %s here", octets, octets == 1 ? "octet" : "octets", labels,
+	       labels == 1 ? "label" : "labels");
+	if (limits->octets)
+		printf("; at most %u octets (wildcard_octets)", limits->octets);
+	if (limits->labels)
+		printf("; at most %u labels (wildcard_labels)", limits->labels);
+	if (limits->names)
+		printf("; at most %u new names a minute (wildcard_names)", limits->names);
+	printf("\n");
+}
+
 static void print_note(const struct network *network, const struct target *target, const struct finding *finding)
 {
 	if (target->is_name || finding->allowed || finding->reason == REASON_ISOLATED)
@@ -426,6 +489,8 @@ static void print_finding(const struct network *network, const struct target *ta
 		printf("upstream: %s\n", finding->upstream->name[0] ? finding->upstream->name : "(default)");
 	if (finding->special)
 		printf("address: %s; only a rule that names this space allows it\n", finding->special);
+	print_verify(network, find_verify(network, target, finding));
+	print_wildcard(network, target, finding);
 	print_note(network, target, finding);
 }
 
@@ -444,12 +509,14 @@ static bool print_json(const struct network *network, const struct target *targe
 	const char *upstream = finding->upstream && finding->allowed ? finding->upstream->name : NULL;
 	char name[DOMAIN_TEXT_MAX], real[ADDRESS_TEXT_MAX];
 	bool is_virtual_address = target->real.family;
-	json_t *root = json_pack("{s:s, s:s, s:b, s:b, s:s?, s:o, s:s, s:s, s:s?, s:s?, s:s?, s:s?}", "target", target->text, "network",
-				 network->name, "allowed", finding->allowed, "audited", finding->audited, "reason",
+	enum network_verify verify = find_verify(network, target, finding);
+	json_t *root = json_pack("{s:s, s:s, s:b, s:b, s:s?, s:o, s:s, s:s, s:s?, s:s?, s:s?, s:s?, s:s?}", "target", target->text,
+				 "network", network->name, "allowed", finding->allowed, "audited", finding->audited, "reason",
 				 denies ? reason_name(finding->reason) : NULL, "rule", explain_rule(finding->rule), "tcp",
 				 format_ports(finding->open[TCP], tcp), "udp", format_ports(finding->open[UDP], udp), "upstream", upstream,
 				 "special", finding->special, "stands_for", is_virtual_address ? domain_format(&target->name, name) : NULL,
-				 "real", is_virtual_address ? address_format(&target->real, real) : NULL);
+				 "real", is_virtual_address ? address_format(&target->real, real) : NULL, "verify",
+				 verify == VERIFY_OFF ? NULL : policy_verify_name(verify));
 	bool good = root && json_dumpf(root, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII) == 0;
 
 	json_decref(root);

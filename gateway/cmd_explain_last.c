@@ -47,6 +47,13 @@ static const struct {
 	{REASON_REBINDING, "an answer pointed an allowed name to a private or otherwise special address (`private =` allows that)"},
 	{REASON_LOCAL_NAME, "single-label names, and names under suffixes for local use, never leave the gateway"},
 	{REASON_UNSUPPORTED, "the gateway does not serve this type, class or kind of question"},
+	{REASON_SNI_MISMATCH,
+	 "inside the flow the app asked for another name (`sni`), which the network may not reach on this port (`verify`)"},
+	{REASON_NAME_TOO_LONG, "a rule allows the name by a wildcard, which would stand for more than `wildcard_octets` or "
+			       "`wildcard_labels` have it"},
+	{REASON_TOO_MANY_NAMES, "a rule allows the name by a wildcard, and there were more new names below it in a minute than "
+				"`wildcard_names` has it"},
+	{REASON_NO_NAME, "the flow named no host, and the network verifies names (`without_name = allow` lets such flows pass)"},
 };
 
 static const char *meaning_of(const char *reason)
@@ -118,7 +125,7 @@ static const struct rule *find_rule(const struct policy *policy, const json_t *l
 	const struct network *network = policy && network_name ? policy_network_by_name(policy, network_name) : NULL;
 
 	for (size_t i = 0; source && network && i < network->rule_count; i++) {
-		const struct rule *rule = &network->rules[i];
+		const struct rule *rule = network->rules[i];
 		char text[DECISION_RULE_MAX];
 
 		snprintf(text, sizeof(text), "%s:%u", rule->source.file, rule->source.line);
@@ -143,7 +150,7 @@ static json_t *ask_advice(const json_t *line, char error[static ERROR_MAX])
 	json_t *request = json_pack("{s:s}", "command", "advise"), *answer;
 
 	copy_value(request, "network", line, "network");
-	copy_value(request, "name", line, log_view_value(line, "qname") ? "qname" : "name");
+	copy_value(request, "name", line, log_view_value(line, "sni") ? "sni" : log_view_value(line, "qname") ? "qname" : "name");
 	copy_value(request, "address", line, "dst");
 	copy_value(request, "port", line, "port");
 	copy_value(request, "proto", line, "proto");
@@ -193,7 +200,7 @@ static void print_when(const struct printer *printer)
 static void print_what(const struct printer *printer)
 {
 	const json_t *line = printer->line;
-	const char *app = log_view_value(line, "app"), *address = log_view_value(line, "dst");
+	const char *app = log_view_value(line, "app"), *address = log_view_value(line, "dst"), *name = log_view_value(line, "name");
 	bool denied = is_event(line, "denied");
 	char target[LOG_VIEW_TARGET_MAX];
 
@@ -206,8 +213,12 @@ static void print_what(const struct printer *printer)
 	if (app)
 		put_value(printer, "app ", app, " ");
 	put_value(printer, app ? "(" : "", log_view_value(line, "src"), app ? ")\n" : "\n");
-	if (address && log_view_value(line, "name"))
-		put_value(printer, "address: ", address, "\n");
+	if (!address || !name)
+		return;
+	put_value(printer, "address: ", address, "");
+	if (log_view_value(line, "sni"))
+		put_value(printer, ", which the app knows as ", name, "");
+	putchar('\n');
 }
 
 static void print_why(const struct printer *printer)

@@ -99,7 +99,7 @@ static bool take_name(struct request *request, const char *name)
 	policy = read_policy(name, text);
 	free(text);
 	if (policy)
-		request->any_without_port |= policy->networks[0].rules[0].kind == RULE_NAME && !policy->networks[0].rules[0].ports_given;
+		request->any_without_port |= policy->networks[0].rules[0]->kind == RULE_NAME && !policy->networks[0].rules[0]->ports_given;
 	policy_free(policy);
 	return policy;
 }

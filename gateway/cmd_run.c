@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 #include <getopt.h>
+#include <malloc.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "gateway/command.h"
+#include "gateway/confine.h"
 #include "gateway/gateway.h"
 #include "gateway/privileges.h"
 #include "gateway/supervisor.h"
@@ -19,9 +22,39 @@ static int usage(FILE *stream, int status)
 	return status;
 }
 
+#define LARGE (64 * 1024)  /* octets: nothing that is taken and given back for each answer is as large */
+#define SPARE (512 * 1024) /* octets at the end of the heap that are kept: giving them back takes a system call */
+
+/*
+ * Large blocks stay mappings of their own: tables of which most is never used take no memory then. Left to itself malloc() takes them from
+ * the heap as soon as one large block has been freed, and writes zeros over all of a table.
+ */
+static void keep_memory_small(void)
+{
+	(void)mallopt(M_MMAP_THRESHOLD, LARGE);
+	(void)mallopt(M_TRIM_THRESHOLD, SPARE);
+}
+
 static int run_worker(void *context, const struct supervisor_worker_start *start)
 {
 	return gateway_run(context, start);
+}
+
+/* Return: 0 also where the kernel cannot; or -errno, said. */
+static int confine(void)
+{
+	int rc = confine_prepare();
+
+	if (rc == 0)
+		rc = confine_calls(CONFINE_SUPERVISOR);
+	if (rc == -ENOTSUP) {
+		if (CONFINE_BUILT)
+			fprintf(stderr, "sluice run: system calls are not limited: the kernel has no filters for them\n");
+		return 0;
+	}
+	if (rc != 0)
+		fprintf(stderr, "sluice run: system calls cannot be limited: %s; it does not run without\n", strerror(-rc));
+	return rc;
 }
 
 int cmd_run(int argc, char **argv)
@@ -41,9 +74,10 @@ int cmd_run(int argc, char **argv)
 	}
 	if (optind != argc)
 		return usage(stderr, COMMAND_USAGE);
+	keep_memory_small();
 	if (privileges_drop(error, sizeof(error)) != 0) {
 		fprintf(stderr, "sluice run: %s\n", error);
 		return COMMAND_NO;
 	}
-	return supervisor_run(run_worker, path);
+	return confine() == 0 ? supervisor_run(run_worker, path) : COMMAND_NO;
 }

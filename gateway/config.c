@@ -51,6 +51,7 @@ struct key {
 static const struct key keys[] = {
 	{"uplink", IN(GATEWAY), KEY_SCALAR, config_rules_uplink},
 	{"log", IN(GATEWAY), KEY_SCALAR, config_rules_log},
+	{"flowtable", IN(GATEWAY), KEY_SCALAR, config_rules_flowtable},
 	{"http", IN(GATEWAY), KEY_SET, config_http_set},
 	{"notify", IN(GATEWAY), KEY_SCALAR, config_notify_url},
 	{"notify_format", IN(GATEWAY), KEY_SCALAR, config_notify_format},
@@ -76,8 +77,15 @@ static const struct key keys[] = {
 	{"grace", IN(NETWORK), KEY_SCALAR, config_rules_grace},
 	{"max_age", IN(NETWORK), KEY_SCALAR, config_rules_max_age},
 	{"max_addresses", IN(NETWORK), KEY_SCALAR, config_rules_max_addresses},
+	{"wildcard_octets", IN(NETWORK), KEY_SCALAR, config_rules_wildcard_octets},
+	{"wildcard_labels", IN(NETWORK), KEY_SCALAR, config_rules_wildcard_labels},
+	{"wildcard_names", IN(NETWORK), KEY_SCALAR, config_rules_wildcard_names},
+	{"max_flows", IN(NETWORK), KEY_SCALAR, config_rules_max_flows},
 	{"keep_established", IN(NETWORK), KEY_SCALAR, config_rules_keep_established},
 	{"log_allowed", IN(NETWORK), KEY_SCALAR, config_rules_log_allowed},
+	{"verify", IN(NETWORK), KEY_SCALAR, config_rules_verify},
+	{"verify_ports", IN(NETWORK), KEY_SET, config_rules_verify_ports},
+	{"without_name", IN(NETWORK), KEY_SCALAR, config_rules_without_name},
 };
 #define KEY_COUNT (sizeof(keys) / sizeof(keys[0]))
 static_assert(KEY_COUNT <= CONFIG_KEYS_MAX, "struct section has room for every key");
@@ -206,7 +214,7 @@ static int on_value(void *user, const char *section, const char *name, const cha
 /* Write the next piece of the line's value as a line for inih. */
 static char *feed_piece(struct feed *feed, char *out, size_t size)
 {
-	size_t overhead = strlen(feed->key_name) + sizeof(" = \n"), left = strlen(feed->rest), length = left;
+	size_t name = strlen(feed->key_name), overhead = name + sizeof(" = \n"), left = strlen(feed->rest), length = left;
 
 	if (size < overhead + PIECE_MIN) {
 		feed->broken = true;
@@ -214,7 +222,11 @@ static char *feed_piece(struct feed *feed, char *out, size_t size)
 	}
 	if (length > size - overhead)
 		length = size - overhead;
-	snprintf(out, size, "%s = %.*s\n", feed->key_name, (int)length, feed->rest);
+	memcpy(out, feed->key_name, name);
+	memcpy(out + name, " = ", 3);
+	memcpy(out + name + 3, feed->rest, length);
+	out[name + 3 + length] = '\n';
+	out[name + 4 + length] = '\0';
 	feed->next_space = false;
 	if (length < left)
 		feed->next_space = feed->rest[length - 1] == ' ' || feed->rest[length] == ' ';
@@ -258,6 +270,8 @@ static char *feed_line(char *out, int size, void *stream)
 
 	while (!feed->rest && !feed->broken && config_lines_next(&feed->lines, &feed->line)) {
 		draft->here.line = feed->line.number;
+		if (feed->line.number % CONFIG_PAUSE_LINES == 0)
+			config_draft_pause(draft);
 		switch (feed->line.kind) {
 		case LINE_END: return NULL;
 		case LINE_BAD_SECTION:
@@ -324,8 +338,10 @@ struct policy *config_parse(const struct config_text *text, struct config_messag
 		parse_part(draft, (unsigned int)i);
 	for (size_t i = 0; i < draft->section_count; i++)
 		check_empty_keys(draft, draft->sections[i]);
+	config_draft_pause(draft);
 	if (!draft->no_memory)
 		config_finish(draft);
+	config_draft_pause(draft);
 	if (draft->no_memory)
 		config_messages_add(messages, CONFIG_ERROR, nowhere, "out of memory");
 	config_messages_sort(messages);

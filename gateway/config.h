@@ -44,7 +44,12 @@ struct config_text {
 		size_t size;
 	} * parts; /* owned; a directory: its *.conf and *.ini files in order of name */
 	size_t count;
+	void (*pause)(
+		void *context); /* called every while as the text is parsed, so that something else gets its turn; NULL: nothing does */
+	void *pause_context;
 };
+
+#define CONFIG_PAUSE_LINES 64 /* lines between two calls of `pause`: some 0.2 ms */
 
 /**
  * config_read() - Fetch the text

@@ -38,6 +38,13 @@ struct draft *config_draft_new(const struct config_text *text, struct config_mes
 
 static void free_section(struct section *section)
 {
+	struct variant *next;
+
+	for (struct variant *variant = section->variants; variant; variant = next) {
+		next = variant->next;
+		free(variant->rules);
+		free(variant);
+	}
 	free(section->uses);
 	free(section->match_sources);
 	free(section->network.rules);
@@ -46,6 +53,12 @@ static void free_section(struct section *section)
 	free(section->group.matches);
 	free(section->group.privates);
 	free(section);
+}
+
+void config_draft_pause(const struct draft *draft)
+{
+	if (draft->text->pause)
+		draft->text->pause(draft->text->pause_context);
 }
 
 void config_draft_free(struct draft *draft)
@@ -122,6 +135,14 @@ const char *config_draft_title(const struct section *section, char out[static PO
 	return out;
 }
 
+/* The title without brackets: "rules github". */
+static const char *bare_title(const struct section *section, char out[static POLICY_NAME_MAX + CONFIG_HINT_MAX])
+{
+	config_draft_title(section, out);
+	out[strlen(out) - 1] = '\0';
+	return out + 1;
+}
+
 /* Return: SECTION_KIND_COUNT when unknown. */
 static enum section_kind kind_of(const char *word)
 {
@@ -170,6 +191,7 @@ static void set_defaults(struct section *section)
 		.min_ttl = CONFIG_MIN_TTL, .grace = CONFIG_GRACE, .max_age = CONFIG_MAX_AGE, .max_addresses = CONFIG_MAX_ADDRESSES};
 	section->network.source = section->source;
 	section->network.default_ports = ports_all();
+	section->network.verify_ports = ports_all();
 	section->network.per_name = CONFIG_PER_NAME;
 	section->group.source = section->source;
 	/* The reader has checked the length. */
@@ -180,6 +202,7 @@ static void set_defaults(struct section *section)
 struct section *config_draft_section(struct draft *draft, const char *kind, const char *name)
 {
 	enum section_kind known = kind_of(kind);
+	char title[POLICY_NAME_MAX + CONFIG_HINT_MAX];
 	struct section **sections, *section;
 
 	if (!check_heading(draft, known, kind, name))
@@ -196,7 +219,9 @@ struct section *config_draft_section(struct draft *draft, const char *kind, cons
 	section->kind = known;
 	section->source = draft->here;
 	section->name = config_draft_keep(draft, name);
-	if (!section->name) {
+	if (section->name && known == SECTION_RULES)
+		section->rules_title = config_draft_keep(draft, bare_title(section, title));
+	if (draft->no_memory) {
 		free(section);
 		return NULL;
 	}

@@ -13,14 +13,16 @@
 
 #define CONFIG_SECTIONS_MAX 2048      /* sections of all kinds */
 #define CONFIG_RULES_MAX    1000000UL /* rules of all networks together, those of `use` counted for each */
-#define CONFIG_KEYS_MAX     32        /* rows of the key table in config.c */
+#define CONFIG_KEYS_MAX     48        /* rows of the key table in config.c */
 
 /* Defaults of a network; docs/leases.md argues them. */
 #define CONFIG_MIN_TTL             60U           /* s */
 #define CONFIG_GRACE               (24U * 3600U) /* s: with max_age this keeps every address that was shown reachable for max_age */
 #define CONFIG_MAX_AGE             (24U * 3600U) /* s */
 #define CONFIG_MAX_ADDRESSES       64U
-#define CONFIG_PER_NAME            2U    /* an app can try another address; more would use up the pool */
+#define CONFIG_PER_NAME            2U /* an app can try another address; more would use up the pool */
+#define CONFIG_MAX_FLOWS_LEAST     16U
+#define CONFIG_MAX_FLOWS_LIMIT     16777216U
 #define CONFIG_MAX_ADDRESSES_LIMIT 4096U /* more A records do not fit into a DNS message */
 
 enum section_kind { SECTION_GATEWAY, SECTION_UPSTREAM, SECTION_RULES, SECTION_NETWORK, SECTION_KIND_COUNT };
@@ -37,6 +39,11 @@ enum place {
 	PLACE_POOL,
 	PLACE_PER_NAME,
 	PLACE_AUDIT_UNTIL,
+	PLACE_VERIFY_PORTS,
+	PLACE_WITHOUT_NAME,
+	PLACE_WILDCARD_OCTETS,
+	PLACE_WILDCARD_LABELS,
+	PLACE_WILDCARD_NAMES,
 	PLACE_SUBNET,
 	PLACE_MATCH,
 	PLACE_AUTO,
@@ -56,6 +63,13 @@ struct use {
 	struct source source;
 };
 
+/* The rules of a list as networks have them whose `ports` are these. */
+struct variant {
+	struct variant *next; /* owned */
+	struct ports ports;
+	struct rule **rules; /* owned array */
+};
+
 /* A `publish` entry of which not all words have been read. */
 struct publish_words {
 	const char *ports; /* owned by the policy; NULL: none */
@@ -71,10 +85,13 @@ struct section {
 	unsigned int lines[CONFIG_KEYS_MAX]; /* where each key was first given; 0: nowhere */
 	size_t items[CONFIG_KEYS_MAX];       /* how many values it had */
 	struct source places[PLACE_COUNT];
-	bool used;              /* SECTION_RULES: by some network */
-	bool addresses_unknown; /* `addresses` was given, but with no value that there is */
-	bool pool_unknown;      /* likewise `pool`: there is no default for a family then */
-	struct use *uses;       /* owned */
+	bool used;                /* SECTION_RULES: by some network */
+	const char *rules_title;  /* owned by the policy: "rules github"; NULL: another kind of section */
+	struct variant *variants; /* owned; SECTION_RULES: its rules, with other ports */
+	bool addresses_unknown;   /* `addresses` was given, but with no value that there is */
+	bool pool_unknown;        /* likewise `pool`: there is no default for a family then */
+	bool verify_unknown;      /* likewise `verify` */
+	struct use *uses;         /* owned */
 	size_t use_count;
 	struct source *match_sources; /* owned; parallel to group.matches */
 	struct publish_words words;
@@ -100,6 +117,9 @@ struct draft {
 /** draft_new() / draft_free() - Return: NULL when out of memory. */
 struct draft *config_draft_new(const struct config_text *text, struct config_messages *messages);
 void config_draft_free(struct draft *draft);
+
+/** config_draft_pause() - Something else may have its turn. */
+void config_draft_pause(const struct draft *draft);
 
 /** config_draft_say() - Add a finding about a place in the text. */
 void config_draft_say(struct draft *draft, enum message_severity severity, struct source where, const char *format, ...)

@@ -16,6 +16,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "gateway/confine.h"
+
 /* Return: a regular file, open for reading, or -errno. */
 static int open_file(const char *path)
 {
@@ -74,7 +76,8 @@ char *config_file_read(const char *path, size_t max, const char *form, char *err
 	char *text;
 
 	if (fd < 0) {
-		snprintf(error, error_size, "cannot be read: %s", fd == -EINVAL ? "it is not a file" : strerror(-fd));
+		snprintf(error, error_size, "cannot be read: %s%s", fd == -EINVAL ? "it is not a file" : strerror(-fd),
+			 confine_files_cure(-fd));
 		return NULL;
 	}
 	text = read_text(fd, max, form, error, error_size);

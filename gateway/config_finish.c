@@ -63,6 +63,49 @@ static void settle_audit(struct draft *draft, struct section *section)
 		config_draft_say(draft, CONFIG_WARNING, *where, "'audit_until' has passed: the network is enforced");
 }
 
+static void settle_verify(struct draft *draft, const struct section *section)
+{
+	static const struct {
+		enum place place;
+		const char *key;
+	} keys[] = {{PLACE_VERIFY_PORTS, "verify_ports"}, {PLACE_WITHOUT_NAME, "without_name"}};
+
+	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]) && section->network.verify == VERIFY_OFF && !section->verify_unknown; i++) {
+		if (section->places[keys[i].place].line)
+			config_draft_say(draft, CONFIG_WARNING, section->places[keys[i].place],
+					 "'%s' has no effect without 'verify': write 'verify = enforce' (or 'log') as well", keys[i].key);
+	}
+}
+
+static bool has_wildcard(const struct network *network)
+{
+	for (size_t i = 0; i < network->rule_count; i++) {
+		const struct rule *rule = network->rules[i];
+
+		if (rule->action == RULE_ALLOW && rule->kind == RULE_NAME && rule->pattern.kind != PATTERN_EXACT)
+			return true;
+	}
+	return false;
+}
+
+/* After `use` has been followed. */
+static void settle_wildcards(struct draft *draft, const struct section *section)
+{
+	static const struct {
+		enum place place;
+		const char *key;
+	} keys[] = {{PLACE_WILDCARD_OCTETS, "wildcard_octets"},
+		    {PLACE_WILDCARD_LABELS, "wildcard_labels"},
+		    {PLACE_WILDCARD_NAMES, "wildcard_names"}};
+
+	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]) && !has_wildcard(&section->network); i++) {
+		if (section->places[keys[i].place].line)
+			config_draft_say(draft, CONFIG_WARNING, section->places[keys[i].place],
+					 "'%s' has no effect: no rule of [network %s] allows names by a wildcard", keys[i].key,
+					 section->network.name);
+	}
+}
+
 static void say_unknown_use(struct draft *draft, const struct use *use)
 {
 	const char *names[CONFIG_SECTIONS_MAX];
@@ -77,38 +120,75 @@ static void say_unknown_use(struct draft *draft, const struct use *use)
 			 config_hint(use->name, names, count, hint));
 }
 
-static void follow_use(struct draft *draft, struct section *section, const struct use *use)
+/* Deny rules keep all ports: `ports =` must not make a denial smaller than what it says. */
+static bool has_default_ports(const struct rule *rule)
 {
-	struct section *rules = config_draft_find(draft, SECTION_RULES, use->name);
-	char title[TITLE_MAX], *bare;
-	const char *kept;
-
-	if (!rules) {
-		say_unknown_use(draft, use);
-		return;
-	}
-	rules->used = true;
-	config_draft_title(rules, title);
-	bare = title + 1; /* "rules github" */
-	bare[strlen(bare) - 1] = 0;
-	kept = config_draft_keep(draft, bare);
-	for (size_t i = 0; kept && i < rules->network.rule_count; i++) {
-		struct rule rule = rules->network.rules[i];
-
-		rule.section = kept;
-		config_rules_append(draft, section, &rule);
-	}
+	return rule->kind == RULE_NAME && rule->action == RULE_ALLOW && !rule->ports_given;
 }
 
-/* Deny rules keep all ports: `ports =` must not make a denial smaller than what it says. */
+/* The network's own rules; nobody else has them. */
 static void apply_default_ports(struct network *network)
 {
 	for (size_t i = 0; network->default_ports_given && i < network->rule_count; i++) {
-		struct rule *rule = &network->rules[i];
-
-		if (rule->kind == RULE_NAME && rule->action == RULE_ALLOW && !rule->ports_given)
-			rule->ports = network->default_ports;
+		if (has_default_ports(network->rules[i]))
+			network->rules[i]->ports = network->default_ports;
 	}
+}
+
+/* Rules of a list with other ports: copies of those that it makes a difference for. */
+static struct variant *make_variant(struct draft *draft, const struct section *list, const struct ports *ports)
+{
+	struct variant *variant = calloc(1, sizeof(*variant));
+
+	if (variant)
+		variant->rules = calloc(list->network.rule_count + 1, sizeof(struct rule *));
+	if (!variant || !variant->rules) {
+		draft->no_memory = true;
+		free(variant);
+		return NULL;
+	}
+	variant->ports = *ports;
+	for (size_t i = 0; i < list->network.rule_count && !draft->no_memory; i++) {
+		struct rule copy = *list->network.rules[i];
+
+		copy.ports = *ports;
+		variant->rules[i] = has_default_ports(&copy) ? config_rules_keep(draft, &copy) : list->network.rules[i];
+	}
+	return variant;
+}
+
+/* The rules of a list as this network has them. Networks with the same ports share them. Return: NULL when out of memory. */
+static struct rule **rules_for(struct draft *draft, struct section *list, const struct network *network)
+{
+	struct variant *variant = list->variants;
+
+	if (!network->default_ports_given)
+		return list->network.rules;
+	while (variant && !ports_equal(&variant->ports, &network->default_ports))
+		variant = variant->next;
+	if (variant)
+		return variant->rules;
+	variant = make_variant(draft, list, &network->default_ports);
+	if (!variant)
+		return NULL;
+	variant->next = list->variants;
+	list->variants = variant;
+	return variant->rules;
+}
+
+static void follow_use(struct draft *draft, struct section *section, const struct use *use)
+{
+	struct section *list = config_draft_find(draft, SECTION_RULES, use->name);
+	struct rule **rules;
+
+	if (!list) {
+		say_unknown_use(draft, use);
+		return;
+	}
+	list->used = true;
+	rules = rules_for(draft, list, &section->network);
+	for (size_t i = 0; rules && i < list->network.rule_count && !draft->no_memory; i++)
+		config_rules_append(draft, section, rules[i]);
 }
 
 static int compare_patterns(const struct pattern *a, const struct pattern *b)
@@ -142,18 +222,18 @@ static int compare_meaning(const struct rule *a, const struct rule *b)
 	return memcmp(&a->ports, &b->ports, sizeof(a->ports));
 }
 
-/* Pointers into one array: equal rules stay in the order of reading. */
+/* Places in a network's list: equal rules stay in the order of reading. */
 static int compare_rules(const void *left, const void *right)
 {
-	const struct rule *const *a = left, *const *b = right;
-	int order = compare_meaning(*a, *b);
+	struct rule **const *a = left, **const *b = right;
+	int order = compare_meaning(**a, **b);
 
 	return order ? order : (*a < *b ? -1 : *a > *b);
 }
 
 static void warn_repeated_rules(struct draft *draft, const struct network *network)
 {
-	const struct rule **sorted;
+	struct rule ***sorted;
 
 	if (network->rule_count < 2)
 		return;
@@ -166,7 +246,7 @@ static void warn_repeated_rules(struct draft *draft, const struct network *netwo
 		sorted[i] = &network->rules[i];
 	qsort(sorted, network->rule_count, sizeof(*sorted), compare_rules);
 	for (size_t i = 1; i < network->rule_count; i++) {
-		const struct rule *first = sorted[i - 1], *again = sorted[i];
+		const struct rule *first = *sorted[i - 1], *again = *sorted[i];
 
 		if (compare_meaning(first, again) == 0)
 			config_draft_say(draft, CONFIG_WARNING, again->source, "'%.80s' is already in [network %s], at %s:%u", again->text,
@@ -184,11 +264,13 @@ static void settle_network(struct draft *draft, struct section *section)
 	settle_gateway(draft, section, &network->subnet4, &network->gateway4, PLACE_GATEWAY4);
 	settle_gateway(draft, section, &network->subnet6, &network->gateway6, PLACE_GATEWAY6);
 	settle_audit(draft, section);
+	settle_verify(draft, section);
+	apply_default_ports(network);
 	for (size_t i = 0; i < section->use_count; i++)
 		follow_use(draft, section, &section->uses[i]);
+	settle_wildcards(draft, section);
 	config_virtual_settle(draft, section);
 	config_publish_settle(draft, section);
-	apply_default_ports(network);
 	warn_repeated_rules(draft, network);
 }
 
@@ -378,6 +460,11 @@ static void move_networks(struct draft *draft)
 	}
 }
 
+static void pause_draft(void *draft)
+{
+	config_draft_pause(draft);
+}
+
 static void complete_policy(struct draft *draft)
 {
 	char error[CONFIG_HINT_MAX] = "";
@@ -388,7 +475,7 @@ static void complete_policy(struct draft *draft)
 	move_networks(draft);
 	if (draft->no_memory)
 		return;
-	status = policy_finish(draft->policy, error, sizeof(error), &where);
+	status = policy_finish_slowly(draft->policy, error, sizeof(error), &where, pause_draft, draft);
 	if (status == -ENOMEM)
 		draft->no_memory = true;
 	else if (status)
@@ -426,12 +513,14 @@ void config_finish(struct draft *draft)
 			settle_upstream(draft, draft->sections[i]);
 		else if (draft->sections[i]->kind == SECTION_GATEWAY)
 			config_notify_settle(draft, draft->sections[i]);
+		config_draft_pause(draft);
 	}
 	check_networks(draft);
 	config_publish_compare(draft);
 	config_http_settle(draft);
 	check_matches(draft);
 	warn_unused(draft);
+	config_draft_pause(draft);
 	if (!draft->messages->errors && !draft->no_memory)
 		complete_policy(draft);
 	if (!draft->messages->errors && !draft->no_memory)

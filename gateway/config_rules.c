@@ -27,9 +27,17 @@ static bool report(struct draft *draft, bool good, const struct config_complaint
 	return good;
 }
 
-void config_rules_append(struct draft *draft, struct section *section, const struct rule *rule)
+struct rule *config_rules_keep(struct draft *draft, const struct rule *rule)
 {
-	struct rule *rules;
+	struct rule *kept = policy_rule(draft->policy, rule);
+
+	draft->no_memory |= !kept;
+	return kept;
+}
+
+void config_rules_append(struct draft *draft, struct section *section, struct rule *rule)
+{
+	struct rule **rules;
 
 	if (draft->rule_count == CONFIG_RULES_MAX) {
 		config_draft_say(draft, CONFIG_ERROR, rule->source, "more than %lu rules", CONFIG_RULES_MAX);
@@ -41,20 +49,22 @@ void config_rules_append(struct draft *draft, struct section *section, const str
 	if (!rules)
 		return;
 	section->network.rules = rules;
-	rules[section->network.rule_count++] = *rule;
+	rules[section->network.rule_count++] = rule;
 	draft->rule_count++;
 }
 
 static void add_rule(struct draft *draft, struct section *section, enum rule_action action, const char *value)
 {
-	struct rule rule = {.action = action, .source = draft->here};
+	struct rule rule = {.action = action, .source = draft->here}, *kept;
 	struct config_complaint complaint = {0};
 
 	if (!report(draft, config_value_rule(value, &rule, &complaint), &complaint))
 		return;
 	rule.text = config_draft_keep(draft, value);
-	if (rule.text)
-		config_rules_append(draft, section, &rule);
+	rule.section = section->rules_title;
+	kept = rule.text ? config_rules_keep(draft, &rule) : NULL;
+	if (kept)
+		config_rules_append(draft, section, kept);
 }
 
 void config_rules_allow(struct draft *draft, struct section *section, const char *value)
@@ -92,7 +102,8 @@ void config_rules_use(struct draft *draft, struct section *section, const char *
 		section->use_count++;
 }
 
-void config_rules_ports(struct draft *draft, struct section *section, const char *value)
+/* @given: there were ports before; else @list holds the default, which they replace. */
+static void add_ports(struct draft *draft, const char *key, struct ports *list, bool *given, const char *value)
 {
 	struct ports ports;
 	const char *error = ports_parse(value, &ports);
@@ -101,11 +112,16 @@ void config_rules_ports(struct draft *draft, struct section *section, const char
 		SAY_ERROR(draft, "'%." SHOWN "s': %s", value, error);
 		return;
 	}
-	if (!section->network.default_ports_given)
-		memset(&section->network.default_ports, 0, sizeof(section->network.default_ports));
-	section->network.default_ports_given = true;
-	if (!ports_add(&section->network.default_ports, &ports))
-		SAY_ERROR(draft, "'ports' needs more than %d ranges for one protocol", PORTS_RANGES_MAX);
+	if (!*given)
+		memset(list, 0, sizeof(*list));
+	*given = true;
+	if (!ports_add(list, &ports))
+		SAY_ERROR(draft, "'%s' needs more than %d ranges for one protocol", key, PORTS_RANGES_MAX);
+}
+
+void config_rules_ports(struct draft *draft, struct section *section, const char *value)
+{
+	add_ports(draft, "ports", &section->network.default_ports, &section->network.default_ports_given, value);
 }
 
 static void add_private(struct draft *draft, struct prefix **list, size_t *count, const char *value)
@@ -363,6 +379,33 @@ void config_rules_log_allowed(struct draft *draft, struct section *section, cons
 		section->network.log_allowed = (enum log_allowed)chosen;
 }
 
+void config_rules_verify(struct draft *draft, struct section *section, const char *value)
+{
+	static const char *const names[] = {"off", "log", "enforce"}; /* enum network_verify */
+	int chosen = config_rules_one_of(draft, "verify", value, names, 3);
+
+	section->verify_unknown = chosen < 0;
+	if (chosen >= 0)
+		section->network.verify = (enum network_verify)chosen;
+}
+
+void config_rules_verify_ports(struct draft *draft, struct section *section, const char *value)
+{
+	struct source *place = &section->places[PLACE_VERIFY_PORTS];
+	bool given = place->line;
+
+	add_ports(draft, "verify_ports", &section->network.verify_ports, &given, value);
+	*place = draft->here;
+}
+
+void config_rules_without_name(struct draft *draft, struct section *section, const char *value)
+{
+	static const char *const names[] = {"deny", "allow"};
+
+	section->places[PLACE_WITHOUT_NAME] = draft->here;
+	section->network.without_name_allowed = config_rules_one_of(draft, "without_name", value, names, 2) == 1;
+}
+
 static bool is_interface_name(const char *text)
 {
 	return strlen(text) < IFNAMSIZ && !strpbrk(text, "/:") && strcmp(text, ".") != 0 && strcmp(text, "..") != 0;
@@ -400,6 +443,16 @@ void config_rules_log(struct draft *draft, struct section *section, const char *
 		draft->policy->log = format ? LOG_JSON : LOG_TEXT;
 }
 
+void config_rules_flowtable(struct draft *draft, struct section *section, const char *value)
+{
+	static const char *const names[] = {"no", "yes"};
+	int use = config_rules_one_of(draft, "flowtable", value, names, 2);
+
+	(void)section;
+	if (use >= 0)
+		draft->policy->flowtable = use;
+}
+
 static void set_seconds(struct draft *draft, const char *value, uint32_t *out)
 {
 	struct config_complaint complaint = {0};
@@ -426,10 +479,40 @@ void config_rules_max_age(struct draft *draft, struct section *section, const ch
 		SAY_ERROR(draft, "'max_age = 0' would end every lease at once: nothing could be reached by name");
 }
 
-void config_rules_max_addresses(struct draft *draft, struct section *section, const char *value)
+static void set_number(struct draft *draft, const char *value, uint32_t max, uint32_t *out)
 {
 	struct config_complaint complaint = {0};
-	bool good = config_value_number(value, 1, CONFIG_MAX_ADDRESSES_LIMIT, &section->network.lifetimes.max_addresses, &complaint);
+
+	report(draft, config_value_number(value, 1, max, out, &complaint), &complaint);
+}
+
+void config_rules_max_addresses(struct draft *draft, struct section *section, const char *value)
+{
+	set_number(draft, value, CONFIG_MAX_ADDRESSES_LIMIT, &section->network.lifetimes.max_addresses);
+}
+
+void config_rules_wildcard_octets(struct draft *draft, struct section *section, const char *value)
+{
+	section->places[PLACE_WILDCARD_OCTETS] = draft->here;
+	set_number(draft, value, WILDCARD_OCTETS_MAX, &section->network.wildcards.octets);
+}
+
+void config_rules_wildcard_labels(struct draft *draft, struct section *section, const char *value)
+{
+	section->places[PLACE_WILDCARD_LABELS] = draft->here;
+	set_number(draft, value, WILDCARD_LABELS_MAX, &section->network.wildcards.labels);
+}
+
+void config_rules_wildcard_names(struct draft *draft, struct section *section, const char *value)
+{
+	section->places[PLACE_WILDCARD_NAMES] = draft->here;
+	set_number(draft, value, WILDCARD_NAMES_MAX, &section->network.wildcards.names);
+}
+
+void config_rules_max_flows(struct draft *draft, struct section *section, const char *value)
+{
+	struct config_complaint complaint = {0};
+	bool good = config_value_number(value, CONFIG_MAX_FLOWS_LEAST, CONFIG_MAX_FLOWS_LIMIT, &section->network.max_flows, &complaint);
 
 	report(draft, good, &complaint);
 }

@@ -27,18 +27,28 @@ void config_rules_per_name(struct draft *draft, struct section *section, const c
 void config_rules_mode(struct draft *draft, struct section *section, const char *value);
 void config_rules_audit_until(struct draft *draft, struct section *section, const char *value);
 void config_rules_uplink(struct draft *draft, struct section *section, const char *value);
+void config_rules_flowtable(struct draft *draft, struct section *section, const char *value);
 void config_rules_log(struct draft *draft, struct section *section, const char *value);
 void config_rules_min_ttl(struct draft *draft, struct section *section, const char *value);
 void config_rules_grace(struct draft *draft, struct section *section, const char *value);
 void config_rules_max_age(struct draft *draft, struct section *section, const char *value);
 void config_rules_max_addresses(struct draft *draft, struct section *section, const char *value);
+void config_rules_wildcard_octets(struct draft *draft, struct section *section, const char *value);
+void config_rules_wildcard_labels(struct draft *draft, struct section *section, const char *value);
+void config_rules_wildcard_names(struct draft *draft, struct section *section, const char *value);
+void config_rules_max_flows(struct draft *draft, struct section *section, const char *value);
 void config_rules_keep_established(struct draft *draft, struct section *section, const char *value);
 void config_rules_log_allowed(struct draft *draft, struct section *section, const char *value);
+void config_rules_verify(struct draft *draft, struct section *section, const char *value);
+void config_rules_verify_ports(struct draft *draft, struct section *section, const char *value);
+void config_rules_without_name(struct draft *draft, struct section *section, const char *value);
 
 /** config_rules_one_of() - Return: the index of @value in @names, or -1 after a message about @key. */
 int config_rules_one_of(struct draft *draft, const char *key, const char *value, const char *const *names, size_t count);
 
-/** config_rules_append() - Add a copy of a rule to a section, within CONFIG_RULES_MAX. */
-void config_rules_append(struct draft *draft, struct section *section, const struct rule *rule);
+/** config_rules_append() - Add a rule of the policy to a section, within CONFIG_RULES_MAX. */
+void config_rules_append(struct draft *draft, struct section *section, struct rule *rule);
+/** config_rules_keep() - A copy that the policy owns. Return: NULL when out of memory (draft->no_memory is set). */
+struct rule *config_rules_keep(struct draft *draft, const struct rule *rule);
 
 #endif

@@ -96,7 +96,7 @@ static void refuse_address_rules(struct draft *draft, const struct section *sect
 	const struct source *where = &section->places[PLACE_ADDRESSES];
 
 	for (size_t i = 0; i < network->rule_count; i++) {
-		const struct rule *rule = &network->rules[i];
+		const struct rule *rule = network->rules[i];
 
 		if (rule->kind == RULE_ADDRESS)
 			config_draft_say(draft, CONFIG_ERROR, rule->source,

@@ -20,19 +20,23 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
+
+#include "resolver/acceptor.h"
 
 #define CONTROL_CONNECTIONS_MAX 16
 #define CONTROL_IDLE_MS         5000
 #define CONTROL_BACKLOG         16
 
 struct control {
-	uv_pipe_t listener;
+	uv_loop_t *loop;
+	struct acceptor *acceptor; /* owned */
 	control_handle handle;
 	void *context;
 	struct connection *connections; /* list */
 	unsigned int count;
-	bool closing;
+	char *path; /* owned */
 };
 
 /* A client that follows. Part of its connection. */
@@ -294,16 +298,19 @@ static void close_oldest(struct control *control)
 		connection_close(oldest);
 }
 
-static void connection_open(struct control *control)
+static void on_connection(void *context, int fd)
 {
+	struct control *control = context;
 	struct connection *connection = calloc(1, sizeof(*connection));
 
-	if (connection == NULL)
+	if (connection == NULL) {
+		close(fd);
 		return;
+	}
 	connection->control = control;
 	connection->open_handles = 2;
-	uv_pipe_init(control->listener.loop, &connection->pipe, 0);
-	uv_timer_init(control->listener.loop, &connection->idle);
+	uv_pipe_init(control->loop, &connection->pipe, 0);
+	uv_timer_init(control->loop, &connection->idle);
 	connection->pipe.data = connection->idle.data = connection;
 	connection->next = control->connections;
 	connection->previous = &control->connections;
@@ -314,22 +321,12 @@ static void connection_open(struct control *control)
 	uv_timer_start(&connection->idle, on_idle, CONTROL_IDLE_MS, 0);
 	if (control->count > CONTROL_CONNECTIONS_MAX)
 		close_oldest(control);
-	if (uv_accept((uv_stream_t *)&control->listener, (uv_stream_t *)&connection->pipe) != 0 ||
-	    uv_read_start((uv_stream_t *)&connection->pipe, on_allocate, on_read) != 0)
+	if (uv_pipe_open(&connection->pipe, fd) != 0) {
+		close(fd);
 		connection_close(connection);
-}
-
-static void on_connection(uv_stream_t *listener, int status)
-{
-	struct control *control = listener->data;
-
-	if (status == 0 && !control->closing)
-		connection_open(control);
-}
-
-static void on_control_closed(uv_handle_t *handle)
-{
-	free(handle->data);
+	} else if (uv_read_start((uv_stream_t *)&connection->pipe, on_allocate, on_read) != 0) {
+		connection_close(connection);
+	}
 }
 
 /* A socket file is left behind when the process is killed; anything else at that path is not ours to remove. */
@@ -341,27 +338,52 @@ static void remove_stale(const char *path)
 		unlink(path);
 }
 
+static void release(struct control *control)
+{
+	free(control->path);
+	free(control);
+}
+
+/* Return: a socket that listens, or -errno. */
+static int open_socket(const char *path)
+{
+	struct sockaddr_un name = {.sun_family = AF_UNIX};
+	int fd, error;
+	mode_t mask;
+
+	if (strlen(path) >= sizeof(name.sun_path))
+		return -ENAMETOOLONG;
+	strcpy(name.sun_path, path);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	remove_stale(path);
+	mask = umask(0177);
+	error = bind(fd, (const struct sockaddr *)&name, sizeof(name)) == 0 && listen(fd, CONTROL_BACKLOG) == 0 ? 0 : -errno;
+	umask(mask);
+	if (error == 0)
+		return fd;
+	close(fd);
+	return error;
+}
+
 int control_new(uv_loop_t *loop, const char *path, control_handle handle, void *context, struct control **out)
 {
 	struct control *control = calloc(1, sizeof(*control));
-	mode_t mask;
 	int rc;
 
 	*out = NULL;
 	if (control == NULL)
 		return -ENOMEM;
+	control->loop = loop;
 	control->handle = handle;
 	control->context = context;
-	uv_pipe_init(loop, &control->listener, 0);
-	control->listener.data = control;
-	remove_stale(path);
-	mask = umask(0177);
-	rc = uv_pipe_bind(&control->listener, path);
-	umask(mask);
-	if (rc == 0)
-		rc = uv_listen((uv_stream_t *)&control->listener, CONTROL_BACKLOG, on_connection);
+	control->path = strdup(path);
+	rc = control->path != NULL ? open_socket(path) : -ENOMEM;
+	if (rc >= 0)
+		rc = acceptor_new(loop, rc, on_connection, control, &control->acceptor);
 	if (rc != 0) {
-		uv_close((uv_handle_t *)&control->listener, on_control_closed);
+		release(control);
 		return rc;
 	}
 	*out = control;
@@ -370,10 +392,11 @@ int control_new(uv_loop_t *loop, const char *path, control_handle handle, void *
 
 void control_close(struct control *control)
 {
-	if (control == NULL || control->closing)
+	if (control == NULL)
 		return;
-	control->closing = true;
 	while (control->connections != NULL)
 		connection_close(control->connections);
-	uv_close((uv_handle_t *)&control->listener, on_control_closed);
+	acceptor_close(control->acceptor);
+	unlink(control->path);
+	release(control);
 }

@@ -229,6 +229,7 @@ int counters_read(struct counters *counters, struct ruleset *ruleset, const stru
 		report_named(&pass, "spoofed", network, REASON_SPOOFED_SOURCE);
 		report_named(&pass, "multicast", network, REASON_MULTICAST);
 		report_named(&pass, "invalid", network, REASON_INVALID);
+		report_named(&pass, "crowded", network, REASON_TOO_MANY_FLOWS);
 		report_named(&pass, "audited", network, REASON_REPEATED);
 		report_refused(&pass, network);
 	}

@@ -75,7 +75,7 @@ static struct decision start(enum decision_kind kind, bool audited, const char *
 static void set_rule(struct decision *decision, const struct rule *rule)
 {
 	if (rule)
-		snprintf(decision->rule, sizeof(decision->rule), "%s:%u", rule->source.file, rule->source.line);
+		decision_set_rule(decision, &rule->source);
 	else
 		snprintf(decision->rule, sizeof(decision->rule), "default");
 }
@@ -137,6 +137,8 @@ void denials_flow(struct denials *denials, const struct network *network, const 
 	line.has_port = has_ports(flow);
 	line.port = flow->destination_port;
 	line.name = denial->name;
+	line.has_sni = denial->has_sni;
+	line.sni = denial->sni;
 	line.reason = denial->reason;
 	set_rule(&line, denial->rule);
 	named_tell(denials->named, network, interface, &line, true);
@@ -268,8 +270,8 @@ void denials_counted(struct denials *denials, const struct network *network, con
 		     uint64_t packets)
 {
 	/* Repeats get the answer that their flow got; everything else the kernel drops without one. */
-	struct decision line =
-		start(DECISION_SUMMARY, false, network ? network->name : "", reason == REASON_REPEATED ? "rejected" : "dropped");
+	struct decision line = start(DECISION_SUMMARY, false, network ? network->name : "",
+				     reason == REASON_REPEATED || reason == REASON_TOO_MANY_FLOWS ? "rejected" : "dropped");
 
 	line.what = WHAT_PACKETS;
 	if (source)

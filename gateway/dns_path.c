@@ -38,6 +38,12 @@ struct stranger {
 };
 
 struct dns_path {
+	/* One that is in `askers`: who asks has mostly asked the question before, too. */
+	struct {
+		uint16_t network;
+		struct address address;
+		bool known;
+	} latest;
 	struct log *log;
 	struct apps *apps;
 	const char *since;
@@ -136,9 +142,16 @@ void dns_path_free(struct dns_path *path)
 	free(path);
 }
 
-bool dns_path_is_known(const struct dns_path *path, uint16_t network, const struct address *source)
+bool dns_path_is_known(struct dns_path *path, uint16_t network, const struct address *source)
 {
-	return set_contains(&path->askers, source_hash(network, source));
+	if (path->latest.known && path->latest.network == network && address_equal(&path->latest.address, source))
+		return true;
+	if (!set_contains(&path->askers, source_hash(network, source)))
+		return false;
+	path->latest.network = network;
+	path->latest.address = *source;
+	path->latest.known = true;
+	return true;
 }
 
 /* Whoever has asked is no stranger any more. */
@@ -165,7 +178,7 @@ void dns_path_asked(struct dns_path *path, uint16_t network, const struct addres
 }
 
 /* The source, its container, or somebody in the network of whom we cannot say which container it is. */
-static bool has_asked(const struct dns_path *path, uint16_t network, const struct address *source, const struct address *container)
+static bool has_asked(struct dns_path *path, uint16_t network, const struct address *source, const struct address *container)
 {
 	const struct address nobody = {0};
 

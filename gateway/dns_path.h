@@ -33,8 +33,8 @@ struct dns_path *dns_path_new(struct log *log, struct apps *apps, bool restarted
 /** dns_path_free() - After apps_close(), which ends what waits for a container's name. */
 void dns_path_free(struct dns_path *path);
 
-/** dns_path_is_known() - Did this source ask before? Called for every question: one hash, no memory. */
-bool dns_path_is_known(const struct dns_path *path, uint16_t network, const struct address *source);
+/** dns_path_is_known() - Did this source ask before? Called for every question: one hash at most, no memory. */
+bool dns_path_is_known(struct dns_path *path, uint16_t network, const struct address *source);
 
 /**
  * dns_path_asked() - A question came from a source that is not known yet

@@ -35,9 +35,11 @@ static void close_silent_log(struct log *log, int fd)
 
 static void report_features(struct doctor *doctor, const struct kernel_features *features)
 {
-	doctor_say(doctor, DOCTOR_OK, "kernel", NULL, "packets are queued by %s, timeouts of set elements are renewed %s",
+	doctor_say(doctor, DOCTOR_OK, "kernel", NULL,
+		   "packets are queued by %s, timeouts of set elements are renewed %s, established flows %s",
 		   features->native_queue ? "the queue expression" : "the xtables target NFQUEUE (this kernel has no CONFIG_NFT_QUEUE)",
-		   features->refresh ? "in place" : "by delete and add (before Linux 6.12)");
+		   features->refresh ? "in place" : "by delete and add (before Linux 6.12)",
+		   features->flowtable ? "can go through a flowtable" : "meet the rules packet by packet (no CONFIG_NFT_FLOW_OFFLOAD)");
 }
 
 /* The closed table is the last thing that may be missing: without it packets would be forwarded freely. */
@@ -95,9 +97,10 @@ void doctor_kernel(struct doctor *doctor)
 	int fd, result = netlink_open(&ruleset.netlink, NETLINK_NETFILTER, 0);
 	struct log *log = open_silent_log(&fd);
 
+	ruleset.log = log;
 	snprintf(error, sizeof(error), "nf_tables cannot be reached: %s", strerror(result ? -result : ENOMEM));
 	if (!result && log)
-		result = ruleset_probe(&ruleset, log, error, sizeof(error));
+		result = ruleset_probe(&ruleset, error, sizeof(error));
 	else if (!result)
 		result = -ENOMEM;
 	if (result) {

@@ -6,9 +6,11 @@
  */
 #include "gateway/flows.h"
 
+#include <endian.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #include <libmnl/libmnl.h>
@@ -91,32 +93,217 @@ static void finish(struct flows *flows)
 	flows->done(flows->context, flows->error, flows->ended);
 }
 
-static struct address address_of(const struct nf_conntrack *entry, enum nf_conntrack_attr ipv4, enum nf_conntrack_attr ipv6)
-{
-	uint8_t family = nfct_get_attr_u8(entry, ATTR_L3PROTO);
-	const void *bytes = nfct_get_attr(entry, family == AF_INET ? ipv4 : ipv6);
-	struct address none = {0};
+/* --- an entry, as the attributes in which the kernel tells of it --- */
 
-	return bytes != NULL ? address_from_bytes(family, bytes) : none;
+struct tuple {
+	struct address source, destination;
+	uint16_t source_port, destination_port;
+	uint8_t protocol;
+};
+
+/* What an entry says that is not handed out as it is. */
+struct entry_state {
+	uint32_t status; /* IPS_* */
+	uint8_t tcp;     /* TCP_CONNTRACK_* */
+};
+
+/*
+ * Attributes that are still to be read. Every flow costs two events with some thirty attributes each: walking over them with the functions
+ * of libmnl took twice as long.
+ */
+struct attributes {
+	const uint8_t *at;
+	size_t left;
+};
+
+/* An attribute, with what is in it. */
+struct attribute {
+	uint16_t type;
+	size_t size;
+	const uint8_t *bytes;
+};
+
+/* Take the first one off the list. Return: false at the end, or when what follows is no attribute. */
+static inline bool take(struct attributes *list, struct attribute *out)
+{
+	struct nlattr header;
+	size_t whole;
+
+	if (list->left < sizeof(header))
+		return false;
+	memcpy(&header, list->at, sizeof(header));
+	if (header.nla_len < sizeof(header) || header.nla_len > list->left)
+		return false;
+	out->type = header.nla_type & NLA_TYPE_MASK;
+	out->size = header.nla_len - sizeof(header);
+	out->bytes = list->at + sizeof(header);
+	whole = NLA_ALIGN((size_t)header.nla_len);
+	whole = whole < list->left ? whole : list->left;
+	list->at += whole;
+	list->left -= whole;
+	return true;
 }
 
-static uint8_t tcp_state(const struct nf_conntrack *entry)
+static inline struct attributes inside(const struct attribute *nest)
 {
-	return nfct_attr_is_set(entry, ATTR_TCP_STATE) > 0 ? nfct_get_attr_u8(entry, ATTR_TCP_STATE) : TCP_CONNTRACK_NONE;
+	return (struct attributes){.at = nest->bytes, .left = nest->size};
 }
 
-static uint64_t counter_of(const struct nf_conntrack *entry, enum nf_conntrack_attr attribute)
+/* All of them are in network order. Return: 0 for an attribute of another size, too. */
+static inline uint64_t number_of(const struct attribute *attribute)
 {
-	return nfct_attr_is_set(entry, attribute) > 0 ? nfct_get_attr_u64(entry, attribute) : 0;
+	uint16_t two;
+	uint32_t four;
+	uint64_t eight;
+
+	switch (attribute->size) {
+	case sizeof(uint8_t): return attribute->bytes[0];
+	case sizeof(two): memcpy(&two, attribute->bytes, sizeof(two)); return be16toh(two);
+	case sizeof(four): memcpy(&four, attribute->bytes, sizeof(four)); return be32toh(four);
+	case sizeof(eight): memcpy(&eight, attribute->bytes, sizeof(eight)); return be64toh(eight);
+	default: return 0;
+	}
 }
 
-static enum flow_timeout timeout_of(const struct nf_conntrack *entry)
+static inline void read_address(const struct attribute *attribute, int family, struct address *out)
 {
-	uint8_t protocol = nfct_get_attr_u8(entry, ATTR_L4PROTO);
+	if (attribute->size == (family == AF_INET ? sizeof(struct in_addr) : sizeof(struct in6_addr)))
+		*out = address_from_bytes(family, attribute->bytes);
+}
 
+static void read_addresses(const struct attribute *nest, struct tuple *out)
+{
+	struct attributes list = inside(nest);
+	struct attribute attribute;
+
+	while (take(&list, &attribute)) {
+		switch (attribute.type) {
+		case CTA_IP_V4_SRC: read_address(&attribute, AF_INET, &out->source); break;
+		case CTA_IP_V4_DST: read_address(&attribute, AF_INET, &out->destination); break;
+		case CTA_IP_V6_SRC: read_address(&attribute, AF_INET6, &out->source); break;
+		case CTA_IP_V6_DST: read_address(&attribute, AF_INET6, &out->destination); break;
+		default: break;
+		}
+	}
+}
+
+static void read_protocol(const struct attribute *nest, struct tuple *out)
+{
+	struct attributes list = inside(nest);
+	struct attribute attribute;
+
+	while (take(&list, &attribute)) {
+		switch (attribute.type) {
+		case CTA_PROTO_NUM: out->protocol = (uint8_t)number_of(&attribute); break;
+		case CTA_PROTO_SRC_PORT: out->source_port = (uint16_t)number_of(&attribute); break;
+		case CTA_PROTO_DST_PORT: out->destination_port = (uint16_t)number_of(&attribute); break;
+		default: break;
+		}
+	}
+}
+
+static void read_tuple(const struct attribute *nest, struct tuple *out)
+{
+	struct attributes list = inside(nest);
+	struct attribute attribute;
+
+	memset(out, 0, sizeof(*out));
+	while (take(&list, &attribute)) {
+		if (attribute.type == CTA_TUPLE_IP)
+			read_addresses(&attribute, out);
+		else if (attribute.type == CTA_TUPLE_PROTO)
+			read_protocol(&attribute, out);
+	}
+}
+
+static void read_tcp_state(const struct attribute *nest, struct entry_state *out)
+{
+	struct attributes outer = inside(nest), inner;
+	struct attribute attribute;
+
+	while (take(&outer, &attribute)) {
+		if (attribute.type != CTA_PROTOINFO_TCP)
+			continue;
+		for (inner = inside(&attribute); take(&inner, &attribute);) {
+			if (attribute.type == CTA_PROTOINFO_TCP_STATE)
+				out->tcp = (uint8_t)number_of(&attribute);
+		}
+	}
+}
+
+static void read_counters(const struct attribute *nest, uint64_t *packets, uint64_t *bytes)
+{
+	struct attributes list = inside(nest);
+	struct attribute attribute;
+
+	while (take(&list, &attribute)) {
+		if (attribute.type == CTA_COUNTERS_PACKETS)
+			*packets = number_of(&attribute);
+		else if (attribute.type == CTA_COUNTERS_BYTES)
+			*bytes = number_of(&attribute);
+	}
+}
+
+static void read_times(const struct attribute *nest, struct tracked_flow *out)
+{
+	struct attributes list = inside(nest);
+	struct attribute attribute;
+
+	while (take(&list, &attribute)) {
+		if (attribute.type == CTA_TIMESTAMP_START)
+			out->started = number_of(&attribute) / NS_PER_MS;
+		else if (attribute.type == CTA_TIMESTAMP_STOP)
+			out->stopped = number_of(&attribute) / NS_PER_MS;
+	}
+}
+
+static void read_original(const struct attribute *nest, struct tracked_flow *out)
+{
+	struct tuple tuple;
+
+	read_tuple(nest, &tuple);
+	out->flow.source = tuple.source;
+	out->flow.destination = tuple.destination;
+	out->flow.protocol = tuple.protocol;
+	out->flow.source_port = tuple.source_port;
+	out->flow.destination_port = tuple.destination_port;
+}
+
+static void read_reply(const struct attribute *nest, struct tracked_flow *out)
+{
+	struct tuple tuple;
+
+	read_tuple(nest, &tuple);
+	out->target = tuple.source;
+	out->target_port = tuple.source_port;
+}
+
+static void read_attribute(const struct attribute *attribute, struct tracked_flow *out, struct entry_state *state)
+{
+	struct traffic *traffic = &out->traffic;
+
+	switch (attribute->type) {
+	case CTA_TUPLE_ORIG: read_original(attribute, out); break;
+	case CTA_TUPLE_REPLY: read_reply(attribute, out); break;
+	case CTA_STATUS: state->status = (uint32_t)number_of(attribute); break;
+	case CTA_PROTOINFO: read_tcp_state(attribute, state); break;
+	case CTA_TIMEOUT: out->remaining = (uint32_t)number_of(attribute); break;
+	case CTA_MARK: out->mark = (uint32_t)number_of(attribute); break;
+	case CTA_ID: out->id = (uint32_t)number_of(attribute); break;
+	case CTA_COUNTERS_ORIG: read_counters(attribute, &traffic->packets_out, &traffic->bytes_out); break;
+	case CTA_COUNTERS_REPLY: read_counters(attribute, &traffic->packets_in, &traffic->bytes_in); break;
+	case CTA_TIMESTAMP: read_times(attribute, out); break;
+	default: break;
+	}
+}
+
+static enum flow_timeout timeout_of(uint8_t protocol, const struct entry_state *state)
+{
+	if (state->status & IPS_OFFLOAD)
+		return FLOW_TIMEOUT_OTHER;
 	if (protocol == IPPROTO_UDP)
-		return nfct_get_attr_u32(entry, ATTR_STATUS) & IPS_ASSURED ? FLOW_TIMEOUT_UDP_STREAM : FLOW_TIMEOUT_UDP;
-	switch (tcp_state(entry)) {
+		return state->status & IPS_ASSURED ? FLOW_TIMEOUT_UDP_STREAM : FLOW_TIMEOUT_UDP;
+	switch (state->tcp) {
 	case TCP_CONNTRACK_LAST_ACK: return FLOW_TIMEOUT_LAST_ACK;
 	case TCP_CONNTRACK_TIME_WAIT: return FLOW_TIMEOUT_TIME_WAIT;
 	case TCP_CONNTRACK_CLOSE: return FLOW_TIMEOUT_CLOSE;
@@ -124,31 +311,30 @@ static enum flow_timeout timeout_of(const struct nf_conntrack *entry)
 	}
 }
 
-bool flows_read(const struct nf_conntrack *entry, struct tracked_flow *out)
+bool flows_parse(const void *attributes, size_t size, struct tracked_flow *out)
 {
-	*out = (struct tracked_flow){
-		.flow.source = address_of(entry, ATTR_ORIG_IPV4_SRC, ATTR_ORIG_IPV6_SRC),
-		.flow.destination = address_of(entry, ATTR_ORIG_IPV4_DST, ATTR_ORIG_IPV6_DST),
-		.flow.protocol = nfct_get_attr_u8(entry, ATTR_L4PROTO),
-		.flow.source_port = ntohs(nfct_get_attr_u16(entry, ATTR_PORT_SRC)),
-		.flow.destination_port = ntohs(nfct_get_attr_u16(entry, ATTR_PORT_DST)),
-		.target = address_of(entry, ATTR_REPL_IPV4_SRC, ATTR_REPL_IPV6_SRC),
-		.target_port = ntohs(nfct_get_attr_u16(entry, ATTR_REPL_PORT_SRC)),
-		.mark = nfct_attr_is_set(entry, ATTR_MARK) ? nfct_get_attr_u32(entry, ATTR_MARK) : 0,
-		.id = nfct_attr_is_set(entry, ATTR_ID) > 0 ? nfct_get_attr_u32(entry, ATTR_ID) : 0,
-		.traffic.bytes_out = counter_of(entry, ATTR_ORIG_COUNTER_BYTES),
-		.traffic.bytes_in = counter_of(entry, ATTR_REPL_COUNTER_BYTES),
-		.traffic.packets_out = counter_of(entry, ATTR_ORIG_COUNTER_PACKETS),
-		.traffic.packets_in = counter_of(entry, ATTR_REPL_COUNTER_PACKETS),
-		.started = counter_of(entry, ATTR_TIMESTAMP_START) / NS_PER_MS,
-		.stopped = counter_of(entry, ATTR_TIMESTAMP_STOP) / NS_PER_MS,
-		.timeout = timeout_of(entry),
-		.remaining = nfct_get_attr_u32(entry, ATTR_TIMEOUT),
-	};
+	struct attributes list = {.at = attributes, .left = size};
+	struct entry_state state = {.tcp = TCP_CONNTRACK_NONE};
+	struct attribute attribute;
+
+	memset(out, 0, sizeof(*out));
+	while (take(&list, &attribute))
+		read_attribute(&attribute, out, &state);
+	out->timeout = timeout_of(out->flow.protocol, &state);
 	out->translated = !address_equal(&out->flow.destination, &out->target);
 	out->over = out->timeout == FLOW_TIMEOUT_LAST_ACK || out->timeout == FLOW_TIMEOUT_TIME_WAIT || out->timeout == FLOW_TIMEOUT_CLOSE;
-	return out->flow.source.family != 0 && (out->flow.protocol == IPPROTO_TCP || out->flow.protocol == IPPROTO_UDP);
+	return out->flow.source.family != 0 && out->flow.source.family == out->flow.destination.family &&
+	       (out->flow.protocol == IPPROTO_TCP || out->flow.protocol == IPPROTO_UDP);
 }
+
+bool flows_parse_message(const struct nlmsghdr *message, struct tracked_flow *out)
+{
+	size_t header = MNL_ALIGN(sizeof(struct nfgenmsg)), size = mnl_nlmsg_get_payload_len(message);
+
+	return size > header && flows_parse(mnl_nlmsg_get_payload_offset(message, header), size - header, out);
+}
+
+/* --- looks --- */
 
 /* Return: false when there is no memory. */
 static bool keep_to_end(struct flows *flows, struct nf_conntrack *entry)
@@ -166,22 +352,26 @@ static bool keep_to_end(struct flows *flows, struct nf_conntrack *entry)
 	return true;
 }
 
+/* Return: false when there is no memory. */
+static bool end_later(struct flows *flows, const struct nlmsghdr *message)
+{
+	struct nf_conntrack *entry = nfct_new();
+
+	if (entry == NULL)
+		return false;
+	if (nfct_nlmsg_parse(message, entry) == 0 && keep_to_end(flows, entry))
+		return true;
+	nfct_destroy(entry);
+	return false;
+}
+
 static int on_entry(const struct nlmsghdr *message, void *context)
 {
 	struct flows *flows = context;
-	struct nf_conntrack *entry = nfct_new();
 	struct tracked_flow flow;
 
-	if (entry == NULL) {
+	if (flows_parse_message(message, &flow) && flows->visit(flows->context, &flow) && !end_later(flows, message))
 		flows->error = -ENOMEM;
-		return MNL_CB_OK;
-	}
-	if (nfct_nlmsg_parse(message, entry) == 0 && flows_read(entry, &flow) && flows->visit(flows->context, &flow)) {
-		if (keep_to_end(flows, entry))
-			return MNL_CB_OK;
-		flows->error = -ENOMEM;
-	}
-	nfct_destroy(entry);
 	return MNL_CB_OK;
 }
 

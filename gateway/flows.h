@@ -62,8 +62,11 @@ typedef void (*flows_done)(void *context, int error, size_t ended);
  */
 int flows_look(struct flows *flows, flows_visit visit, flows_done done, void *context);
 
-/** flows_read() - Between flows*.c: an entry as conntrack tells it. Return: false when it is no flow of TCP or UDP. */
-struct nf_conntrack;
-bool flows_read(const struct nf_conntrack *entry, struct tracked_flow *out);
+/** flows_parse() - An entry as its attributes (of a message, or in NFQA_CT). Return: false when it is no flow of TCP or UDP. */
+bool flows_parse(const void *attributes, size_t size, struct tracked_flow *out);
+
+/** flows_parse_message() - The same for a message of ctnetlink. */
+struct nlmsghdr;
+bool flows_parse_message(const struct nlmsghdr *message, struct tracked_flow *out);
 
 #endif

@@ -12,7 +12,7 @@
 
 #include "gateway/flows.h"
 
-#define FLOWS_WATCH_MARKS_MAX 4
+#define FLOWS_WATCH_MARKS_MAX 5
 
 struct flows_watch; /* flows_watch.c */
 

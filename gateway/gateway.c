@@ -12,11 +12,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "gateway/confine.h"
+#include "gateway/descriptors.h"
 #include "gateway/form.h"
 #include "gateway/memory.h"
 #include "gateway/report/advice.h"
@@ -215,7 +216,7 @@ static void say_applied(struct gateway *gateway, bool due, int rc, const char *e
 	gateway->applied_at = gateway_now(gateway);
 }
 
-static void apply_again_or_say(struct gateway *gateway)
+void gateway_apply_again(struct gateway *gateway)
 {
 	bool due = gateway->apply_due;
 	char error[GATEWAY_ERROR_MAX];
@@ -230,7 +231,7 @@ static void on_targets(void *context)
 	struct gateway *gateway = context;
 
 	if (gateway->policy != NULL && !gateway->stopping)
-		apply_again_or_say(gateway);
+		gateway_apply_again(gateway);
 }
 
 /* audit_until has come: the rules are made for enforce from now on. */
@@ -245,7 +246,7 @@ static void end_audit_in_time(struct gateway *gateway)
 			continue;
 		network->mode = MODE_ENFORCE;
 		log_say(gateway->log, LOG_INFO, "network %s: audit_until has come, the policy is enforced from now on", network->name);
-		apply_again_or_say(gateway);
+		gateway_apply_again(gateway);
 	}
 }
 
@@ -253,11 +254,14 @@ static void on_tick(uv_timer_t *timer)
 {
 	struct gateway *gateway = timer->data;
 
+	repair_tick(gateway);
 	end_audit_in_time(gateway);
 	if (gateway->apply_due && gateway_now(gateway) - gateway->applied_at >= GATEWAY_RETRY_MS)
-		apply_again_or_say(gateway);
+		gateway_apply_again(gateway);
 	lease_sweep(gateway->leases, gateway_now(gateway));
 	traffic_compact(gateway);
+	if (room_is_due(&gateway->room, gateway_now(gateway)))
+		upkeep_look(gateway);
 	log_flush(gateway->log);
 }
 
@@ -400,10 +404,19 @@ static bool open_notify(struct gateway *gateway)
 }
 
 /* Return: 0 or -errno, logged. */
+static int reserve_descriptors(struct gateway *gateway)
+{
+	int rc = descriptors_reserve(&gateway->loop);
+
+	return rc == 0 ? 0 : fail(gateway, "descriptors cannot be reserved", rc);
+}
+
+/* Return: 0 or -errno, logged. */
 static int open_modules(struct gateway *gateway)
 {
 	static const struct policy nothing = {.upstreams = NULL};
 	static const struct targets_options docker = {0};
+	static const struct nfqueue_options queue_options = {.copy = NFQUEUE_COPY_BYTES, .held = NFQUEUE_HELD_MAX};
 	struct resolver_host host = traffic_host(gateway);
 	char error[GATEWAY_ERROR_MAX];
 	int rc;
@@ -419,6 +432,9 @@ static int open_modules(struct gateway *gateway)
 		log_say(gateway->log, LOG_ERROR, "%s", error);
 		return rc;
 	}
+	rc = repair_open(gateway);
+	if (rc != 0)
+		return fail(gateway, "changes of the table by others cannot be watched", rc);
 	gateway->leases = lease_table_new();
 	gateway->virtuals.table = mapping_table_new();
 	gateway->counters = counters_new();
@@ -443,7 +459,9 @@ static int open_modules(struct gateway *gateway)
 	if (rc != 0)
 		return fail(gateway, "the leases of the worker before cannot be read", rc);
 	gateway->grants = (struct grants){.ruleset = &gateway->ruleset, .leases = gateway->leases};
-	rc = nfqueue_open(&gateway->loop, RULESET_QUEUE, traffic_decide, gateway, &gateway->queue);
+	rc = nfqueue_open(&gateway->loop, RULESET_QUEUE, &queue_options, traffic_decide, gateway, &gateway->queue);
+	if (rc == 0)
+		rc = verify_new(gateway, &gateway->verify);
 	return rc == 0 ? 0 : fail(gateway, "the packet queue cannot be opened", rc);
 }
 
@@ -549,11 +567,13 @@ static void close_modules(struct gateway *gateway)
 	http_close(gateway->http);
 	watch_close(gateway->watch);
 	watch_close(gateway->resolv);
+	repair_close(gateway);
 	upkeep_close(gateway);
 	virtual_close(gateway);
 	chances_close(gateway->chances);
 	if (gateway->queue != NULL)
 		nfqueue_close(gateway->queue);
+	verify_close(gateway->verify);
 	notify_close(gateway->notify);
 	if (gateway->resolver != NULL)
 		resolver_close(gateway->resolver);
@@ -570,6 +590,7 @@ static void close_modules(struct gateway *gateway)
 	counters_free(gateway->counters);
 	ruleset_close(&gateway->ruleset);
 	interfaces_close(&gateway->interfaces);
+	grants_free(&gateway->grants);
 	lease_table_free(gateway->leases);
 	mapping_table_free(gateway->virtuals.table);
 	state_close(&gateway->state);
@@ -583,7 +604,12 @@ static void say_started(struct gateway *gateway)
 {
 	int status = gateway->start.status;
 
-	if (gateway->start.restarts > 0 && WIFSIGNALED(status))
+	if (gateway->start.restarts > 0 && WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS)
+		log_say(gateway->log, LOG_ERROR,
+			"the worker was killed for a system call that nothing in it makes: it had been taken over; it was started again "
+			"(restart %u)",
+			gateway->start.restarts);
+	else if (gateway->start.restarts > 0 && WIFSIGNALED(status))
 		log_say(gateway->log, LOG_ERROR, "the worker died of signal %d and was started again (restart %u)", WTERMSIG(status),
 			gateway->start.restarts);
 	else if (gateway->start.restarts > 0)
@@ -607,17 +633,6 @@ static void say_ready(struct gateway *gateway)
 	remind_of_audit(gateway);
 }
 
-/* Hundreds of sockets for upstreams and, for each network, listeners and TCP connections. */
-static void raise_file_limit(void)
-{
-	struct rlimit limit;
-
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
-		limit.rlim_cur = limit.rlim_max;
-		(void)setrlimit(RLIMIT_NOFILE, &limit);
-	}
-}
-
 int gateway_run(const char *path, const struct supervisor_worker_start *start)
 {
 	struct gateway *gateway = calloc(1, sizeof(*gateway));
@@ -629,16 +644,22 @@ int gateway_run(const char *path, const struct supervisor_worker_start *start)
 		free(gateway);
 		return EXIT_FAILURE;
 	}
-	raise_file_limit();
+	gateway->state.directory = -1; /* not open */
+	rc = confine_worker_start(gateway);
 	gateway->path = path;
 	gateway->start = *start;
 	gateway->started_at = time(NULL);
 	say_started(gateway);
-	rc = open_modules(gateway);
+	if (rc == 0)
+		rc = reserve_descriptors(gateway);
+	if (rc == 0)
+		rc = open_modules(gateway);
 	if (rc == 0)
 		rc = apply_first(gateway);
 	if (rc == 0)
 		rc = open_handles(gateway);
+	if (rc == 0)
+		rc = confine_worker_loop(gateway);
 	if (rc == 0) {
 		say_ready(gateway);
 		uv_run(&gateway->loop, UV_RUN_DEFAULT);

@@ -24,16 +24,19 @@
 #include "gateway/interfaces.h"
 #include "gateway/journal.h"
 #include "gateway/nfqueue.h"
+#include "gateway/repair.h"
 #include "gateway/report/allowed.h"
 #include "gateway/report/http.h"
 #include "gateway/report/named.h"
 #include "gateway/report/notify.h"
 #include "gateway/report/reports.h"
+#include "gateway/room.h"
 #include "gateway/ruleset.h"
 #include "gateway/state.h"
 #include "gateway/supervisor.h"
 #include "gateway/targets.h"
 #include "gateway/upkeep.h"
+#include "gateway/verify/verify.h"
 #include "gateway/virtual.h"
 #include "gateway/watch.h"
 #include "resolver/resolver.h"
@@ -67,6 +70,7 @@ struct gateway {
 	struct denials *denials;   /* owned */
 	struct counters *counters; /* owned */
 	struct nfqueue *queue;     /* owned */
+	struct verify *verify;     /* owned */
 	struct targets *targets;   /* owned */
 	struct inbound *inbound;   /* owned */
 	struct allowed *allowed;   /* owned */
@@ -78,10 +82,13 @@ struct gateway {
 	struct chances *chances;   /* owned */
 	struct http *http;         /* owned */
 	struct upkeep upkeep;
+	struct room room;
 	struct virtuals virtuals;
+	struct repair repair;
 	uv_poll_t monitor; /* interfaces.monitor */
 	uv_timer_t tick, read_counters, rescan, audit_reminder;
 	uv_signal_t on_terminate, on_interrupt, on_hangup;
+	uint64_t said_not_accepted;    /* attempts (acceptor.h) that the log has been told of */
 	struct resolver_counters said; /* what the log has been told of them ... */
 	uint64_t said_at;              /* ... and when, ms */
 	uint64_t queue_dropped;        /* packets, at the last reading */
@@ -100,6 +107,9 @@ int gateway_run(const char *path, const struct supervisor_worker_start *start);
 
 /** gateway_now() - The clock of leases and timers: uv_now() of the worker's loop, ms. */
 uint64_t gateway_now(const struct gateway *gateway);
+
+/** gateway_apply_again() - Make the running policy fit what is there now; a failure is said, and tried again every GATEWAY_RETRY_MS. */
+void gateway_apply_again(struct gateway *gateway);
 
 /** gateway_trouble() - Why the gateway does not do its work, or NULL. */
 const char *gateway_trouble(const struct gateway *gateway);

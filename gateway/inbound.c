@@ -62,7 +62,7 @@ static void tell_flow(struct inbound *inbound, const char *network, const struct
 	decision.port = flow->target_port;
 	decision.published = flow->flow.destination_port;
 	decision.protocol = flow->flow.protocol;
-	snprintf(decision.rule, sizeof(decision.rule), "%s:%u", publish->source.file, publish->source.line);
+	decision_set_rule(&decision, &publish->source);
 	reports_tell(inbound->reports, &decision, true);
 }
 

@@ -72,7 +72,7 @@ struct output {
 	off_t offset;
 	size_t used;
 	int rc;
-	uint8_t bytes[64 * 1024];
+	uint8_t bytes[32 * 1024];
 };
 
 /* Against damage, not against an attacker: who can write the file can write another sum as well. */
@@ -170,7 +170,9 @@ static void output_record(struct output *output, const struct record *record)
 	uint64_t sum;
 	size_t begin;
 
-	_Static_assert(sizeof(head) + sizeof(record->body) + POLICY_NAME_MAX + DOMAIN_WIRE_MAX + CHAIN_WIRE_MAX + sizeof(sum) < UINT16_MAX,
+	_Static_assert(sizeof(head) + sizeof(record->body) + POLICY_NAME_MAX + DOMAIN_WIRE_MAX + CHAIN_WIRE_MAX + sizeof(sum) <
+				       sizeof(output->bytes) &&
+			       sizeof(output->bytes) < UINT16_MAX,
 		       "any record fits into the output, and its size into the head");
 	memset(&head, 0, sizeof(head)); /* the padding too: it goes into a file */
 	head.kind = (uint8_t)record->kind;
@@ -448,46 +450,31 @@ ssize_t journal_restore(struct journal *journal, const struct policy *policy, st
 	return *damaged == 0 || ftruncate(journal->files[journal->current], journal->size) == 0 ? restoring.count : -errno;
 }
 
-static struct output *output_new(int file, off_t offset)
+static void begin_writing(struct writing *writing, const struct policy *policy, int file, off_t offset, uint64_t now)
 {
-	struct output *output = malloc(sizeof(*output));
+	static struct output output; /* writing ends before anything else is written */
 
-	if (output != NULL) {
-		output->file = file;
-		output->offset = offset;
-		output->used = 0;
-		output->rc = 0;
-	}
-	return output;
-}
-
-/* Return: 0, or -ENOMEM. */
-static int begin_writing(struct writing *writing, const struct policy *policy, int file, off_t offset, uint64_t now)
-{
-	*writing = (struct writing){.policy = policy, .output = output_new(file, offset), .moment = {.boot = boot_ms(), .now = now}};
-	return writing->output != NULL ? 0 : -ENOMEM;
+	output.file = file;
+	output.offset = offset;
+	output.used = 0;
+	output.rc = 0;
+	*writing = (struct writing){.policy = policy, .output = &output, .moment = {.boot = boot_ms(), .now = now}};
 }
 
 /* What was written behind the current file's end belongs to it now, if all of it was. */
 static int finish_append(struct journal *journal, struct writing *writing)
 {
-	int rc;
-
 	output_flush(writing->output);
-	rc = writing->output->rc;
-	if (rc == 0)
+	if (writing->output->rc == 0)
 		journal->size = writing->output->offset;
-	free(writing->output);
-	return rc;
+	return writing->output->rc;
 }
 
 int journal_append(struct journal *journal, const struct policy *policy, const struct lease *leases, size_t count, uint64_t now)
 {
 	struct writing writing;
-	int rc = begin_writing(&writing, policy, journal->files[journal->current], journal->size, now);
 
-	if (rc != 0)
-		return rc;
+	begin_writing(&writing, policy, journal->files[journal->current], journal->size, now);
 	for (size_t i = 0; i < count; i++)
 		write_lease(&writing, &leases[i]);
 	return finish_append(journal, &writing);
@@ -497,10 +484,8 @@ int journal_append_mappings(struct journal *journal, const struct policy *policy
 			    uint64_t now)
 {
 	struct writing writing;
-	int rc = begin_writing(&writing, policy, journal->files[journal->current], journal->size, now);
 
-	if (rc != 0)
-		return rc;
+	begin_writing(&writing, policy, journal->files[journal->current], journal->size, now);
 	for (size_t i = 0; i < count; i++)
 		write_mapping(&writing, &mappings[i]);
 	return finish_append(journal, &writing);
@@ -534,7 +519,6 @@ static int finish_compact(struct journal *journal, unsigned int other, struct wr
 		journal->size = journal->live_size = writing->output->offset;
 		journal->outdated = false;
 	}
-	free(writing->output);
 	return rc;
 }
 
@@ -543,15 +527,12 @@ int journal_compact(struct journal *journal, const struct policy *policy, struct
 {
 	unsigned int other = (journal->current + 1) % JOURNAL_FILES;
 	struct writing writing;
-	int rc;
 
 	if (!journal->outdated && journal->size < 2 * journal->live_size + JOURNAL_SLACK)
 		return 0;
 	if (ftruncate(journal->files[other], 0) != 0)
 		return -errno;
-	rc = begin_writing(&writing, policy, journal->files[other], sizeof(struct header), now);
-	if (rc != 0)
-		return rc;
+	begin_writing(&writing, policy, journal->files[other], sizeof(struct header), now);
 	lease_each(leases, compact_lease, &writing);
 	if (each_mapping != NULL)
 		each_mapping(context, compact_mapping, &writing);

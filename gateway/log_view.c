@@ -109,7 +109,7 @@ bool log_view_passes(const struct log_view_filter *filter, const json_t *line)
 	if (filter->app && !value_is(line, "app", filter->app) && !value_is(line, "src", filter->app))
 		return false;
 	if (filter->has_pattern)
-		return name_matches(filter, line, "name") || name_matches(filter, line, "qname");
+		return name_matches(filter, line, "name") || name_matches(filter, line, "qname") || name_matches(filter, line, "sni");
 	return !filter->prefix.address.family || address_matches(filter, line, "dst") || address_matches(filter, line, "real");
 }
 
@@ -117,7 +117,8 @@ bool log_view_passes(const struct log_view_filter *filter, const json_t *line)
 
 static const char *flow_target(const json_t *line, char out[static LOG_VIEW_TARGET_MAX])
 {
-	const char *name = log_view_value(line, "name"), *address = log_view_value(line, "dst"), *protocol = log_view_value(line, "proto");
+	const char *sni = log_view_value(line, "sni"), *name = sni ? sni : log_view_value(line, "name");
+	const char *address = log_view_value(line, "dst"), *protocol = log_view_value(line, "proto");
 	bool brackets = !name && address && strchr(address, ':') && json_is_integer(json_object_get(line, "port"));
 	int used = snprintf(out, LOG_VIEW_TARGET_MAX, "%s%s%s", brackets ? "[" : "",
 			    name      ? name

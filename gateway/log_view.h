@@ -37,7 +37,10 @@ bool log_view_passes(const struct log_view_filter *filter, const json_t *line);
 /** log_view_value() - A text of a line; NULL: it has none. */
 const char *log_view_value(const json_t *line, const char *key);
 
-/** log_view_target() - "evil.example:443/tcp", "[2001:db8::5]:53/udp", "evil.example A", "512 packets". Return: @out, not escaped. */
+/**
+ * log_view_target() - What was asked for: "evil.example:443/tcp", "[2001:db8::5]:53/udp", "evil.example A", "512 packets"
+ * Return: @out, not escaped.
+ */
 const char *log_view_target(const json_t *line, char out[static LOG_VIEW_TARGET_MAX]);
 
 /* How wide the columns have become. All zero at first. */

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 /* The descriptor holds a uint64_t with the size, then that many bytes; the size is written last. */
@@ -50,9 +51,19 @@ int memory_put(int memory, const void *bytes, size_t size)
 	return rc == 0 ? write_all(memory, (const char *)&stored, sizeof(stored), 0) : rc;
 }
 
-int memory_patch(int memory, size_t offset, const void *bytes, size_t size)
+int memory_map(int memory, size_t size, void **out)
 {
-	return write_all(memory, bytes, size, CONTENT_OFFSET + (off_t)offset);
+	char *map = mmap(NULL, size + CONTENT_OFFSET, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
+
+	if (map == MAP_FAILED)
+		return -errno;
+	*out = map + CONTENT_OFFSET;
+	return 0;
+}
+
+void memory_unmap(void *bytes, size_t size)
+{
+	munmap((char *)bytes - CONTENT_OFFSET, size + CONTENT_OFFSET);
 }
 
 int memory_get(int memory, void **bytes, size_t *size)

@@ -18,10 +18,13 @@
 int memory_put(int memory, const void *bytes, size_t size);
 
 /**
- * memory_patch() - Overwrite a part of what is kept, in place; a crash leaves the old part or the new one if it is within one page
+ * memory_map() / memory_unmap() - What is kept, to be overwritten in place; a crash leaves all that was written before it
+ * @size:	as given to memory_put(), not 0; before the next memory_put() it is unmapped
+ * @out:	set to the first byte, aligned for any number
  * Return: 0 or -errno.
  */
-int memory_patch(int memory, size_t offset, const void *bytes, size_t size);
+int memory_map(int memory, size_t size, void **out);
+void memory_unmap(void *bytes, size_t size);
 
 /** memory_get() - @bytes: malloc()ed for the caller. Return: 0, -ENOENT when nothing is kept, or another -errno. */
 int memory_get(int memory, void **bytes, size_t *size);

@@ -7,12 +7,15 @@
  * kernel is the only accepted sender.
  *
  * nf_tables handles a batch inside sendmsg(): when that returns, all acknowledgements and errors already wait in the socket, so they
- * are read without blocking. One error is enough for the kernel to undo the whole batch.
+ * are read without blocking. One error is enough for the kernel to undo the whole batch. The kernel tells them in the order of the
+ * messages, and an error of the batch as a whole before them: where the last message is acknowledged, and nothing else was said, there is
+ * nothing more to be read.
  */
 #include "gateway/netlink.h"
 
 #include <errno.h>
 #include <stdbool.h>
+#include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <time.h>
@@ -59,6 +62,8 @@ void netlink_close(struct netlink *netlink)
 	if (netlink->socket)
 		mnl_socket_close(netlink->socket);
 	netlink->socket = NULL;
+	free(netlink->spare);
+	netlink->spare = NULL;
 }
 
 uint32_t netlink_sequence(struct netlink *netlink)
@@ -219,6 +224,8 @@ int netlink_transaction(struct netlink *netlink, const void *batch, size_t size,
 			return (int)got;
 		for (; got > 0 && mnl_nlmsg_ok(message, left); message = mnl_nlmsg_next(message, &left))
 			batch_message(&result, message);
+		if (result.acknowledged >= acknowledged && !result.error && !lost)
+			break;
 	}
 	netlink->failed = result.error_sequence;
 	if (result.error)

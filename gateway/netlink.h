@@ -15,6 +15,7 @@ struct netlink {
 	uint32_t sequence;
 	uint32_t port;
 	uint32_t failed; /* sequence number of the message at which the last transaction failed, or 0 */
+	void *spare;     /* owned: the buffer of the last batch (nft_batch.c), for the next one; NULL: none */
 };
 
 /** netlink_open() - @bus: NETLINK_ROUTE, NETLINK_NETFILTER; @groups: multicast groups or 0. Return: 0 or -errno. */
@@ -35,7 +36,7 @@ int netlink_request(struct netlink *netlink, struct nlmsghdr *message, mnl_cb_t 
 /**
  * netlink_transaction() - Send an nf_tables batch and read the acknowledgement of every message that asks for one
  * @batch:	messages with sequence numbers that netlink_sequence() gave, in order
- * @acknowledged: number of messages in the batch with NLM_F_ACK; the last one is enough, errors are reported for every message
+ * @acknowledged: number of messages in the batch with NLM_F_ACK, the last one among them; errors are reported for every message
  * Return: 0 when all were acknowledged without error, else the first -errno (nothing of the batch took effect) with
  *	netlink->failed set. -EPROTO, -ENOBUFS: the acknowledgement is missing.
  */

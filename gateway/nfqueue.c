@@ -20,6 +20,7 @@
 #include "gateway/nfqueue.h"
 
 #include <arpa/inet.h>
+#include <assert.h>
 #include <errno.h>
 #include <libmnl/libmnl.h>
 #include <libnetfilter_queue/libnetfilter_queue.h>
@@ -32,20 +33,21 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 
+#include "gateway/flows.h"
+
 /*
  * Packets per loop turn. Their verdicts make the kernel send as many ICMP errors in one go, and its ICMP socket (one per CPU) has room for
  * about 200 that the other side has not taken yet; up to 6.4 that can take until we give up the CPU. More would be lost (OutErrors).
  */
 #define NFQUEUE_TURN        64
 #define RECEIVE_BUFFER      (2 * 1024 * 1024) /* bytes of small packets that may wait in the socket; the kernel doubles it */
-#define MESSAGE_MAX         8192              /* bytes of one packet message: NFQUEUE_COPY_BYTES and attributes */
+#define ATTRIBUTES_MAX      8192              /* bytes of one packet message without the packet */
 #define CONFIG_MAX          512               /* bytes of one configuration message */
 #define VERDICT_MAX         128               /* bytes of one verdict message */
-#define VERDICTS_SIZE       ((NFQUEUE_TURN + NFQUEUE_HELD_MAX) * VERDICT_MAX) /* each that is held has its room */
-#define RETRY_MS            50                                                /* verdicts that could not be sent */
-#define REOPEN_MS_MIN       100                                               /* a socket that failed ... */
-#define REOPEN_MS_MAX       5000                                              /* ... with every attempt twice as late */
-#define CONFIGURE_TIMEOUT_S 5                                                 /* the kernel answers at once */
+#define RETRY_MS            50                /* verdicts that could not be sent */
+#define REOPEN_MS_MIN       100               /* a socket that failed ... */
+#define REOPEN_MS_MAX       5000              /* ... with every attempt twice as late */
+#define CONFIGURE_TIMEOUT_S 5                 /* the kernel answers at once */
 #define PROC_FILE           "/proc/net/netfilter/nfnetlink_queue"
 
 struct nfqueue {
@@ -54,6 +56,7 @@ struct nfqueue {
 	uv_poll_t *poll;           /* owned by the loop, freed in its close callback; NULL while there is no socket */
 	struct mnl_socket *socket; /* owned */
 	uint16_t number;
+	struct nfqueue_options options;
 	nfqueue_decide decide;
 	void *context;
 	bool closing, counting;
@@ -62,18 +65,25 @@ struct nfqueue {
 	uint64_t reopen_ms;
 	uint32_t sequence; /* of configuration messages */
 	uint32_t opening;  /* counts them: ids of different sockets are not compared */
+	uint8_t *message;  /* owned: the packet that is being read */
+	size_t message_size;
+	uint8_t *verdicts; /* owned: each packet that is held has its room */
 	size_t verdict_size;
-	uint8_t verdicts[VERDICTS_SIZE] __attribute__((aligned(8)));
 };
 
 static void wait_before_reopening(struct nfqueue *queue);
 
-/* From prerouting a packet goes through its chain anew, which sees the mark. */
-static int verdict_of(const struct queued_packet *packet, uint32_t mark)
+static size_t verdicts_max(const struct nfqueue *queue)
+{
+	return ((size_t)NFQUEUE_TURN + queue->options.held) * VERDICT_MAX;
+}
+
+/* A packet goes through its chain anew, which sees the mark; that of input has a later one for what comes back. */
+static int verdict_of(const struct nfqueue *queue, const struct queued_packet *packet, uint32_t mark)
 {
 	if (!mark)
 		return NF_DROP;
-	return packet->hook == NF_INET_PRE_ROUTING ? NF_REPEAT : NF_ACCEPT;
+	return queue->options.repeat || packet->hook != NF_INET_LOCAL_IN ? NF_REPEAT : NF_ACCEPT;
 }
 
 static void add_verdict(struct nfqueue *queue, const struct queued_packet *packet, uint32_t mark)
@@ -81,7 +91,7 @@ static void add_verdict(struct nfqueue *queue, const struct queued_packet *packe
 	uint8_t *end = queue->verdicts + queue->verdict_size;
 	struct nlmsghdr *message = nfq_nlmsg_put((char *)end, NFQNL_MSG_VERDICT, queue->number);
 
-	nfq_nlmsg_verdict_put(message, (int)packet->id, verdict_of(packet, mark));
+	nfq_nlmsg_verdict_put(message, (int)packet->id, verdict_of(queue, packet, mark));
 	if (mark)
 		nfq_nlmsg_verdict_put_mark(message, mark);
 	queue->verdict_size += MNL_ALIGN(message->nlmsg_len);
@@ -111,9 +121,24 @@ static bool read_packet(struct nlattr *const attributes[NFQA_MAX + 1], struct qu
 		out->in_interface = ntohl(mnl_attr_get_u32(attributes[NFQA_IFINDEX_INDEV]));
 	if (attributes[NFQA_IFINDEX_OUTDEV])
 		out->out_interface = ntohl(mnl_attr_get_u32(attributes[NFQA_IFINDEX_OUTDEV]));
+	if (attributes[NFQA_MARK])
+		out->mark = ntohl(mnl_attr_get_u32(attributes[NFQA_MARK]));
+	if (attributes[NFQA_SKB_INFO])
+		out->several = ntohl(mnl_attr_get_u32(attributes[NFQA_SKB_INFO])) & NFQA_SKB_GSO;
 	out->payload = payload ? mnl_attr_get_payload(payload) : (const uint8_t *)"";
 	out->size = payload ? mnl_attr_get_payload_len(payload) : 0;
 	return true;
+}
+
+/* What conntrack knows of the packet's flow. */
+static void read_original(const struct nlattr *conntrack, struct queued_packet *out)
+{
+	struct tracked_flow tracked;
+
+	if (!conntrack || !flows_parse(mnl_attr_get_payload(conntrack), mnl_attr_get_payload_len(conntrack), &tracked))
+		return;
+	out->original = tracked.flow.destination;
+	out->has_original = true;
 }
 
 /* @decide: NULL while the queue is being set up: what comes that early is dropped. */
@@ -128,6 +153,8 @@ static void handle_message(struct nfqueue *queue, const struct nlmsghdr *message
 		return;
 	if (nfq_nlmsg_parse(message, attributes) < 0 || !read_packet(attributes, &packet))
 		return;
+	if (queue->options.original)
+		read_original(attributes[NFQA_CT], &packet);
 	count_gap(queue, packet.id);
 	if (!decide)
 		queue->lost++;
@@ -145,15 +172,13 @@ static bool has_verdict_room(const struct nfqueue *queue)
 /* Send one configuration message and read its acknowledgement. Return: 0 or -errno. */
 static int configure(struct nfqueue *queue, struct nlmsghdr *message)
 {
-	uint8_t buffer[MESSAGE_MAX] __attribute__((aligned(8)));
-
 	message->nlmsg_flags |= NLM_F_ACK;
 	message->nlmsg_seq = ++queue->sequence;
 	if (mnl_socket_sendto(queue->socket, message, message->nlmsg_len) < 0)
 		return -errno;
 	for (;;) {
-		ssize_t size = mnl_socket_recvfrom(queue->socket, buffer, sizeof(buffer));
-		const struct nlmsghdr *answer = (const struct nlmsghdr *)buffer;
+		ssize_t size = mnl_socket_recvfrom(queue->socket, queue->message, queue->message_size);
+		const struct nlmsghdr *answer = (const struct nlmsghdr *)queue->message;
 
 		if (size < 0 && errno == EINTR)
 			continue;
@@ -184,25 +209,28 @@ static int bind_queue(struct nfqueue *queue)
 {
 	char buffer[CONFIG_MAX] __attribute__((aligned(8)));
 	struct nlmsghdr *message = nfq_nlmsg_put(buffer, NFQNL_MSG_CONFIG, queue->number);
+	uint32_t flags = (queue->options.split ? 0 : NFQA_CFG_F_GSO) | (queue->options.original ? NFQA_CFG_F_CONNTRACK : 0);
 
 	nfq_nlmsg_cfg_put_cmd(message, AF_UNSPEC, NFQNL_CFG_CMD_BIND);
-	nfq_nlmsg_cfg_put_params(message, NFQNL_COPY_PACKET, NFQUEUE_COPY_BYTES);
+	nfq_nlmsg_cfg_put_params(message, NFQNL_COPY_PACKET, (int)queue->options.copy);
 	nfq_nlmsg_cfg_put_qmaxlen(message, NFQUEUE_LENGTH);
-	/* Large packets come whole (GSO); everything else that could be on, fail-open above all, is switched off. */
+	/* Large packets come whole (GSO) unless they are to be split; fail-open above all is switched off. */
 	mnl_attr_put_u32(message, NFQA_CFG_MASK, htonl(NFQA_CFG_F_GSO | NFQA_CFG_F_FAIL_OPEN | NFQA_CFG_F_CONNTRACK | NFQA_CFG_F_UID_GID));
-	mnl_attr_put_u32(message, NFQA_CFG_FLAGS, htonl(NFQA_CFG_F_GSO));
+	mnl_attr_put_u32(message, NFQA_CFG_FLAGS, htonl(flags));
 	return configure(queue, message);
 }
 
-static int set_options(struct mnl_socket *socket)
+static int set_options(const struct nfqueue *queue)
 {
-	int fd = mnl_socket_get_fd(socket), size = RECEIVE_BUFFER, one = 1;
+	int fd = mnl_socket_get_fd(queue->socket), size = RECEIVE_BUFFER, verdicts = (int)verdicts_max(queue), one = 1;
 	struct timeval timeout = {.tv_sec = CONFIGURE_TIMEOUT_S};
 
 	if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size)) != 0)
 		setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
+	if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &verdicts, sizeof(verdicts)) != 0)
+		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &verdicts, sizeof(verdicts));
 	/* Losses are seen as gaps; ENOBUFS would only say so once more. */
-	mnl_socket_setsockopt(socket, NETLINK_NO_ENOBUFS, &one, sizeof(one));
+	mnl_socket_setsockopt(queue->socket, NETLINK_NO_ENOBUFS, &one, sizeof(one));
 	return setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)) == 0 ? 0 : -errno;
 }
 
@@ -218,12 +246,17 @@ static int open_socket(struct nfqueue *queue)
 	queue->verdict_size = 0;
 	if (mnl_socket_bind(queue->socket, 0, MNL_SOCKET_AUTOPID) < 0)
 		return -errno;
-	error = set_options(queue->socket);
+	error = set_options(queue);
 	if (!error)
 		error = may_configure(queue);
 	if (error)
 		return error;
 	error = bind_queue(queue);
+	/* Without CONFIG_NETFILTER_NETLINK_GLUE_CT nobody can tell: has_original stays false. */
+	if (error == -EOPNOTSUPP && queue->options.original) {
+		queue->options.original = false;
+		error = bind_queue(queue);
+	}
 	/* We may configure queues, but not this one: it has another owner. */
 	return error == -EPERM ? -EBUSY : error;
 }
@@ -275,12 +308,11 @@ static void on_retry(uv_timer_t *timer)
 /* One datagram. Return: false when there is nothing left to read, with the socket closed if it failed. */
 static bool receive(struct nfqueue *queue)
 {
-	uint8_t buffer[MESSAGE_MAX] __attribute__((aligned(8)));
 	struct sockaddr_nl from = {0};
 	socklen_t from_size = sizeof(from);
-	const struct nlmsghdr *message = (const struct nlmsghdr *)buffer;
-	ssize_t got =
-		recvfrom(mnl_socket_get_fd(queue->socket), buffer, sizeof(buffer), MSG_DONTWAIT, (struct sockaddr *)&from, &from_size);
+	const struct nlmsghdr *message = (const struct nlmsghdr *)queue->message;
+	ssize_t got = recvfrom(mnl_socket_get_fd(queue->socket), queue->message, queue->message_size, MSG_DONTWAIT,
+			       (struct sockaddr *)&from, &from_size);
 
 	if (got < 0) {
 		if (errno == EINTR || errno == ENOBUFS)
@@ -370,9 +402,39 @@ static void wait_before_reopening(struct nfqueue *queue)
 	queue->reopen_ms = queue->reopen_ms * 2 < REOPEN_MS_MAX ? queue->reopen_ms * 2 : REOPEN_MS_MAX;
 }
 
-int nfqueue_open(uv_loop_t *loop, uint16_t number, nfqueue_decide decide, void *context, struct nfqueue **out)
+static void free_queue(struct nfqueue *queue)
+{
+	free(queue->message);
+	free(queue->verdicts);
+	free(queue);
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+	free_queue(handle->data);
+}
+
+static struct nfqueue *new_queue(const struct nfqueue_options *options)
 {
 	struct nfqueue *queue = calloc(1, sizeof(*queue));
+
+	assert(options->copy <= NFQUEUE_COPY_WHOLE && options->held <= NFQUEUE_LENGTH / 2);
+	if (!queue)
+		return NULL;
+	queue->options = *options;
+	queue->message_size = options->copy + ATTRIBUTES_MAX;
+	queue->message = malloc(queue->message_size);
+	queue->verdicts = malloc(verdicts_max(queue));
+	if (queue->message && queue->verdicts)
+		return queue;
+	free_queue(queue);
+	return NULL;
+}
+
+int nfqueue_open(uv_loop_t *loop, uint16_t number, const struct nfqueue_options *options, nfqueue_decide decide, void *context,
+		 struct nfqueue **out)
+{
+	struct nfqueue *queue = new_queue(options);
 	int error;
 
 	if (!queue)
@@ -384,7 +446,7 @@ int nfqueue_open(uv_loop_t *loop, uint16_t number, nfqueue_decide decide, void *
 	queue->reopen_ms = REOPEN_MS_MIN;
 	error = uv_timer_init(loop, &queue->timer);
 	if (error) {
-		free(queue);
+		free_queue(queue);
 		return error;
 	}
 	queue->timer.data = queue;
@@ -397,18 +459,13 @@ int nfqueue_open(uv_loop_t *loop, uint16_t number, nfqueue_decide decide, void *
 	return 0;
 }
 
-static void free_queue(uv_handle_t *handle)
-{
-	free(handle->data);
-}
-
 void nfqueue_close(struct nfqueue *queue)
 {
 	if (!queue || queue->closing)
 		return;
 	queue->closing = true;
 	close_socket(queue);
-	uv_close((uv_handle_t *)&queue->timer, free_queue);
+	uv_close((uv_handle_t *)&queue->timer, on_closed);
 }
 
 /* Packets dropped because the queue itself was full; 0 when we may not read that. */

@@ -20,7 +20,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TCP_RESET 4 /* bit of the flags octet */
+#define TCP_SYN              2 /* bit of the flags octet */
+#define TCP_RESET            4
+#define QUIC_LONG            0x80 /* bit of the first octet */
+#define UDP_HEADER_SIZE      8
+#define IPV4_HEADER_WORDS    5      /* of 32 bits, without options */
+#define IPV4_FRAGMENT_OFFSET 6      /* of flags and fragment offset in the header */
+#define IPV4_FRAGMENT_BITS   0x3fff /* "more fragments", and the offset */
 
 void nft_rule_begin(struct nft_batch *batch, const char *chain)
 {
@@ -32,8 +38,9 @@ void nft_rule_begin(struct nft_batch *batch, const char *chain)
 		nft_batch_fail(batch, -ENOMEM);
 		return;
 	}
-	nftnl_rule_set_str(batch->rule, NFTNL_RULE_TABLE, batch->table);
-	nftnl_rule_set_str(batch->rule, NFTNL_RULE_CHAIN, chain);
+	if (nftnl_rule_set_str(batch->rule, NFTNL_RULE_TABLE, batch->table) < 0 ||
+	    nftnl_rule_set_str(batch->rule, NFTNL_RULE_CHAIN, chain) < 0)
+		nft_batch_fail(batch, -ENOMEM);
 }
 
 void nft_rule_end(struct nft_batch *batch)
@@ -68,6 +75,13 @@ static struct nftnl_expr *add_expression(struct nft_batch *batch, const char *na
 	}
 	nftnl_rule_add_expr(batch->rule, expression);
 	return expression;
+}
+
+/* The library keeps a copy. */
+static void set_text(struct nft_batch *batch, struct nftnl_expr *expression, uint16_t attribute, const char *text)
+{
+	if (nftnl_expr_set_str(expression, attribute, text) < 0)
+		nft_batch_fail(batch, -ENOMEM);
 }
 
 static void load_meta(struct nft_batch *batch, uint32_t key, uint32_t reg)
@@ -145,7 +159,7 @@ static struct nftnl_expr *look_up(struct nft_batch *batch, const char *set)
 	if (!expression)
 		return NULL;
 	nftnl_expr_set_u32(expression, NFTNL_EXPR_LOOKUP_SREG, NFT_REG_1);
-	nftnl_expr_set_str(expression, NFTNL_EXPR_LOOKUP_SET, set);
+	set_text(batch, expression, NFTNL_EXPR_LOOKUP_SET, set);
 	return expression;
 }
 
@@ -206,6 +220,11 @@ static void compare_prefix(struct nft_batch *batch, const struct prefix *prefix,
 void nft_match_prefix(struct nft_batch *batch, enum nft_field side, const struct prefix *prefix, bool equal)
 {
 	match_family(batch, prefix->address.family);
+	nft_match_more_prefix(batch, side, prefix, equal);
+}
+
+void nft_match_more_prefix(struct nft_batch *batch, enum nft_field side, const struct prefix *prefix, bool equal)
+{
 	load_address(batch, prefix->address.family, side, NFT_REG_1);
 	compare_prefix(batch, prefix, equal);
 }
@@ -231,12 +250,97 @@ void nft_match_icmp_type(struct nft_batch *batch, uint8_t first, uint8_t last)
 	compare_range(batch, &first, &last, sizeof(first));
 }
 
+/* One octet behind the header of the network layer has this bit set. */
+static void match_transport_bit(struct nft_batch *batch, uint32_t offset, uint8_t bit)
+{
+	static const uint8_t none = 0;
+
+	load_payload(batch, NFT_PAYLOAD_TRANSPORT_HEADER, offset, 1, NFT_REG_1);
+	mask(batch, &bit, sizeof(bit));
+	compare(batch, NFT_CMP_NEQ, &none, sizeof(none));
+}
+
 void nft_match_tcp_reset(struct nft_batch *batch)
 {
-	static const uint8_t reset = TCP_RESET, none = 0;
+	match_transport_bit(batch, 13, TCP_RESET);
+}
 
-	load_payload(batch, NFT_PAYLOAD_TRANSPORT_HEADER, 13, 1, NFT_REG_1);
-	mask(batch, &reset, sizeof(reset));
+void nft_match_tcp_syn(struct nft_batch *batch)
+{
+	match_transport_bit(batch, 13, TCP_SYN);
+}
+
+void nft_match_udp_long_header(struct nft_batch *batch)
+{
+	match_transport_bit(batch, UDP_HEADER_SIZE, QUIC_LONG);
+}
+
+void nft_match_udp_length(struct nft_batch *batch, uint16_t least)
+{
+	uint16_t size = htons(least);
+
+	load_payload(batch, NFT_PAYLOAD_TRANSPORT_HEADER, 4, 2, NFT_REG_1);
+	compare(batch, NFT_CMP_GTE, &size, sizeof(size));
+}
+
+/* @operation: NFT_EXTHDR_OP_TCPOPT or _IPV6. */
+static struct nftnl_expr *use_option(struct nft_batch *batch, uint32_t operation, uint8_t kind)
+{
+	struct nftnl_expr *expression = add_expression(batch, "exthdr");
+
+	if (!expression)
+		return NULL;
+	nftnl_expr_set_u8(expression, NFTNL_EXPR_EXTHDR_TYPE, kind);
+	nftnl_expr_set_u32(expression, NFTNL_EXPR_EXTHDR_OP, operation);
+	return expression;
+}
+
+static void match_option(struct nft_batch *batch, uint32_t operation, uint8_t kind)
+{
+	static const uint8_t present = 1;
+	struct nftnl_expr *expression = use_option(batch, operation, kind);
+
+	if (!expression)
+		return;
+	nftnl_expr_set_u32(expression, NFTNL_EXPR_EXTHDR_OFFSET, 0);
+	nftnl_expr_set_u32(expression, NFTNL_EXPR_EXTHDR_LEN, 1);
+	nftnl_expr_set_u32(expression, NFTNL_EXPR_EXTHDR_FLAGS, NFT_EXTHDR_F_PRESENT);
+	nftnl_expr_set_u32(expression, NFTNL_EXPR_EXTHDR_DREG, NFT_REG_1);
+	compare(batch, NFT_CMP_EQ, &present, sizeof(present));
+}
+
+void nft_match_tcp_option(struct nft_batch *batch, uint8_t kind)
+{
+	match_option(batch, NFT_EXTHDR_OP_TCPOPT, kind);
+}
+
+void nft_strip_tcp_option(struct nft_batch *batch, uint8_t kind)
+{
+	use_option(batch, NFT_EXTHDR_OP_TCPOPT, kind);
+}
+
+void nft_match_options(struct nft_batch *batch, bool some)
+{
+	static const uint8_t bits = 0x0f, words = IPV4_HEADER_WORDS;
+
+	nft_match_meta8(batch, NFT_META_NFPROTO, NFPROTO_IPV4, true);
+	load_payload(batch, NFT_PAYLOAD_NETWORK_HEADER, 0, sizeof(bits), NFT_REG_1);
+	mask(batch, &bits, sizeof(bits));
+	compare(batch, some ? NFT_CMP_NEQ : NFT_CMP_EQ, &words, sizeof(words));
+}
+
+void nft_match_fragment(struct nft_batch *batch, int family)
+{
+	static const uint16_t none = 0;
+	uint16_t bits = htons(IPV4_FRAGMENT_BITS);
+
+	nft_match_meta8(batch, NFT_META_NFPROTO, family == AF_INET ? NFPROTO_IPV4 : NFPROTO_IPV6, true);
+	if (family == AF_INET6) {
+		match_option(batch, NFT_EXTHDR_OP_IPV6, IPPROTO_FRAGMENT);
+		return;
+	}
+	load_payload(batch, NFT_PAYLOAD_NETWORK_HEADER, IPV4_FRAGMENT_OFFSET, sizeof(bits), NFT_REG_1);
+	mask(batch, &bits, sizeof(bits));
 	compare(batch, NFT_CMP_NEQ, &none, sizeof(none));
 }
 
@@ -252,6 +356,13 @@ void nft_match_ct_state(struct nft_batch *batch, uint32_t states)
 void nft_match_ct_mark(struct nft_batch *batch, uint32_t mark_value)
 {
 	load_ct(batch, NFT_CT_MARK);
+	compare(batch, NFT_CMP_EQ, &mark_value, sizeof(mark_value));
+}
+
+void nft_match_ct_mark_bits(struct nft_batch *batch, uint32_t bits, uint32_t mark_value)
+{
+	load_ct(batch, NFT_CT_MARK);
+	mask(batch, &bits, sizeof(bits));
 	compare(batch, NFT_CMP_EQ, &mark_value, sizeof(mark_value));
 }
 
@@ -319,12 +430,18 @@ void nft_match_set(struct nft_batch *batch, const char *set, const struct nft_ke
 	look_up(batch, set);
 }
 
-void nft_limit_over(struct nft_batch *batch, uint64_t per_second, uint32_t burst)
+void nft_match_outside(struct nft_batch *batch, const char *set, const struct nft_key *key)
 {
-	struct nftnl_expr *expression = add_expression(batch, "limit");
+	struct nftnl_expr *expression;
 
-	if (!expression)
-		return;
+	load_key(batch, key);
+	expression = look_up(batch, set);
+	if (expression)
+		nftnl_expr_set_u32(expression, NFTNL_EXPR_LOOKUP_FLAGS, NFT_LOOKUP_F_INV);
+}
+
+static void set_limit_over(struct nftnl_expr *expression, uint64_t per_second, uint32_t burst)
+{
 	nftnl_expr_set_u64(expression, NFTNL_EXPR_LIMIT_RATE, per_second);
 	nftnl_expr_set_u64(expression, NFTNL_EXPR_LIMIT_UNIT, 1);
 	nftnl_expr_set_u32(expression, NFTNL_EXPR_LIMIT_BURST, burst);
@@ -339,7 +456,15 @@ void nft_count(struct nft_batch *batch, const char *counter)
 	if (!expression)
 		return;
 	nftnl_expr_set_u32(expression, NFTNL_EXPR_OBJREF_IMM_TYPE, NFT_OBJECT_COUNTER);
-	nftnl_expr_set_str(expression, NFTNL_EXPR_OBJREF_IMM_NAME, counter);
+	set_text(batch, expression, NFTNL_EXPR_OBJREF_IMM_NAME, counter);
+}
+
+void nft_limit_over(struct nft_batch *batch, uint64_t per_second, uint32_t burst)
+{
+	struct nftnl_expr *expression = add_expression(batch, "limit");
+
+	if (expression)
+		set_limit_over(expression, per_second, burst);
 }
 
 static struct nftnl_expr *update_set(struct nft_batch *batch, const char *set, const struct nft_key *key)
@@ -352,7 +477,7 @@ static struct nftnl_expr *update_set(struct nft_batch *batch, const char *set, c
 		return NULL;
 	nftnl_expr_set_u32(expression, NFTNL_EXPR_DYNSET_SREG_KEY, NFT_REG_1);
 	nftnl_expr_set_u32(expression, NFTNL_EXPR_DYNSET_OP, NFT_DYNSET_OP_UPDATE);
-	nftnl_expr_set_str(expression, NFTNL_EXPR_DYNSET_SET_NAME, set);
+	set_text(batch, expression, NFTNL_EXPR_DYNSET_SET_NAME, set);
 	return expression;
 }
 
@@ -364,18 +489,33 @@ void nft_remember(struct nft_batch *batch, const char *set, const struct nft_key
 		nftnl_expr_set_u64(expression, NFTNL_EXPR_DYNSET_TIMEOUT, timeout_ms);
 }
 
+/* What each element of the set has for itself. Return: NULL after an error. */
+static struct nftnl_expr *add_to_elements(struct nft_batch *batch, struct nftnl_expr *update, const char *name)
+{
+	struct nftnl_expr *own;
+
+	if (!update)
+		return NULL;
+	own = nftnl_expr_alloc(name);
+	if (!own) {
+		nft_batch_fail(batch, -ENOMEM);
+		return NULL;
+	}
+	nftnl_expr_add_expr(update, NFTNL_EXPR_DYNSET_EXPRESSIONS, own);
+	return own;
+}
+
 void nft_count_key(struct nft_batch *batch, const char *set, const struct nft_key *key)
 {
-	struct nftnl_expr *expression = update_set(batch, set, key), *counter;
+	(void)add_to_elements(batch, update_set(batch, set, key), "counter");
+}
 
-	if (!expression)
-		return;
-	counter = nftnl_expr_alloc("counter");
-	if (!counter) {
-		nft_batch_fail(batch, -ENOMEM);
-		return;
-	}
-	nftnl_expr_add_expr(expression, NFTNL_EXPR_DYNSET_EXPRESSIONS, counter);
+void nft_limit_key_over(struct nft_batch *batch, const char *set, const struct nft_key *key, uint64_t per_second, uint32_t burst)
+{
+	struct nftnl_expr *limit = add_to_elements(batch, update_set(batch, set, key), "limit");
+
+	if (limit)
+		set_limit_over(limit, per_second, burst);
 }
 
 void nft_notrack(struct nft_batch *batch)
@@ -383,16 +523,21 @@ void nft_notrack(struct nft_batch *batch)
 	add_expression(batch, "notrack");
 }
 
-void nft_set_mark(struct nft_batch *batch, uint32_t mark_value)
+/* To what register 1 has. */
+static void set_mark(struct nft_batch *batch)
 {
-	struct nftnl_expr *expression;
+	struct nftnl_expr *expression = add_expression(batch, "meta");
 
-	load_bytes(batch, &mark_value, sizeof(mark_value), NFT_REG_1);
-	expression = add_expression(batch, "meta");
 	if (!expression)
 		return;
 	nftnl_expr_set_u32(expression, NFTNL_EXPR_META_KEY, NFT_META_MARK);
 	nftnl_expr_set_u32(expression, NFTNL_EXPR_META_SREG, NFT_REG_1);
+}
+
+void nft_set_mark(struct nft_batch *batch, uint32_t mark_value)
+{
+	load_bytes(batch, &mark_value, sizeof(mark_value), NFT_REG_1);
+	set_mark(batch);
 }
 
 void nft_set_ct_mark(struct nft_batch *batch, uint32_t mark_value)
@@ -405,6 +550,12 @@ void nft_set_ct_mark(struct nft_batch *batch, uint32_t mark_value)
 		return;
 	nftnl_expr_set_u32(expression, NFTNL_EXPR_CT_KEY, NFT_CT_MARK);
 	nftnl_expr_set_u32(expression, NFTNL_EXPR_CT_SREG, NFT_REG_1);
+}
+
+void nft_copy_ct_id(struct nft_batch *batch)
+{
+	load_ct(batch, NFT_CT_ID);
+	set_mark(batch);
 }
 
 /* The address is in register 1, the port, if there is one, in register 2. @type: NFT_NAT_DNAT or NFT_NAT_SNAT. */
@@ -470,10 +621,35 @@ static void queue_target(struct nft_batch *batch, uint16_t number)
 		return;
 	}
 	memcpy(data, &info, sizeof(info));
-	nftnl_expr_set_str(expression, NFTNL_EXPR_TG_NAME, "NFQUEUE");
+	set_text(batch, expression, NFTNL_EXPR_TG_NAME, "NFQUEUE");
 	nftnl_expr_set_u32(expression, NFTNL_EXPR_TG_REV, 3);
 	nftnl_expr_set(expression, NFTNL_EXPR_TG_INFO, data, size);
 	/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): the expression has taken data over */
+}
+
+/* Numbers of conntrack are in the order of the host; only what is in that of the network compares by size. */
+void nft_match_ct_packets_over(struct nft_batch *batch, uint64_t packets)
+{
+	struct nftnl_expr *load = load_ct(batch, NFT_CT_PKTS), *swap = add_expression(batch, "byteorder");
+	uint64_t wire = htobe64(packets);
+
+	if (!load || !swap)
+		return;
+	nftnl_expr_set_u8(load, NFTNL_EXPR_CT_DIR, IP_CT_DIR_ORIGINAL);
+	nftnl_expr_set_u32(swap, NFTNL_EXPR_BYTEORDER_SREG, NFT_REG_1);
+	nftnl_expr_set_u32(swap, NFTNL_EXPR_BYTEORDER_DREG, NFT_REG_1);
+	nftnl_expr_set_u32(swap, NFTNL_EXPR_BYTEORDER_OP, NFT_BYTEORDER_HTON);
+	nftnl_expr_set_u32(swap, NFTNL_EXPR_BYTEORDER_LEN, sizeof(wire));
+	nftnl_expr_set_u32(swap, NFTNL_EXPR_BYTEORDER_SIZE, sizeof(wire));
+	compare(batch, NFT_CMP_GT, &wire, sizeof(wire));
+}
+
+void nft_flow_add(struct nft_batch *batch, const char *flowtable)
+{
+	struct nftnl_expr *expression = add_expression(batch, "flow_offload");
+
+	if (expression)
+		nftnl_expr_set_str(expression, NFTNL_EXPR_FLOW_TABLE_NAME, flowtable);
 }
 
 void nft_queue(struct nft_batch *batch, uint16_t number, bool native)
@@ -521,7 +697,7 @@ void nft_verdict(struct nft_batch *batch, enum nft_verdict_kind kind, const char
 	nftnl_expr_set_u32(expression, NFTNL_EXPR_IMM_DREG, NFT_REG_VERDICT);
 	nftnl_expr_set_u32(expression, NFTNL_EXPR_IMM_VERDICT, nft_verdict_code(kind));
 	if (chain)
-		nftnl_expr_set_str(expression, NFTNL_EXPR_IMM_CHAIN, chain);
+		set_text(batch, expression, NFTNL_EXPR_IMM_CHAIN, chain);
 }
 
 void nft_branch(struct nft_batch *batch, uint32_t meta_key, const struct nft_branch *branches, size_t count)
@@ -535,6 +711,6 @@ void nft_branch(struct nft_batch *batch, uint32_t meta_key, const struct nft_bra
 		return;
 	nftnl_expr_set_u32(expression, NFTNL_EXPR_LOOKUP_SREG, NFT_REG_1);
 	nftnl_expr_set_u32(expression, NFTNL_EXPR_LOOKUP_DREG, NFT_REG_VERDICT);
-	nftnl_expr_set_str(expression, NFTNL_EXPR_LOOKUP_SET, NFT_MAP_NAME);
+	set_text(batch, expression, NFTNL_EXPR_LOOKUP_SET, NFT_MAP_NAME);
 	nftnl_expr_set_u32(expression, NFTNL_EXPR_LOOKUP_SET_ID, batch->set_id);
 }

@@ -3,7 +3,8 @@
  * nf_tables batches: the buffer of messages, and all objects but rules.
  *
  * Theory of operation: a batch is one buffer of netlink messages that grows. Messages are built in place, and before each one there is more
- * room than the largest can take, so that building need not check. Only the last message asks for an acknowledgement: errors are reported
+ * room than the largest can take, so that building need not check. The buffer of a batch that did not need more than that is kept for the
+ * next one, for most are small and come one after the other. Only the last message asks for an acknowledgement: errors are reported
  * for every message anyway. When one fails, its sequence number leads back into the buffer, and so to the name of what was not taken.
  */
 #include <netinet/in.h> /* before the kernel's own headers */
@@ -17,7 +18,9 @@
 
 #include "gateway/nft.h"
 
-#define MESSAGE_ROOM (128 * 1024) /* bytes: twice what the longest attribute may have */
+#define MESSAGE_ROOM (128 * 1024)       /* bytes: twice what the longest attribute may have */
+#define SPARE_SIZE   (2 * MESSAGE_ROOM) /* bytes: of a small batch, kept for the next one; only what it has written takes memory */
+#define NAMED_SET    0x80000000U        /* in numbers of sets that are not anonymous */
 
 /* Numbers by which the nft program knows data types; they only matter for how it prints. */
 enum { TYPE_IPV4 = 7, TYPE_IPV6 = 8, TYPE_PROTOCOL = 12, TYPE_PORT = 13, TYPE_INTERFACE = 20, TYPE_SHIFT = 6 };
@@ -29,10 +32,29 @@ void nft_batch_fail(struct nft_batch *batch, int error)
 		batch->error = error;
 }
 
+static void take_spare(struct nft_batch *batch)
+{
+	batch->buffer = batch->netlink->spare;
+	batch->capacity = batch->buffer ? SPARE_SIZE : 0;
+	batch->netlink->spare = NULL;
+}
+
+/* Another batch that is under way may have left one already. */
+static void leave_spare(struct nft_batch *batch)
+{
+	struct netlink *netlink = batch->netlink;
+
+	if (!batch->buffer || !netlink || netlink->spare || batch->capacity != SPARE_SIZE) {
+		free(batch->buffer);
+		return;
+	}
+	netlink->spare = batch->buffer;
+}
+
 /* Make room for one more message. Return: where it goes, or NULL. */
 static char *reserve(struct nft_batch *batch)
 {
-	size_t capacity = batch->capacity ? batch->capacity : MESSAGE_ROOM;
+	size_t capacity = batch->capacity ? batch->capacity : SPARE_SIZE;
 	uint8_t *grown;
 
 	if (batch->error)
@@ -45,6 +67,9 @@ static char *reserve(struct nft_batch *batch)
 			nft_batch_fail(batch, -ENOMEM);
 			return NULL;
 		}
+		/* libmnl leaves what it pads attributes with as it is. */
+		if (batch->comparable)
+			memset(grown + batch->capacity, 0, capacity - batch->capacity);
 		batch->buffer = grown;
 		batch->capacity = capacity;
 	}
@@ -92,13 +117,20 @@ static void frame_message(struct nft_batch *batch, uint16_t type)
 void nft_batch_begin(struct nft_batch *batch, struct netlink *netlink, const char *table)
 {
 	*batch = (struct nft_batch){.netlink = netlink, .table = table};
+	take_spare(batch);
+	frame_message(batch, NFNL_MSG_BATCH_BEGIN);
+}
+
+void nft_batch_begin_comparable(struct nft_batch *batch, struct netlink *netlink, const char *table)
+{
+	*batch = (struct nft_batch){.netlink = netlink, .table = table, .comparable = true};
 	frame_message(batch, NFNL_MSG_BATCH_BEGIN);
 }
 
 void nft_batch_free(struct nft_batch *batch)
 {
 	nft_rule_drop(batch);
-	free(batch->buffer);
+	leave_spare(batch);
 	*batch = (struct nft_batch){0};
 }
 
@@ -117,11 +149,14 @@ static const char *message_kind(uint16_t type, int *name_attribute)
 	case NFT_MSG_DELSETELEM: *name_attribute = NFTA_SET_ELEM_LIST_SET; return "element of set";
 	case NFT_MSG_NEWOBJ:
 	case NFT_MSG_DELOBJ: *name_attribute = NFTA_OBJ_NAME; return "counter";
+	case NFT_MSG_NEWFLOWTABLE:
+	case NFT_MSG_DELFLOWTABLE: *name_attribute = NFTA_FLOWTABLE_NAME; return "flowtable";
 	default: *name_attribute = NFTA_TABLE_NAME; return "table";
 	}
 }
 
-static void describe_failure(const struct nft_batch *batch, int result, char *error, size_t error_size)
+/* Return: the message's type, NFT_MSG_*, or -1: none of them. */
+static int describe_failure(const struct nft_batch *batch, int result, char *error, size_t error_size)
 {
 	const char *hint = result == -EPERM ? " (the container needs cap_add: [NET_ADMIN])" : "";
 	const struct nlmsghdr *message = (const struct nlmsghdr *)batch->buffer;
@@ -133,7 +168,7 @@ static void describe_failure(const struct nft_batch *batch, int result, char *er
 		message = mnl_nlmsg_next(message, &left);
 	if (!mnl_nlmsg_ok(message, left) || message->nlmsg_type < NLMSG_MIN_TYPE + 16) {
 		snprintf(error, error_size, "nf_tables: %s%s", strerror(-result), hint);
-		return;
+		return -1;
 	}
 	kind = message_kind(message->nlmsg_type, &name_attribute);
 	mnl_attr_for_each(attribute, message, sizeof(struct nfgenmsg))
@@ -142,11 +177,12 @@ static void describe_failure(const struct nft_batch *batch, int result, char *er
 			name = mnl_attr_get_str(attribute);
 	}
 	snprintf(error, error_size, "nf_tables: %s %s of table inet %s: %s%s", kind, name, batch->table, strerror(-result), hint);
+	return NFNL_MSG_TYPE(message->nlmsg_type);
 }
 
 int nft_batch_commit(struct nft_batch *batch, char *error, size_t error_size)
 {
-	int result;
+	int result, refused = -1;
 
 	frame_message(batch, NFNL_MSG_BATCH_END);
 	result = batch->error;
@@ -156,30 +192,32 @@ int nft_batch_commit(struct nft_batch *batch, char *error, size_t error_size)
 		((struct nlmsghdr *)(batch->buffer + batch->last))->nlmsg_flags |= NLM_F_ACK;
 		result = netlink_transaction(batch->netlink, batch->buffer, batch->size, 1);
 		if (result < 0)
-			describe_failure(batch, result, error, error_size);
+			refused = describe_failure(batch, result, error, error_size);
 	}
 	nft_batch_free(batch);
+	batch->refused = refused;
 	return result;
 }
 
-static void table_message(struct nft_batch *batch, uint16_t type, uint16_t flags)
+void nft_table_add(struct nft_batch *batch)
 {
-	struct nlmsghdr *message = nft_message_begin(batch, type, flags);
+	struct nlmsghdr *message = nft_message_begin(batch, NFT_MSG_NEWTABLE, NLM_F_CREATE);
+
+	if (!message)
+		return;
+	mnl_attr_put_strz(message, NFTA_TABLE_NAME, batch->table);
+	mnl_attr_put_u32(message, NFTA_TABLE_FLAGS, 0);
+	nft_message_end(batch, message);
+}
+
+void nft_table_delete(struct nft_batch *batch)
+{
+	struct nlmsghdr *message = nft_message_begin(batch, NFT_MSG_DELTABLE, 0);
 
 	if (!message)
 		return;
 	mnl_attr_put_strz(message, NFTA_TABLE_NAME, batch->table);
 	nft_message_end(batch, message);
-}
-
-void nft_table_add(struct nft_batch *batch)
-{
-	table_message(batch, NFT_MSG_NEWTABLE, NLM_F_CREATE);
-}
-
-void nft_table_delete(struct nft_batch *batch)
-{
-	table_message(batch, NFT_MSG_DELTABLE, 0);
 }
 
 void nft_base_chain_add(struct nft_batch *batch, const struct nft_hook *hook)
@@ -249,6 +287,38 @@ void nft_counter_delete(struct nft_batch *batch, const char *counter)
 	counter_message(batch, NFT_MSG_DELOBJ, 0, counter);
 }
 
+static void put_devices(struct nlmsghdr *message, const char *const *devices, size_t count)
+{
+	struct nlattr *nest = mnl_attr_nest_start(message, NFTA_FLOWTABLE_HOOK_DEVS);
+
+	for (size_t i = 0; i < count; i++)
+		mnl_attr_put_strz(message, NFTA_DEVICE_NAME, devices[i]);
+	mnl_attr_nest_end(message, nest);
+}
+
+void nft_flowtable_add(struct nft_batch *batch, const char *name, const char *const *devices, size_t count)
+{
+	struct nlmsghdr *message = nft_message_begin(batch, NFT_MSG_NEWFLOWTABLE, NLM_F_CREATE);
+	struct nlattr *nest;
+
+	if (!message)
+		return;
+	mnl_attr_put_strz(message, NFTA_FLOWTABLE_TABLE, batch->table);
+	mnl_attr_put_strz(message, NFTA_FLOWTABLE_NAME, name);
+	mnl_attr_put_u32(message, NFTA_FLOWTABLE_FLAGS, htonl(NFT_FLOWTABLE_COUNTER));
+	nest = mnl_attr_nest_start(message, NFTA_FLOWTABLE_HOOK);
+	mnl_attr_put_u32(message, NFTA_FLOWTABLE_HOOK_NUM, htonl(NF_NETDEV_INGRESS));
+	mnl_attr_put_u32(message, NFTA_FLOWTABLE_HOOK_PRIORITY, htonl(0));
+	put_devices(message, devices, count);
+	mnl_attr_nest_end(message, nest);
+	nft_message_end(batch, message);
+}
+
+void nft_flowtable_delete(struct nft_batch *batch, const char *name)
+{
+	name_message(batch, NFT_MSG_DELFLOWTABLE, 0, NFTA_FLOWTABLE_TABLE, NFTA_FLOWTABLE_NAME, name);
+}
+
 void nft_rules_flush(struct nft_batch *batch)
 {
 	struct nlmsghdr *message = nft_message_begin(batch, NFT_MSG_DELRULE, 0);
@@ -308,7 +378,7 @@ void nft_set_add(struct nft_batch *batch, const struct nft_set *set)
 	mnl_attr_put_u32(message, NFTA_SET_FLAGS, htonl(set->flags | (set->map ? NFT_SET_MAP : 0)));
 	mnl_attr_put_u32(message, NFTA_SET_KEY_TYPE, htonl(types));
 	mnl_attr_put_u32(message, NFTA_SET_KEY_LEN, htonl(set->key.count == 1 ? one : size));
-	mnl_attr_put_u32(message, NFTA_SET_ID, htonl(++batch->set_id));
+	mnl_attr_put_u32(message, NFTA_SET_ID, htonl(NAMED_SET | ++batch->named_set_id));
 	if (set->timeout_ms)
 		mnl_attr_put_u64(message, NFTA_SET_TIMEOUT, htobe64(set->timeout_ms));
 	if (set->size)

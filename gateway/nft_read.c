@@ -90,6 +90,7 @@ static const char *object_name(const struct reading *reading, const struct attri
 	case NFT_OBJECTS_SETS: return get_u32(attributes, NFTA_SET_FLAGS) & NFT_SET_ANONYMOUS ? NULL : get_text(attributes, NFTA_SET_NAME);
 	case NFT_OBJECTS_COUNTERS:
 		return get_u32(attributes, NFTA_OBJ_TYPE) == NFT_OBJECT_COUNTER ? get_text(attributes, NFTA_OBJ_NAME) : NULL;
+	case NFT_OBJECTS_FLOWTABLES: return get_text(attributes, NFTA_FLOWTABLE_NAME);
 	}
 	return NULL;
 }
@@ -102,7 +103,7 @@ static int take_object(const struct nlmsghdr *message, void *context)
 	const char *table, *name;
 
 	mnl_attr_parse(message, sizeof(struct nfgenmsg), take_attribute, &attributes);
-	table = get_text(&attributes, NFTA_CHAIN_TABLE); /* 1 for sets and counters, too */
+	table = get_text(&attributes, NFTA_CHAIN_TABLE); /* 1 for the others, too */
 	name = object_name(reading, &attributes);
 	if (!table || strcmp(table, reading->table) != 0 || !name || strlen(name) >= NFT_NAME_SIZE)
 		return MNL_CB_OK;
@@ -207,8 +208,10 @@ static int compare_objects(const void *a, const void *b)
 
 int nft_objects_read(struct netlink *netlink, const char *table, enum nft_object_kind kind, struct nft_objects *out)
 {
-	static const uint16_t types[] = {
-		[NFT_OBJECTS_CHAINS] = NFT_MSG_GETCHAIN, [NFT_OBJECTS_SETS] = NFT_MSG_GETSET, [NFT_OBJECTS_COUNTERS] = NFT_MSG_GETOBJ};
+	static const uint16_t types[] = {[NFT_OBJECTS_CHAINS] = NFT_MSG_GETCHAIN,
+					 [NFT_OBJECTS_SETS] = NFT_MSG_GETSET,
+					 [NFT_OBJECTS_COUNTERS] = NFT_MSG_GETOBJ,
+					 [NFT_OBJECTS_FLOWTABLES] = NFT_MSG_GETFLOWTABLE};
 	struct reading reading = {.table = table, .kind = kind, .objects = out};
 	int error = -EINTR;
 

@@ -17,25 +17,34 @@
 /* Bits of ct state; the kernel's header keeps their order, not these values, public. */
 enum { STATE_INVALID = 1, STATE_ESTABLISHED = 2, STATE_RELATED = 4 };
 
-enum { PRIORITY_RAW = -300, PRIORITY_DNAT = -100, PRIORITY_FILTER = 0, PRIORITY_VERDICT = 10, PRIORITY_SNAT = 100 };
+/* The kernel puts packets together between the first two. */
+enum {
+	PRIORITY_FRAGMENTS = -450,
+	PRIORITY_RAW = -300,
+	PRIORITY_DNAT = -100,
+	PRIORITY_FILTER = 0,
+	PRIORITY_VERDICT = 10,
+	PRIORITY_SNAT = 100
+};
 
 enum { ICMP_UNREACHABLE = 3, ICMP_EXPIRED = 11, ICMP_PARAMETER = 12, ICMP6_UNREACHABLE = 1, ICMP6_PARAMETER = 4 };
 
 static const struct nft_hook hooks[] = {
+	{RULESET_FRAGMENTS, "filter", NF_INET_PRE_ROUTING, PRIORITY_FRAGMENTS, false},
 	{"guard", "filter", NF_INET_PRE_ROUTING, PRIORITY_RAW, true},
 	{"replies", "filter", NF_INET_LOCAL_OUT, PRIORITY_RAW, false},
 	{"destinations", "nat", NF_INET_PRE_ROUTING, PRIORITY_DNAT, false},
 	{"forward", "filter", NF_INET_FORWARD, PRIORITY_FILTER, true},
 	{"input", "filter", NF_INET_LOCAL_IN, PRIORITY_FILTER, true},
 	{"output", "filter", NF_INET_LOCAL_OUT, PRIORITY_FILTER, true},
-	{"verdict_forward", "filter", NF_INET_FORWARD, PRIORITY_VERDICT, false},
 	{"verdict_input", "filter", NF_INET_LOCAL_IN, PRIORITY_VERDICT, false},
 	{"postrouting", "nat", NF_INET_POST_ROUTING, PRIORITY_SNAT, false},
 };
 
-static const char *const chains[] = {"uplink_guard",    "uplink_errors",      "uplink_stray",     "uplink_forward", "uplink_input",
-				     "uplink_publish",  RULESET_PUBLISHED,    "upstream_servers", "verdict_marked", "verdict_allowed",
-				     RULESET_DISCOVERY, RULESET_HOUSEKEEPING, RULESET_ERRORS,     RULESET_STRAY,    RULESET_REJECT};
+static const char *const chains[] = {"fragment_sources", "uplink_guard",    "uplink_errors",   "uplink_stray",       "uplink_forward",
+				     "uplink_input",     "uplink_publish",  RULESET_PUBLISHED, "upstream_servers",   "verdicts",
+				     "verdict_marked",   "verdict_allowed", RULESET_DISCOVERY, RULESET_HOUSEKEEPING, RULESET_ERRORS,
+				     RULESET_STRAY,      RULESET_REJECT};
 static const char *const counters[] = {"unknown_interface", "housekeeping",   "forward_dropped", "input_dropped",  "output_dropped",
 				       "uplink_spoofed",    "uplink_invalid", "uplink_errors",   "uplink_forward", "uplink_input"};
 
@@ -54,6 +63,8 @@ void ruleset_base_want(struct ruleset_plan *plan)
 		ruleset_want_counter(plan, counters[i]);
 	if (plan->policy->notify.url)
 		ruleset_want_chain(plan, RULESET_NOTIFY);
+	if (ruleset_verifies(plan->policy))
+		ruleset_verify_want(plan);
 }
 
 static void end(struct nft_batch *batch, enum nft_verdict_kind kind, const char *chain)
@@ -168,21 +179,42 @@ static void write_guard(struct ruleset_plan *plan)
 {
 	struct nft_batch *batch = &plan->batch;
 
-	accept_loopback(plan, "guard", NFT_META_IIF);
 	branch(plan, "guard", NFT_META_IIF, "guard", NFT_VERDICT_GOTO, "uplink_guard");
+	accept_loopback(plan, "guard", NFT_META_IIF);
 	drop_counted(batch, "guard", "unknown_interface");
 
+	/* As in guard_N. */
+	nft_rule_begin(batch, "uplink_guard");
+	nft_match_options(batch, true);
+	nft_count(batch, "uplink_invalid");
+	end(batch, NFT_VERDICT_DROP, NULL);
 	/* Nobody out there has the address of an app. */
 	for (int i = 0; i < 2; i++) {
 		struct nft_key key = ruleset_key_source(i == 0 ? AF_INET : AF_INET6);
 
 		nft_rule_begin(batch, "uplink_guard");
-		nft_match_set(batch, i == 0 ? RULESET_INSIDE "4" : RULESET_INSIDE "6", &key);
-		nft_count(batch, "uplink_spoofed");
-		end(batch, NFT_VERDICT_DROP, NULL);
+		nft_match_outside(batch, i == 0 ? RULESET_INSIDE "4" : RULESET_INSIDE "6", &key);
+		end(batch, NFT_VERDICT_ACCEPT, NULL);
 	}
-	nft_rule_begin(batch, "uplink_guard");
-	end(batch, NFT_VERDICT_ACCEPT, NULL);
+	drop_counted(batch, "uplink_guard", "uplink_spoofed");
+}
+
+/*
+ * What `guard` judges has been put together, and counts as coming from where its last part came from. So each part is judged before that:
+ * one of another network would become part of somebody's packet.
+ */
+static void write_fragments(struct ruleset_plan *plan)
+{
+	struct nft_batch *batch = &plan->batch;
+
+	for (int i = 0; i < 2; i++) {
+		nft_rule_begin(batch, RULESET_FRAGMENTS);
+		nft_match_fragment(batch, i == 0 ? AF_INET : AF_INET6);
+		end(batch, NFT_VERDICT_GOTO, "fragment_sources");
+	}
+	branch(plan, "fragment_sources", NFT_META_IIF, RULESET_FRAGMENTS, NFT_VERDICT_GOTO, "uplink_guard");
+	accept_loopback(plan, "fragment_sources", NFT_META_IIF);
+	drop_counted(batch, "fragment_sources", "unknown_interface");
 }
 
 static void accept_icmp_types(struct nft_batch *batch, const char *chain, bool ipv6, uint8_t first, uint8_t last)
@@ -229,11 +261,21 @@ static void jump_to_discovery(struct nft_batch *batch, const char *chain)
 	end(batch, NFT_VERDICT_JUMP, RULESET_DISCOVERY);
 }
 
+/* What comes back from the queue; a mark that is not of these goes on. */
+static void jump_to_verdicts(struct nft_batch *batch, const char *chain)
+{
+	nft_rule_begin(batch, chain);
+	nft_match_meta32(batch, NFT_META_MARK, 0, false);
+	end(batch, NFT_VERDICT_JUMP, "verdicts");
+}
+
 static void write_forward(struct ruleset_plan *plan)
 {
 	struct nft_batch *batch = &plan->batch;
 
+	ruleset_flowtable_forward(plan, STATE_ESTABLISHED);
 	write_states(batch, "forward");
+	jump_to_verdicts(batch, "forward");
 	branch(plan, "forward", NFT_META_IIF, "net", NFT_VERDICT_GOTO, "uplink_forward");
 	drop_counted(batch, "forward", "forward_dropped");
 	ruleset_publish_forward(plan);
@@ -336,6 +378,8 @@ static void write_output(struct ruleset_plan *plan)
 	accept_loopback(plan, "output", NFT_META_OIF);
 	match_state(batch, "output", STATE_ESTABLISHED | STATE_RELATED);
 	end(batch, NFT_VERDICT_ACCEPT, NULL);
+	if (ruleset_verifies(plan->policy))
+		ruleset_verify_output(plan);
 	branch(plan, "output", NFT_META_OIF, "output", NFT_VERDICT_JUMP, NULL);
 	jump_to_discovery(batch, "output");
 	accept_icmp_types(batch, "output", false, ICMP_UNREACHABLE, ICMP_UNREACHABLE);
@@ -355,22 +399,24 @@ static void match_mark(struct nft_batch *batch, const char *chain, uint32_t mark
 	nft_match_meta32(batch, NFT_META_MARK, mark, true);
 }
 
-/* What comes back from the queue. */
+/*
+ * From the queue a packet comes back to `forward`, which it begins anew (NF_REPEAT), so that no further hook is on the way of packets that
+ * were never there. To `verdict_input` it comes from there, and from `input`. Only a program in the gateway's own network namespace can
+ * give a packet a mark: one that an app's socket has is gone when the packet leaves the app's namespace.
+ */
 static void write_verdicts(struct ruleset_plan *plan)
 {
-	static const char *const from[] = {"verdict_forward", "verdict_input"};
 	struct nft_batch *batch = &plan->batch;
 
-	for (size_t i = 0; i < 2; i++) {
-		match_mark(batch, from[i], RULESET_MARK_DENY);
-		end(batch, NFT_VERDICT_GOTO, "verdict_marked");
-		match_mark(batch, from[i], RULESET_MARK_REFUSE);
-		end(batch, NFT_VERDICT_GOTO, RULESET_REJECT);
-		match_mark(batch, from[i], RULESET_MARK_AUDIT);
-		nft_set_ct_mark(batch, RULESET_MARK_AUDIT);
-		end(batch, NFT_VERDICT_ACCEPT, NULL);
-	}
-	match_mark(batch, "verdict_forward", RULESET_MARK_ALLOW);
+	jump_to_verdicts(batch, "verdict_input");
+	match_mark(batch, "verdicts", RULESET_MARK_DENY);
+	end(batch, NFT_VERDICT_GOTO, "verdict_marked");
+	match_mark(batch, "verdicts", RULESET_MARK_REFUSE);
+	end(batch, NFT_VERDICT_GOTO, RULESET_REJECT);
+	match_mark(batch, "verdicts", RULESET_MARK_AUDIT);
+	nft_set_ct_mark(batch, RULESET_MARK_AUDIT);
+	end(batch, NFT_VERDICT_ACCEPT, NULL);
+	match_mark(batch, "verdicts", RULESET_MARK_ALLOW);
 	end(batch, NFT_VERDICT_GOTO, "verdict_allowed");
 	branch(plan, "verdict_allowed", NFT_META_IIF, RULESET_PASS, NFT_VERDICT_GOTO, NULL);
 	branch(plan, "verdict_marked", NFT_META_IIF, "marked", NFT_VERDICT_GOTO, NULL);
@@ -417,6 +463,7 @@ static void write_nat(struct ruleset_plan *plan)
 void ruleset_base_rules(struct ruleset_plan *plan)
 {
 	write_guard(plan);
+	write_fragments(plan);
 	write_discovery(&plan->batch);
 	write_housekeeping(&plan->batch);
 	write_errors(plan);
@@ -427,4 +474,6 @@ void ruleset_base_rules(struct ruleset_plan *plan)
 	write_verdicts(plan);
 	write_reject(&plan->batch);
 	write_nat(plan);
+	if (ruleset_verifies(plan->policy))
+		ruleset_verify_rules(plan);
 }

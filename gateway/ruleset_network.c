@@ -2,6 +2,8 @@
 /*
  * The chains of one network. A packet from an app takes them in this order:
  *
+ *	fragments_N	before packets are put together from fragments: the source of each part must belong to the network.
+ *	own_N		for both of these: nobody in the network has an address of the gateway's.
  *	guard_N		raw: the source must belong to the network. Questions to the gateway stay out of conntrack.
  *	redirect_N	nat: questions to any other server are brought to the gateway, to a port of their own; what exceeds the rate of
  *			new ones goes to excess_N.
@@ -13,11 +15,12 @@
  *	deny_N		multicast is dropped; above the rate, or known from before, refuse_N; else the queue.
  *	refuse_N	counted in the kernel, per source, and refused.
  *	excess_N	the same, without an answer.
+ *	crowded_N	of whoever has too many flows (room.h): counted, and refused.
  *	marked_N	came back from the queue as denied: remembered in seen, and refused. What came back as allowed goes to pass_N.
  *	replies_N	raw output: replies to questions that conntrack has not seen stay out of it.
  *	output_N	output: these replies.
  *
- * A network with virtual addresses has further ones (ruleset_virtual.c).
+ * A network with virtual addresses has further ones (ruleset_virtual.c), as has one that verifies names (ruleset_verify.c).
  *
  * inbound_N (ruleset_publish.c) takes packets that come from the uplink.
  */
@@ -35,9 +38,11 @@
 
 static const int families[] = {AF_INET, AF_INET6};
 
-static const char *const chain_prefixes[] = {"guard",  "redirect", "errors", "stray",   "net",    "input",         "deny",      "audit",
-					     "refuse", "excess",   "marked", "replies", "output", RULESET_INBOUND, RULESET_PASS};
-static const char *const counter_prefixes[] = {"spoofed", "multicast", "invalid", "refused", "audited", RULESET_INBOUND, RULESET_ALLOWED};
+static const char *const chain_prefixes[] = {
+	RULESET_FRAGMENTS, "own",    "guard",  "redirect", "errors",  "stray",  "net",           "input",      "deny",
+	"audit",           "refuse", "excess", "marked",   "replies", "output", RULESET_INBOUND, RULESET_PASS, RULESET_CROWDED};
+static const char *const counter_prefixes[] = {"spoofed", "multicast",     "invalid",       "refused",
+					       "audited", RULESET_INBOUND, RULESET_ALLOWED, RULESET_CROWDED};
 
 const char *ruleset_allowed_counter(const char *network, char out[static RULESET_SET_NAME_MAX])
 {
@@ -55,6 +60,8 @@ void ruleset_network_want(struct ruleset_plan *plan, const struct network *netwo
 		ruleset_want_counter(plan, ruleset_name(counter_prefixes[i], network, name));
 	if (network->has_virtual_addresses)
 		ruleset_virtual_want(plan, network);
+	if (network->verify != VERIFY_OFF)
+		ruleset_verify_want_network(plan, network);
 }
 
 void ruleset_begin(const struct ruleset_writer *writer, const char *prefix)
@@ -96,13 +103,29 @@ static void match_dns(const struct ruleset_writer *writer, enum nft_field side)
 }
 
 /* Nobody but the gateway uses the gateway's addresses; for IPv6 the kernel itself would not mind. */
-static void guard_own_addresses(const struct ruleset_writer *writer, int family)
+static void guard_own_address(const struct ruleset_writer *writer, const struct address *own)
+{
+	ruleset_begin(writer, "own");
+	nft_match_address(writer->batch, NFT_FIELD_SOURCE, own, true);
+	end_counted(writer, "spoofed");
+}
+
+/* Of the rule that is being written, which has matched the family. */
+static void match_not_address(const struct ruleset_writer *writer, const struct address *own)
+{
+	struct prefix prefix = {.address = *own, .length = (uint8_t)address_bits(own)};
+
+	if (prefix_contains(ruleset_subnet(writer->network, own->family), own)) /* the rule has matched the subnet, too */
+		nft_match_more_prefix(writer->batch, NFT_FIELD_SOURCE, &prefix, false);
+}
+
+/* All addresses of the gateway in the network. */
+static void each_own_address(const struct ruleset_writer *writer, int family,
+			     void (*take)(const struct ruleset_writer *writer, const struct address *own))
 {
 	const struct interfaces *interfaces = writer->plan->interfaces;
 
-	ruleset_begin(writer, "guard");
-	nft_match_address(writer->batch, NFT_FIELD_SOURCE, ruleset_gateway(writer->network, family), true);
-	end_counted(writer, "spoofed");
+	take(writer, ruleset_gateway(writer->network, family));
 	for (size_t i = 0; i < interfaces->count; i++) {
 		const struct interface *interface = &interfaces->list[i];
 
@@ -111,11 +134,8 @@ static void guard_own_addresses(const struct ruleset_writer *writer, int family)
 		for (size_t j = 0; j < interface->address_count; j++) {
 			const struct address *own = &interface->addresses[j].address;
 
-			if (own->family != family || address_equal(own, ruleset_gateway(writer->network, family)))
-				continue;
-			ruleset_begin(writer, "guard");
-			nft_match_address(writer->batch, NFT_FIELD_SOURCE, own, true);
-			end_counted(writer, "spoofed");
+			if (own->family == family && !address_equal(own, ruleset_gateway(writer->network, family)))
+				take(writer, own);
 		}
 	}
 }
@@ -127,7 +147,7 @@ static void guard_pool(const struct ruleset_writer *writer, int family)
 
 	if (!pool)
 		return;
-	ruleset_begin(writer, "guard");
+	ruleset_begin(writer, "own");
 	nft_match_prefix(writer->batch, NFT_FIELD_SOURCE, pool, true);
 	end_counted(writer, "spoofed");
 }
@@ -204,6 +224,48 @@ static void guard_multicast(const struct ruleset_writer *writer, int family)
 	end_counted(writer, "multicast");
 }
 
+/*
+ * First, since it ends the way of nearly all packets: what comes from the subnet, and is no matter of any other rule of the chain. None of
+ * those finds a packet that this one lets pass.
+ */
+static void guard_ordinary(const struct ruleset_writer *writer, int family)
+{
+	const struct address *gateway = ruleset_gateway(writer->network, family);
+	const struct prefix to_gateway = {.address = *gateway, .length = (uint8_t)address_bits(gateway)};
+
+	ruleset_begin(writer, "guard");
+	match_from_subnet(writer, family);
+	each_own_address(writer, family, match_not_address);
+	if (ruleset_pool(writer->network, family))
+		nft_match_more_prefix(writer->batch, NFT_FIELD_SOURCE, ruleset_pool(writer->network, family), false);
+	nft_match_more_prefix(writer->batch, NFT_FIELD_DESTINATION, groups(family), false);
+	nft_match_more_prefix(writer->batch, NFT_FIELD_DESTINATION, &to_gateway, false);
+	nft_match_meta8(writer->batch, NFT_META_PKTTYPE, PKTTYPE_HOST, true);
+	if (family == AF_INET)
+		nft_match_options(writer->batch, false);
+	else
+		nft_match_meta8(writer->batch, NFT_META_L4PROTO, IPPROTO_AH, false);
+	ruleset_end(writer, NFT_VERDICT_ACCEPT, NULL);
+}
+
+/*
+ * Where the host lets source routes in, the kernel sends a packet on to an address that no rule has seen, and our own ICMP errors back
+ * along a route of the sender's choice. Nothing ordinary has options, but IGMP, which is gone by now.
+ *
+ * In IPv6 AH is an extension header for conntrack and a protocol for nf_tables: what is behind it would be part of a flow whose later rules
+ * do not see its ports.
+ */
+static void guard_options(const struct ruleset_writer *writer)
+{
+	ruleset_begin(writer, "guard");
+	nft_match_options(writer->batch, true);
+	end_counted(writer, "invalid");
+	ruleset_begin(writer, "guard");
+	nft_match_meta8(writer->batch, NFT_META_NFPROTO, NFPROTO_IPV6, true);
+	nft_match_meta8(writer->batch, NFT_META_L4PROTO, IPPROTO_AH, true);
+	end_counted(writer, "invalid");
+}
+
 static void guard_subnet(const struct ruleset_writer *writer, int family)
 {
 	ruleset_begin(writer, "guard");
@@ -217,16 +279,42 @@ static void guard_subnet(const struct ruleset_writer *writer, int family)
 	ruleset_end(writer, NFT_VERDICT_ACCEPT, NULL);
 }
 
+static void write_own(const struct ruleset_writer *writer)
+{
+	for (size_t f = 0; f < 2; f++) {
+		if (ruleset_subnet(writer->network, families[f]))
+			each_own_address(writer, families[f], guard_own_address);
+		guard_pool(writer, families[f]);
+	}
+}
+
+/* Link-local ones have none: neighbour discovery is not fragmented (RFC 6980), and nothing else from there is heard. */
+static void write_fragments(const struct ruleset_writer *writer)
+{
+	ruleset_begin(writer, RULESET_FRAGMENTS);
+	ruleset_end(writer, NFT_VERDICT_JUMP, writer->own);
+	for (size_t f = 0; f < 2; f++) {
+		if (!ruleset_subnet(writer->network, families[f]))
+			continue;
+		ruleset_begin(writer, RULESET_FRAGMENTS);
+		match_from_subnet(writer, families[f]);
+		ruleset_end(writer, NFT_VERDICT_ACCEPT, NULL);
+	}
+	ruleset_begin(writer, RULESET_FRAGMENTS);
+	end_counted(writer, "spoofed");
+}
+
 static void write_guard(const struct ruleset_writer *writer)
 {
 	for (size_t f = 0; f < 2; f++)
 		if (ruleset_subnet(writer->network, families[f]))
-			guard_own_addresses(writer, families[f]);
-	for (size_t f = 0; f < 2; f++)
-		guard_pool(writer, families[f]);
+			guard_ordinary(writer, families[f]);
+	ruleset_begin(writer, "guard");
+	ruleset_end(writer, NFT_VERDICT_JUMP, writer->own);
 	for (size_t f = 0; f < 2; f++)
 		if (ruleset_subnet(writer->network, families[f]))
 			guard_multicast(writer, families[f]);
+	guard_options(writer);
 	for (size_t f = 0; f < 2; f++)
 		if (ruleset_subnet(writer->network, families[f]))
 			guard_subnet(writer, families[f]);
@@ -246,10 +334,34 @@ static void redirect_protocol(const struct ruleset_writer *writer, int family, u
 	nft_rule_end(writer->batch);
 }
 
+/*
+ * Of the rule that is being written: what exceeds a source's part of the rate. When a network has more sources than fit into the set, its
+ * own rate is all there is for those that do not.
+ */
+static void limit_sources(const struct ruleset_writer *writer, const char *set_prefix, const struct nft_key *key, uint64_t rate,
+			  uint32_t burst)
+{
+	char set[NFT_NAME_SIZE];
+
+	nft_limit_key_over(writer->batch, ruleset_set_name(set_prefix, key->family, writer->network, NULL, set), key,
+			   RULESET_SOURCE_PART(rate), RULESET_SOURCE_PART(burst));
+}
+
 static void limit_redirected(const struct ruleset_writer *writer, uint8_t protocol, uint64_t rate, uint32_t burst)
 {
 	char excess[NFT_NAME_SIZE];
 
+	for (size_t f = 0; f < 2; f++) {
+		struct nft_key key = ruleset_key_asking(families[f]);
+
+		if (!ruleset_subnet(writer->network, families[f]))
+			continue;
+		ruleset_begin(writer, "redirect");
+		nft_match_meta8(writer->batch, NFT_META_L4PROTO, protocol, true);
+		nft_match_port(writer->batch, NFT_FIELD_DESTINATION_PORT, RULESET_DNS_PORT, RULESET_DNS_PORT);
+		limit_sources(writer, "asking", &key, rate, burst);
+		ruleset_end(writer, NFT_VERDICT_GOTO, ruleset_name("excess", writer->network, excess));
+	}
 	ruleset_begin(writer, "redirect");
 	nft_match_meta8(writer->batch, NFT_META_L4PROTO, protocol, true);
 	nft_match_port(writer->batch, NFT_FIELD_DESTINATION_PORT, RULESET_DNS_PORT, RULESET_DNS_PORT);
@@ -310,16 +422,9 @@ static void write_errors(const struct ruleset_writer *writer)
 	end_counted(writer, "invalid");
 }
 
-/* Rules that look a destination up: their chain, and what becomes of a packet that they find. */
-struct finding {
-	const char *prefix; /* of the chain: PREFIX_N */
-	enum nft_verdict_kind kind;
-	const char *chain;
-};
-
 /* One such rule: protocol, ports and a set of destinations decide. @protocol: 0 for TCP and UDP. */
-static void write_port_rule(const struct ruleset_writer *writer, const struct finding *finding, uint8_t protocol, struct port_range range,
-			    const char *set, int family)
+static void write_port_rule(const struct ruleset_writer *writer, const struct ruleset_finding *finding, uint8_t protocol,
+			    struct port_range range, const char *set, int family)
 {
 	struct nft_key key = ruleset_key_destination(family);
 
@@ -330,7 +435,8 @@ static void write_port_rule(const struct ruleset_writer *writer, const struct fi
 		nft_match_protocol_set(writer->batch, RULESET_TRANSPORT);
 	if (range.first != 0 || range.last != UINT16_MAX)
 		nft_match_port(writer->batch, NFT_FIELD_DESTINATION_PORT, range.first, range.last);
-	nft_match_set(writer->batch, set, &key);
+	if (set)
+		nft_match_set(writer->batch, set, &key);
 	ruleset_end(writer, finding->kind, finding->chain);
 }
 
@@ -342,9 +448,9 @@ static bool has_range(const struct port_range *ranges, size_t count, struct port
 	return false;
 }
 
-/* As few rules as the specification allows: a range of both protocols is one. */
-static void write_ports(const struct ruleset_writer *writer, const struct finding *finding, const struct ports *ports, const char *set,
-			int family)
+/* A range of both protocols is one rule. */
+void ruleset_write_ports(const struct ruleset_writer *writer, const struct ruleset_finding *finding, const struct ports *ports,
+			 const char *set, int family)
 {
 	for (size_t i = 0; i < ports->tcp_count; i++) {
 		uint8_t protocol = has_range(ports->udp, ports->udp_count, ports->tcp[i]) ? 0 : IPPROTO_TCP;
@@ -358,8 +464,8 @@ static void write_ports(const struct ruleset_writer *writer, const struct findin
 
 static void write_addresses(const struct ruleset_writer *writer, enum rule_action action, const struct address_set *addresses, size_t count)
 {
-	const struct finding allowed = {.prefix = "net", .kind = NFT_VERDICT_GOTO, .chain = writer->pass};
-	const struct finding denied = {.prefix = "net", .kind = NFT_VERDICT_GOTO, .chain = writer->deny};
+	const struct ruleset_finding allowed = {.prefix = "net", .kind = NFT_VERDICT_GOTO, .chain = writer->direct};
+	const struct ruleset_finding denied = {.prefix = "net", .kind = NFT_VERDICT_GOTO, .chain = writer->deny};
 	bool allow = action == RULE_ALLOW;
 	char set[NFT_NAME_SIZE];
 
@@ -367,13 +473,13 @@ static void write_addresses(const struct ruleset_writer *writer, enum rule_actio
 		if (addresses[i].action != action || !ruleset_subnet(writer->network, addresses[i].family))
 			continue;
 		ruleset_set_name(allow ? "allow" : "deny", addresses[i].family, writer->network, &addresses[i].ports, set);
-		write_ports(writer, allow ? &allowed : &denied, &addresses[i].ports, set, addresses[i].family);
+		ruleset_write_ports(writer, allow ? &allowed : &denied, &addresses[i].ports, set, addresses[i].family);
 	}
 }
 
 void ruleset_write_names(const struct ruleset_writer *writer, const char *prefix, enum nft_verdict_kind kind, const char *chain)
 {
-	const struct finding found = {.prefix = prefix, .kind = kind, .chain = chain};
+	const struct ruleset_finding found = {.prefix = prefix, .kind = kind, .chain = chain};
 	char set[NFT_NAME_SIZE];
 
 	for (size_t f = 0; f < 2; f++) {
@@ -381,7 +487,7 @@ void ruleset_write_names(const struct ruleset_writer *writer, const char *prefix
 			continue;
 		for (unsigned int spec = 0; spec < writer->network->spec_count; spec++) {
 			ruleset_name_set(writer->network, spec, families[f], set);
-			write_ports(writer, &found, &writer->network->specs[spec], set, families[f]);
+			ruleset_write_ports(writer, &found, &writer->network->specs[spec], set, families[f]);
 		}
 	}
 }
@@ -431,13 +537,12 @@ static void write_audit(const struct ruleset_writer *writer)
 	ruleset_begin(writer, "audit");
 	nft_match_ct_mark(writer->batch, RULESET_MARK_AUDIT);
 	ruleset_end(writer, NFT_VERDICT_ACCEPT, NULL);
+	ruleset_write_crowded(writer, "audit", RULESET_CROWDED);
 	ruleset_write_audit_limit(writer, "audit", writer->deny, NFT_VERDICT_ACCEPT, NULL);
 }
 
 static void write_net(const struct ruleset_writer *writer, const struct address_set *addresses, size_t count)
 {
-	if (writer->network->has_virtual_addresses)
-		ruleset_virtual_denied(writer, "net");
 	/* No uplink: no interface has index 0, so nothing passes. */
 	ruleset_begin(writer, "net");
 	nft_match_meta32(writer->batch, NFT_META_OIF, writer->plan->interfaces->uplink, false);
@@ -456,30 +561,81 @@ static void write_net(const struct ruleset_writer *writer, const struct address_
 
 /*
  * The first two rules are for later packets of a flow that has not been answered yet; the third for what came back from the queue in
- * prerouting: audit mode lets it pass, and verdict_forward marks it.
+ * prerouting, and may go where it leads: audit mode lets it pass.
  */
-static void write_pass(const struct ruleset_writer *writer)
+static void write_known(const struct ruleset_writer *writer, const char *prefix)
 {
 	static const uint32_t known[] = {RULESET_MARK_FLOW, RULESET_MARK_AUDIT};
-	char counter[NFT_NAME_SIZE];
 
 	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
-		ruleset_begin(writer, RULESET_PASS);
+		ruleset_begin(writer, prefix);
 		nft_match_ct_mark(writer->batch, known[i]);
 		ruleset_end(writer, NFT_VERDICT_ACCEPT, NULL);
 	}
 	if (writer->network->has_virtual_addresses) {
-		ruleset_begin(writer, RULESET_PASS);
-		nft_match_meta32(writer->batch, NFT_META_MARK, RULESET_MARK_AUDIT, true);
+		ruleset_begin(writer, prefix);
+		nft_match_meta32(writer->batch, NFT_META_MARK, RULESET_MARK_AUDITED, true);
+		nft_set_ct_mark(writer->batch, RULESET_MARK_AUDIT);
 		ruleset_end(writer, NFT_VERDICT_ACCEPT, NULL);
 	}
-	ruleset_begin(writer, RULESET_PASS);
+}
+
+static void write_flow(const struct ruleset_writer *writer, const char *prefix)
+{
+	char counter[NFT_NAME_SIZE];
+
+	ruleset_begin(writer, prefix);
 	nft_count(writer->batch, ruleset_name(RULESET_ALLOWED, writer->network, counter));
 	nft_set_ct_mark(writer->batch, RULESET_MARK_FLOW);
 	ruleset_end(writer, NFT_VERDICT_ACCEPT, NULL);
 }
 
-static void accept_echo(const struct ruleset_writer *writer, int family)
+void ruleset_write_crowded(const struct ruleset_writer *writer, const char *prefix, const char *to)
+{
+	char crowded[NFT_NAME_SIZE], set[NFT_NAME_SIZE], chain[NFT_NAME_SIZE];
+
+	ruleset_name(RULESET_CROWDED, writer->network, crowded);
+	ruleset_name(to, writer->network, chain);
+	ruleset_begin(writer, prefix);
+	nft_match_ct_mark(writer->batch, 0);
+	nft_match_protocol_set(writer->batch, crowded);
+	ruleset_end(writer, NFT_VERDICT_GOTO, chain);
+	for (size_t f = 0; f < 2; f++) {
+		struct nft_key key = ruleset_key_source(families[f]);
+
+		if (!ruleset_subnet(writer->network, families[f]))
+			continue;
+		ruleset_begin(writer, prefix);
+		nft_match_ct_mark(writer->batch, 0);
+		nft_match_set(writer->batch, ruleset_set_name(RULESET_CROWDED, families[f], writer->network, NULL, set), &key);
+		ruleset_end(writer, NFT_VERDICT_GOTO, chain);
+	}
+}
+
+static void write_crowded(const struct ruleset_writer *writer)
+{
+	char counter[NFT_NAME_SIZE];
+
+	ruleset_begin(writer, RULESET_CROWDED);
+	nft_count(writer->batch, ruleset_name(RULESET_CROWDED, writer->network, counter));
+	ruleset_end(writer, NFT_VERDICT_GOTO, RULESET_REJECT);
+}
+
+static void write_pass(const struct ruleset_writer *writer)
+{
+	write_known(writer, RULESET_PASS);
+	ruleset_write_crowded(writer, RULESET_PASS, RULESET_CROWDED);
+	if (writer->network->verify != VERIFY_OFF) {
+		ruleset_verify_pass(writer);
+		write_known(writer, RULESET_DIRECT);
+		ruleset_write_crowded(writer, RULESET_DIRECT, RULESET_CROWDED);
+		write_flow(writer, RULESET_DIRECT);
+	}
+	write_flow(writer, RULESET_PASS);
+}
+
+/* Begins a rule. */
+static void match_echo(const struct ruleset_writer *writer, int family)
 {
 	uint8_t type = family == AF_INET ? ICMP_ECHO_REQUEST : ICMP6_ECHO;
 
@@ -487,6 +643,17 @@ static void accept_echo(const struct ruleset_writer *writer, int family)
 	match_to_gateway(writer, family);
 	nft_match_meta8(writer->batch, NFT_META_L4PROTO, family == AF_INET ? IPPROTO_ICMP : IPPROTO_ICMPV6, true);
 	nft_match_icmp_type(writer->batch, type, type);
+}
+
+/* Each identifier begins a flow, which conntrack keeps for 30 s. */
+static void accept_echo(const struct ruleset_writer *writer, int family)
+{
+	char excess[NFT_NAME_SIZE];
+
+	match_echo(writer, family);
+	nft_limit_over(writer->batch, RULESET_ECHO_RATE, RULESET_ECHO_BURST);
+	ruleset_end(writer, NFT_VERDICT_GOTO, ruleset_name("excess", writer->network, excess));
+	match_echo(writer, family);
 	ruleset_end(writer, NFT_VERDICT_ACCEPT, NULL);
 }
 
@@ -520,7 +687,7 @@ static void write_input(const struct ruleset_writer *writer)
 		ruleset_end(writer, NFT_VERDICT_JUMP, RULESET_DISCOVERY);
 	}
 	if (writer->network->has_virtual_addresses)
-		ruleset_virtual_denied(writer, "input");
+		ruleset_virtual_denied(writer);
 	ruleset_begin(writer, "input");
 	ruleset_end(writer, NFT_VERDICT_GOTO, writer->deny);
 }
@@ -548,6 +715,15 @@ void ruleset_write_limits(const struct ruleset_writer *writer, const char *prefi
 {
 	char set[NFT_NAME_SIZE];
 
+	for (size_t f = 0; f < 2; f++) {
+		struct nft_key key = ruleset_key_source(families[f]);
+
+		if (!ruleset_subnet(writer->network, families[f]))
+			continue;
+		ruleset_begin(writer, prefix);
+		limit_sources(writer, "busy", &key, RULESET_RATE, RULESET_BURST);
+		ruleset_end(writer, NFT_VERDICT_GOTO, refuse);
+	}
 	ruleset_begin(writer, prefix);
 	nft_limit_over(writer->batch, RULESET_RATE, RULESET_BURST);
 	ruleset_end(writer, NFT_VERDICT_GOTO, refuse);
@@ -623,10 +799,14 @@ void ruleset_network_rules(struct ruleset_plan *plan, const struct network *netw
 {
 	struct ruleset_writer writer = {.batch = &plan->batch, .plan = plan, .network = network};
 
+	ruleset_name("own", network, writer.own);
 	ruleset_name("deny", network, writer.deny);
 	ruleset_name("refuse", network, writer.refuse);
 	ruleset_name("audit", network, writer.audit);
 	ruleset_name(RULESET_PASS, network, writer.pass);
+	ruleset_name(network->verify == VERIFY_OFF ? RULESET_PASS : RULESET_DIRECT, network, writer.direct);
+	write_own(&writer);
+	write_fragments(&writer);
 	write_guard(&writer);
 	write_redirect(&writer);
 	write_replies(&writer);
@@ -636,6 +816,7 @@ void ruleset_network_rules(struct ruleset_plan *plan, const struct network *netw
 	write_input(&writer);
 	write_deny(&writer);
 	write_refuse(&writer);
+	write_crowded(&writer);
 	write_marked(&writer);
 	ruleset_publish_network(plan, network);
 }

@@ -9,30 +9,41 @@
 
 #include "gateway/ruleset_internal.h"
 
-#define PROBE_TABLE "sluice_probe"
-#define PROBE_CHAIN "probe"
-#define PROBE_SET   "probe"
+#define PROBE_TABLE     "sluice_probe"
+#define PROBE_CHAIN     "probe"
+#define PROBE_SET       "probe"
+#define PROBE_FLOWTABLE "probe"
 
 /* ms; far enough apart that a slow machine cannot confuse them */
 #define PROBE_SHORT_MS 100000
 #define PROBE_LONG_MS  900000
 
-/* The table is made and deleted in one transaction: nothing of it is ever seen. */
+/* The table is made and deleted in one transaction, with a rule to be tried: nothing of it is ever seen. */
+static void begin_try(struct nft_batch *batch, struct ruleset *ruleset)
+{
+	nft_batch_begin(batch, &ruleset->netlink, PROBE_TABLE);
+	nft_table_add(batch);
+	nft_chain_add(batch, PROBE_CHAIN);
+	nft_rule_begin(batch, PROBE_CHAIN);
+}
+
+static int end_try(struct nft_batch *batch, char *error, size_t error_size)
+{
+	nft_rule_end(batch);
+	nft_table_delete(batch);
+	return nft_batch_commit(batch, error, error_size);
+}
+
 static int try_queue(struct ruleset *ruleset, bool native, char *error, size_t error_size)
 {
 	struct nft_batch batch;
 
-	nft_batch_begin(&batch, &ruleset->netlink, PROBE_TABLE);
-	nft_table_add(&batch);
-	nft_chain_add(&batch, PROBE_CHAIN);
-	nft_rule_begin(&batch, PROBE_CHAIN);
+	begin_try(&batch, ruleset);
 	nft_queue(&batch, RULESET_QUEUE, native);
-	nft_rule_end(&batch);
-	nft_table_delete(&batch);
-	return nft_batch_commit(&batch, error, error_size);
+	return end_try(&batch, error, error_size);
 }
 
-static int probe_queue(struct ruleset *ruleset, struct log *log, char *error, size_t error_size)
+static int probe_queue(struct ruleset *ruleset, char *error, size_t error_size)
 {
 	int result = try_queue(ruleset, true, error, error_size);
 
@@ -46,7 +57,7 @@ static int probe_queue(struct ruleset *ruleset, struct log *log, char *error, si
 			 strerror(-result));
 		return -EOPNOTSUPP;
 	}
-	log_say(log, LOG_WARNING,
+	log_say(ruleset->log, LOG_WARNING,
 		"this kernel has no nftables queue expression (CONFIG_NFT_QUEUE): the NFQUEUE target of xtables is used instead");
 	return 0;
 }
@@ -79,7 +90,7 @@ static int write_element_twice(struct ruleset *ruleset, char *error, size_t erro
 	return nft_batch_commit(&batch, error, error_size);
 }
 
-static int probe_refresh(struct ruleset *ruleset, struct log *log, char *error, size_t error_size)
+static int probe_refresh(struct ruleset *ruleset, char *error, size_t error_size)
 {
 	struct nft_elements elements = {0};
 	struct nft_batch batch;
@@ -98,19 +109,54 @@ static int probe_refresh(struct ruleset *ruleset, struct log *log, char *error, 
 	else
 		nft_batch_free(&batch);
 	if (result == 0 && !ruleset->features.refresh)
-		log_say(log, LOG_WARNING,
+		log_say(ruleset->log, LOG_WARNING,
 			"this kernel cannot renew the timeout of a set element (Linux before 6.12): elements are deleted and added again "
 			"in one "
 			"transaction");
 	return result;
 }
 
-int ruleset_probe(struct ruleset *ruleset, struct log *log, char *error, size_t error_size)
+/* Before 5.18 the expression needs a register. */
+static int probe_strip(struct ruleset *ruleset, char *error, size_t error_size)
 {
-	int result = probe_queue(ruleset, log, error, error_size);
+	struct nft_batch batch;
+	int result;
+
+	begin_try(&batch, ruleset);
+	nft_strip_tcp_option(&batch, RULESET_FAST_OPEN);
+	result = end_try(&batch, error, error_size);
+	ruleset->features.strip = result == 0;
+	return result == -EPERM ? result : 0;
+}
+
+/* Whether a flow in it can be ended is seen when one is to be. */
+static int probe_flowtable(struct ruleset *ruleset, char *error, size_t error_size)
+{
+	static const char *const devices[] = {"lo"};
+	struct nft_batch batch;
+	int result;
+
+	begin_try(&batch, ruleset);
+	nft_flowtable_add(&batch, PROBE_FLOWTABLE, devices, 1);
+	nft_flow_add(&batch, PROBE_FLOWTABLE);
+	result = end_try(&batch, error, error_size);
+	ruleset->features.flowtable = result == 0;
+	if (result != 0 && result != -EPERM)
+		log_say(ruleset->log, LOG_INFO,
+			"this kernel has no flowtable (CONFIG_NF_FLOW_TABLE_INET, CONFIG_NFT_FLOW_OFFLOAD): all packets meet the rules");
+	return result == -EPERM ? result : 0;
+}
+
+int ruleset_probe(struct ruleset *ruleset, char *error, size_t error_size)
+{
+	int result = probe_queue(ruleset, error, error_size);
 
 	if (result == 0)
-		result = probe_refresh(ruleset, log, error, error_size);
+		result = probe_refresh(ruleset, error, error_size);
+	if (result == 0)
+		result = probe_strip(ruleset, error, error_size);
+	if (result == 0)
+		result = probe_flowtable(ruleset, error, error_size);
 	if (result == 0 && error_size)
 		error[0] = '\0'; /* of a try that was expected to fail */
 	return result;

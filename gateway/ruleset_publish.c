@@ -131,12 +131,16 @@ void ruleset_publish_errors(struct ruleset_plan *plan)
 void ruleset_publish_network(struct ruleset_plan *plan, const struct network *network)
 {
 	struct nft_batch *batch = &plan->batch;
-	char name[NFT_NAME_SIZE];
+	char name[NFT_NAME_SIZE], crowded[NFT_NAME_SIZE];
 
 	ruleset_name(RULESET_INBOUND, network, name); /* of the chain, and of the counter */
 	nft_rule_begin(batch, name);
 	nft_match_ct_mark(batch, RULESET_MARK_PUBLISH);
 	end(batch, NFT_VERDICT_ACCEPT, NULL);
+	nft_rule_begin(batch, name);
+	nft_match_protocol_set(batch, ruleset_name(RULESET_CROWDED, network, crowded));
+	nft_count(batch, crowded);
+	end(batch, NFT_VERDICT_DROP, NULL);
 	nft_rule_begin(batch, name);
 	nft_count(batch, name);
 	nft_set_ct_mark(batch, RULESET_MARK_PUBLISH);

@@ -47,6 +47,12 @@ struct nft_key ruleset_key_seen(int family)
 	return (struct nft_key){family, 4, {NFT_FIELD_SOURCE, NFT_FIELD_DESTINATION, NFT_FIELD_PROTOCOL, NFT_FIELD_DESTINATION_PORT}};
 }
 
+/* UDP and TCP have rates of their own. */
+struct nft_key ruleset_key_asking(int family)
+{
+	return (struct nft_key){family, 2, {NFT_FIELD_SOURCE, NFT_FIELD_PROTOCOL}};
+}
+
 struct nft_key ruleset_key_notify(int family)
 {
 	return (struct nft_key){family, 2, {NFT_FIELD_DESTINATION, NFT_FIELD_DESTINATION_PORT}};
@@ -250,9 +256,13 @@ static bool collect_lease(void *context, struct lease *lease)
 	return true;
 }
 
-void ruleset_sets_collect(struct ruleset_plan *plan, struct lease_table *leases)
+/* Once, when the first set is to be compared. */
+static void collect(struct ruleset_plan *plan)
 {
-	lease_each(leases, collect_lease, plan);
+	if (plan->collected)
+		return;
+	plan->collected = true;
+	lease_each(plan->table, collect_lease, plan);
 	if (plan->lease_count)
 		qsort(plan->leases, plan->lease_count, sizeof(*plan->leases), compare_leases);
 }
@@ -284,7 +294,7 @@ static void renew(struct nft_batch *batch, const struct kernel_features *feature
 	nft_elements_add(batch, set, elements, count);
 }
 
-static struct nft_element lease_element(const struct address *address, uint64_t until, uint64_t now)
+struct nft_element ruleset_lease_element(const struct address *address, uint64_t until, uint64_t now)
 {
 	struct nft_element element = nft_element_address(address);
 
@@ -292,12 +302,10 @@ static struct nft_element lease_element(const struct address *address, uint64_t 
 	return element;
 }
 
-void ruleset_put_lease(const struct ruleset *ruleset, struct nft_batch *batch, const char *set, const struct address *address,
-		       uint64_t until, uint64_t now)
+void ruleset_put_leases(const struct ruleset *ruleset, struct nft_batch *batch, const char *set, const struct nft_element *elements,
+			size_t count)
 {
-	struct nft_element element = lease_element(address, until, now);
-
-	renew(batch, &ruleset->features, set, &element, 1);
+	renew(batch, &ruleset->features, set, elements, count);
 }
 
 void ruleset_close_lease(struct nft_batch *batch, const char *set, const struct address *address)
@@ -328,6 +336,27 @@ int ruleset_notify(struct ruleset *ruleset, const struct address *addresses, siz
 	return nft_batch_commit(&batch, error, error_size);
 }
 
+static void put_crowded(struct nft_batch *batch, const struct ruleset *ruleset, const char *set, struct nft_element element)
+{
+	element.timeout_ms = RULESET_CROWDED_MS;
+	renew(batch, &ruleset->features, set, &element, 1);
+}
+
+int ruleset_crowded(struct ruleset *ruleset, const struct ruleset_crowd *crowd, char *error, size_t error_size)
+{
+	static const struct nft_element protocols[] = {{.key = {IPPROTO_TCP}, .size = 1}, {.key = {IPPROTO_UDP}, .size = 1}};
+	struct nft_batch batch;
+	char name[NFT_NAME_SIZE];
+
+	nft_batch_begin(&batch, &ruleset->netlink, NFT_TABLE);
+	for (size_t i = 0; i < crowd->count; i++)
+		put_crowded(&batch, ruleset, ruleset_set_name(RULESET_CROWDED, crowd->sources[i].family, crowd->network, NULL, name),
+			    nft_element_address(&crowd->sources[i]));
+	for (size_t i = 0; i < 2 && crowd->all; i++)
+		put_crowded(&batch, ruleset, ruleset_name(RULESET_CROWDED, crowd->network, name), protocols[i]);
+	return nft_batch_commit(&batch, error, error_size);
+}
+
 /* The elements that a name set should have, sorted as the kernel's list. Return: how many. */
 static size_t wanted_elements(const struct ruleset_plan *plan, const struct network *network, uint8_t spec, int family, size_t first,
 			      size_t last, struct nft_element *out)
@@ -342,7 +371,7 @@ static size_t wanted_elements(const struct ruleset_plan *plan, const struct netw
 		    (before && address_equal(before, &lease->address)))
 			continue;
 		before = &lease->address;
-		out[count++] = lease_element(&lease->address, lease->until, plan->now);
+		out[count++] = ruleset_lease_element(&lease->address, lease->until, plan->now);
 	}
 	return count;
 }
@@ -380,18 +409,39 @@ static void write_name_difference(struct ruleset_plan *plan, const char *set, co
 	renew(&plan->batch, &plan->ruleset->features, set, fresh, fresh_count);
 }
 
-static void write_leases(struct ruleset_plan *plan, const struct network *network, uint8_t spec, int family, const char *name)
+/* The elements of one set where leases have changed. */
+static void write_places(struct ruleset_plan *plan, const struct network *network, uint8_t spec, int family, const char *name)
+{
+	for (size_t i = 0; i < plan->places->count; i++) {
+		const struct ruleset_place *place = &plan->places->list[i];
+		uint64_t until;
+
+		if (place->network != network->id || place->address.family != family || !(place->specs >> spec & 1))
+			continue;
+		until = lease_until(plan->table, network->id, &place->address, 1ULL << spec);
+		if (until > plan->now) {
+			struct nft_element element = ruleset_lease_element(&place->address, until, plan->now);
+
+			renew(&plan->batch, &plan->ruleset->features, name, &element, 1);
+		} else {
+			ruleset_close_lease(&plan->batch, name, &place->address);
+		}
+	}
+}
+
+static void compare_set(struct ruleset_plan *plan, const struct network *network, uint8_t spec, int family, const char *name, bool exists)
 {
 	struct ruleset_lease key = {.network = network->id, .spec = spec, .until = UINT64_MAX};
-	struct nft_set set = {.name = name, .key = ruleset_key_destination(family), .flags = NFT_SET_TIMEOUT};
 	struct nft_elements old = {0};
 	struct nft_element *work;
-	size_t first = lower_bound(plan, &key), last, count;
+	size_t first, last, count;
 	int error = 0;
 
+	collect(plan);
+	first = lower_bound(plan, &key);
 	key.spec++; /* SPEC_DENIED + 1 fits */
 	last = lower_bound(plan, &key);
-	if (ruleset_want_set(plan, &set))
+	if (exists)
 		error = nft_elements_read(&plan->ruleset->netlink, NFT_TABLE, name, &old);
 	if (error < 0) {
 		fail(plan, error);
@@ -406,6 +456,17 @@ static void write_leases(struct ruleset_plan *plan, const struct network *networ
 	}
 	free(work);
 	nft_elements_free(&old);
+}
+
+static void write_leases(struct ruleset_plan *plan, const struct network *network, uint8_t spec, int family, const char *name)
+{
+	struct nft_set set = {.name = name, .key = ruleset_key_destination(family), .flags = NFT_SET_TIMEOUT};
+	bool exists = ruleset_want_set(plan, &set);
+
+	if (exists && plan->places && spec != SPEC_DENIED)
+		write_places(plan, network, spec, family, name);
+	else
+		compare_set(plan, network, spec, family, name, exists);
 }
 
 /* Sets that only the packet path writes. */
@@ -423,12 +484,40 @@ static void want_dynamic(struct ruleset_plan *plan, const struct network *networ
 	ruleset_set_name("sources", family, network, NULL, name);
 	set = (struct nft_set){.name = name, .key = ruleset_key_source(family), .flags = NFT_SET_EVAL, .size = RULESET_SOURCES_SIZE};
 	ruleset_want_set(plan, &set);
+
+	ruleset_set_name("busy", family, network, NULL, name);
+	set.flags = NFT_SET_EVAL | NFT_SET_TIMEOUT;
+	set.timeout_ms = RULESET_SOURCE_SECONDS * 1000;
+	ruleset_want_set(plan, &set);
+
+	ruleset_set_name("asking", family, network, NULL, name);
+	set.key = ruleset_key_asking(family);
+	ruleset_want_set(plan, &set);
+
+	ruleset_set_name(RULESET_CROWDED, family, network, NULL, name);
+	set.key = ruleset_key_source(family);
+	set.flags = NFT_SET_TIMEOUT;
+	set.timeout_ms = RULESET_CROWDED_MS;
+	ruleset_want_set(plan, &set);
+}
+
+/* Everybody in the network has too many flows: the protocols of new ones that are refused. */
+static void want_crowded(struct ruleset_plan *plan, const struct network *network)
+{
+	char name[NFT_NAME_SIZE];
+	const struct nft_set set = {.name = ruleset_name(RULESET_CROWDED, network, name),
+				    .key = {0, 1, {NFT_FIELD_PROTOCOL}},
+				    .flags = NFT_SET_TIMEOUT,
+				    .timeout_ms = RULESET_CROWDED_MS};
+
+	ruleset_want_set(plan, &set);
 }
 
 void ruleset_sets_network(struct ruleset_plan *plan, const struct network *network, const struct address_set *addresses, size_t count)
 {
 	char name[NFT_NAME_SIZE];
 
+	want_crowded(plan, network);
 	for (size_t f = 0; f < sizeof(families) / sizeof(families[0]); f++) {
 		if (!ruleset_subnet(network, families[f]))
 			continue;

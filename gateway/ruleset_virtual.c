@@ -4,13 +4,14 @@
  *
  *	redirect_N	nat: what goes to the pool is sent to
  *	pool_N		by the name sets, as in net_N of other networks: to map_N; what is left goes to the next one, or is audited.
- *	pool_deny_N	above the rate, or known from before, pool_refuse_N; else the queue.
- *	pool_refuse_N	counted, and marked: it goes on to the gateway itself, where it is rejected (before Linux 5.9 it cannot be here).
+ *	pooldeny_N	above the rate, or known from before, poolrefuse_N; else the queue.
+ *	poolrefuse_N	counted, and marked: it goes on to the gateway itself, where it is rejected (before Linux 5.9 it cannot be here).
+ *	poolcrowded_N	the same, in audit mode, of whoever has too many flows (room.h). Others of these come to pass_N.
  *	map_N		the virtual address becomes the real one, by one of two maps.
  *
  * A packet that comes back from the queue begins redirect_N anew (NF_REPEAT), now with a mark: a verdict that lets it go on would lead past
  * the rest of the nat hook. What is denied goes on to the gateway itself, and is rejected there (verdict_input). A new IPv6 address takes
- *the kernel a moment to make local; until then what is denied is on its way out, and is rejected there (verdict_forward).
+ *the kernel a moment to make local; until then what is denied is on its way out, and is rejected there (`forward`).
  *
  * In net_N everything goes to pass_N whose destination map_N has changed: nothing else in the table changes a destination on this way.
  */
@@ -23,8 +24,10 @@
 
 #include "gateway/ruleset_internal.h"
 
+#define CROWDED "poolcrowded"
+
 static const int families[] = {AF_INET, AF_INET6};
-static const char *const chain_prefixes[] = {"pool", "pool_deny", "pool_refuse", "map"};
+static const char *const chain_prefixes[] = {"pool", "pooldeny", "poolrefuse", CROWDED, "map"};
 static const char *const map_prefixes[RULESET_MAPS] = {"virtual", "again"};
 
 static const char *map_name(const struct network *network, unsigned int map, int family, char out[static NFT_NAME_SIZE])
@@ -40,18 +43,40 @@ void ruleset_virtual_want(struct ruleset_plan *plan, const struct network *netwo
 		ruleset_want_chain(plan, ruleset_name(chain_prefixes[i], network, name));
 }
 
+/* What may pass gets another mark: in `forward` its real address is judged, where these marks would say that it was. */
 static void write_marks(const struct ruleset_writer *writer, const char *map)
 {
-	static const uint32_t passing[] = {RULESET_MARK_ALLOW, RULESET_MARK_AUDIT};
+	static const uint32_t passing[][2] = {{RULESET_MARK_ALLOW, 0}, {RULESET_MARK_AUDIT, RULESET_MARK_AUDITED}};
 
 	ruleset_begin(writer, "pool");
 	nft_match_meta32(writer->batch, NFT_META_MARK, RULESET_MARK_DENY, true);
 	ruleset_end(writer, NFT_VERDICT_ACCEPT, NULL);
 	for (size_t i = 0; i < sizeof(passing) / sizeof(passing[0]); i++) {
 		ruleset_begin(writer, "pool");
-		nft_match_meta32(writer->batch, NFT_META_MARK, passing[i], true);
+		nft_match_meta32(writer->batch, NFT_META_MARK, passing[i][0], true);
+		nft_set_mark(writer->batch, passing[i][1]);
 		ruleset_end(writer, NFT_VERDICT_GOTO, map);
 	}
+}
+
+/* It cannot be rejected in this hook. */
+static void write_refuse(const struct ruleset_writer *writer, const char *prefix)
+{
+	ruleset_begin(writer, prefix);
+	nft_set_mark(writer->batch, RULESET_MARK_REFUSE);
+	ruleset_end(writer, NFT_VERDICT_ACCEPT, NULL);
+}
+
+static void write_audit(const struct ruleset_writer *writer, const char *deny, const char *map)
+{
+	char counter[NFT_NAME_SIZE];
+
+	ruleset_write_crowded(writer, "pool", CROWDED);
+	ruleset_write_audit_limit(writer, "pool", deny, NFT_VERDICT_GOTO, map);
+	ruleset_begin(writer, CROWDED);
+	nft_count(writer->batch, ruleset_name(RULESET_CROWDED, writer->network, counter));
+	nft_rule_end(writer->batch);
+	write_refuse(writer, CROWDED);
 }
 
 static void write_pool(const struct ruleset_writer *writer)
@@ -59,20 +84,18 @@ static void write_pool(const struct ruleset_writer *writer)
 	char map[NFT_NAME_SIZE], deny[NFT_NAME_SIZE], refuse[NFT_NAME_SIZE];
 
 	ruleset_name("map", writer->network, map);
-	ruleset_name("pool_deny", writer->network, deny);
-	ruleset_name("pool_refuse", writer->network, refuse);
+	ruleset_name("pooldeny", writer->network, deny);
+	ruleset_name("poolrefuse", writer->network, refuse);
 	write_marks(writer, map);
 	ruleset_write_names(writer, "pool", NFT_VERDICT_GOTO, map);
 	if (policy_is_auditing(writer->network, writer->plan->wall))
-		ruleset_write_audit_limit(writer, "pool", deny, NFT_VERDICT_GOTO, map);
+		write_audit(writer, deny, map);
 	ruleset_begin(writer, "pool");
 	ruleset_end(writer, NFT_VERDICT_GOTO, deny);
 
-	ruleset_write_limits(writer, "pool_deny", refuse);
-	ruleset_count_refused(writer, "pool_refuse");
-	ruleset_begin(writer, "pool_refuse");
-	nft_set_mark(writer->batch, RULESET_MARK_REFUSE);
-	ruleset_end(writer, NFT_VERDICT_ACCEPT, NULL);
+	ruleset_write_limits(writer, "pooldeny", refuse);
+	ruleset_count_refused(writer, "poolrefuse");
+	write_refuse(writer, "poolrefuse");
 }
 
 static void write_map(const struct ruleset_writer *writer, int family)
@@ -108,14 +131,14 @@ void ruleset_virtual_forward(const struct ruleset_writer *writer)
 	ruleset_end(writer, NFT_VERDICT_GOTO, writer->pass);
 }
 
-void ruleset_virtual_denied(const struct ruleset_writer *writer, const char *prefix)
+void ruleset_virtual_denied(const struct ruleset_writer *writer)
 {
 	static const uint32_t rejected[] = {RULESET_MARK_DENY, RULESET_MARK_REFUSE};
 
 	for (size_t i = 0; i < sizeof(rejected) / sizeof(rejected[0]); i++) {
-		ruleset_begin(writer, prefix);
+		ruleset_begin(writer, "input");
 		nft_match_meta32(writer->batch, NFT_META_MARK, rejected[i], true);
-		ruleset_end(writer, NFT_VERDICT_ACCEPT, NULL); /* to verdict_input or verdict_forward */
+		ruleset_end(writer, NFT_VERDICT_ACCEPT, NULL); /* to verdict_input */
 	}
 }
 

@@ -119,13 +119,7 @@ static bool is_found(const struct target *target)
 /* Could a container of the network have this address? */
 static bool is_inside(const struct policy *policy, const struct prefix *subnet, const struct address *address)
 {
-	if (!address->family || !prefix_contains(subnet, address))
-		return false;
-	for (size_t i = 0; i < policy->own_count; i++) {
-		if (prefix_contains(&policy->own[i], address))
-			return false;
-	}
-	return true;
+	return prefix_contains(subnet, address) && !policy_own(policy, address);
 }
 
 /* What the next worker begins with. */

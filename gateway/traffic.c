@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What happens while traffic flows: grants for answers, denials for questions and packets, counters. */
+#include <errno.h>
 #include <inttypes.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -12,6 +13,7 @@
 
 #include "gateway/classify.h"
 #include "gateway/gateway.h"
+#include "resolver/acceptor.h"
 
 /* A journal that cannot be written costs names and leases only when the worker dies as well: say so now and then, and go on. */
 static void journal_say(struct gateway *gateway, int rc)
@@ -28,20 +30,14 @@ static int write_grants(void *context, const struct grant *grants, size_t count)
 {
 	struct gateway *gateway = context;
 	int rc = virtual_write(gateway);
-	struct lease *leases;
 
 	if (rc != 0)
 		gateway->grants.error = rc;
 	else
 		rc = grants_write(&gateway->grants, gateway->policy, grants, count, gateway_now(gateway));
-	if (rc != 0)
-		return rc;
-	leases = calloc(count + 1, sizeof(*leases));
-	for (size_t i = 0; leases != NULL && i < count; i++)
-		leases[i] = grants_lease(&grants[i], gateway_now(gateway));
-	traffic_keep(gateway, leases, leases != NULL ? count : 0);
-	free(leases);
-	return 0;
+	if (rc == 0 && gateway->grants.changed_count > 0)
+		traffic_keep(gateway, gateway->grants.changed, gateway->grants.changed_count);
+	return rc;
 }
 
 void traffic_keep(struct gateway *gateway, const struct lease *leases, size_t count)
@@ -203,22 +199,40 @@ static void say_more(struct gateway *gateway, uint64_t now, uint64_t before, con
 		log_say(gateway->log, LOG_WARNING, "%" PRIu64 " questions %s", now - before, text);
 }
 
+static void say_not_accepted(struct gateway *gateway)
+{
+	struct acceptor_failures now = acceptor_failures();
+	const char *cure = now.error == EMFILE   ? "no file descriptors; raise the container's `ulimits: nofile`"
+			   : now.error == ENFILE ? "no file descriptors; raise the host's fs.file-max"
+						 : strerror(now.error);
+
+	if (now.count > gateway->said_not_accepted)
+		log_say(gateway->log, LOG_WARNING, "new clients of DNS over TCP, of the page or of the control socket wait: %s", cure);
+	gateway->said_not_accepted = now.count;
+}
+
 /* Questions that got no answer, or SERVFAIL, are no denials: the reasons are here, or in the network behind us. */
 static void say_failures(struct gateway *gateway)
 {
 	const struct resolver_counters *now = resolver_counters(gateway->resolver), *said = &gateway->said;
-	char text[160];
+	char text[160], source[ADDRESS_TEXT_MAX];
 
 	if (!gateway->stopping && gateway_now(gateway) - gateway->said_at < GATEWAY_FAILURES_MS)
 		return;
 	snprintf(text, sizeof(text), "were answered SERVFAIL: their addresses could not be granted (%s)", strerror(-gateway->grants.error));
 	say_more(gateway, now->ungranted, said->ungranted, text);
 	say_more(gateway, now->unmapped, said->unmapped, "were answered SERVFAIL: there was no virtual address for their names");
-	say_more(gateway, now->overloaded, said->overloaded, "were answered SERVFAIL: too many in progress");
+	(void)address_format(&now->overloaded_by, source);
+	snprintf(text, sizeof(text), "were answered SERVFAIL: too many in progress, the last one of %s", source);
+	say_more(gateway, now->overloaded, said->overloaded, text);
 	say_more(gateway, now->unanswered, said->unanswered, "were answered SERVFAIL: no upstream server had an answer");
 	say_more(gateway, now->stale, said->stale, "were answered with addresses past their TTL: no upstream server had an answer");
 	say_more(gateway, now->dropped, said->dropped, "were not answered: too long, or their app was gone or did not take the answer");
+	(void)address_format(&now->crowded_by, source);
+	snprintf(text, sizeof(text), "were not answered: they came faster than they could be served, most of them from %s", source);
+	say_more(gateway, now->crowded, said->crowded, text);
 	say_more(gateway, now->invalid, said->invalid, "were not answered: they were no questions");
+	say_not_accepted(gateway);
 	gateway->said = *now;
 	gateway->said_at = gateway_now(gateway);
 }

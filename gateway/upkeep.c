@@ -21,7 +21,10 @@ struct sight {
 	const struct network *network;
 };
 
+#define OFFLOAD_ENDS_MS 200 /* by then the kernel has taken a flowtable that was deleted apart */
+
 static void look(struct gateway *gateway);
+static void on_time(uv_timer_t *timer);
 
 /* Leases may have gone since, or be others after a change of policy: what the table has now is what counts. */
 static void refresh_extended(struct gateway *gateway)
@@ -109,6 +112,25 @@ static bool is_denied_address(const struct gateway *gateway, const struct networ
 	return verdict.reason == REASON_DENIED_BY_RULE;
 }
 
+/* Where the name is read that a flow asks for, that one has to be allowed as well. */
+static bool asks_for_what_is_denied(const struct gateway *gateway, const struct network *network, const struct flow *flow)
+{
+	struct name_verdict verdict;
+	struct domain name;
+
+	if (network->verify != VERIFY_ENFORCE || policy_is_auditing(network, time(NULL)) ||
+	    !allowed_asked_for(gateway->allowed, network, flow, &name))
+		return false;
+	verdict = policy_judge_name(network, &name, time(NULL));
+	return !verdict.allowed || !(verdict.specs & policy_specs_on(network, flow->protocol, flow->destination_port));
+}
+
+/* A question to another server, which was brought to us. */
+static bool is_question(const struct network *network, const struct tracked_flow *flow)
+{
+	return flow->translated && !policy_in_pool(network, &flow->flow.destination);
+}
+
 static bool is_to_end(const struct gateway *gateway, const struct network *network, const struct tracked_flow *flow)
 {
 	time_t wall = time(NULL);
@@ -118,9 +140,10 @@ static bool is_to_end(const struct gateway *gateway, const struct network *netwo
 		return !policy_is_auditing(network, wall);
 	if (!gateway->upkeep.ending || network->keep_established)
 		return false;
-	/* Questions to other servers, which were brought to us. */
-	if (flow->translated && !policy_in_pool(network, &flow->flow.destination))
+	if (is_question(network, flow))
 		return false;
+	if (asks_for_what_is_denied(gateway, network, &flow->flow))
+		return true;
 	/* A deny rule for the address closes it whatever its names are. */
 	if (is_of_allowed_name(gateway, network, &flow->flow) && !is_denied_address(gateway, network, &flow->flow))
 		return false;
@@ -139,11 +162,17 @@ static bool visit(void *context, const struct tracked_flow *flow)
 	struct gateway *gateway = context;
 	const struct network *network = policy_network_by_source(gateway->policy, &flow->flow.source);
 
-	if (flow->mark == RULESET_MARK_PUBLISH)
+	if (flow->mark == RULESET_MARK_PUBLISH) {
+		network = policy_network_by_source(gateway->policy, &flow->target);
+		if (network != NULL)
+			room_see(&gateway->room, network, NULL);
 		return is_closed(gateway, flow);
+	}
 	/* Flows of the gateway itself; those of a network that is gone cannot send any more. */
 	if (network == NULL)
 		return false;
+	if (!is_question(network, flow)) /* those have rates of their own, and end soon */
+		room_see(&gateway->room, network, &flow->flow.source);
 	allowed_see(gateway->allowed, network, flow);
 	if (!flow->over) {
 		keep_leases(gateway, network, &flow->flow.destination);
@@ -152,15 +181,32 @@ static bool visit(void *context, const struct tracked_flow *flow)
 	return is_to_end(gateway, network, flow);
 }
 
+/*
+ * A kernel that does not delete the entries of flows that are in a flowtable. Without one they are conntrack's alone again, as soon as the
+ * kernel has got round to it.
+ */
+static void give_up_flowtable(struct gateway *gateway)
+{
+	log_say(gateway->log, LOG_WARNING,
+		"this kernel does not end a flow that is in a flowtable (Linux before 6.4): no flowtable is used from now on");
+	gateway->ruleset.features.flowtable = false;
+	gateway_apply_again(gateway);
+	uv_timer_start(&gateway->upkeep.timer, on_time, OFFLOAD_ENDS_MS, gateway->upkeep.period);
+}
+
 static void on_seen(void *context, int error, size_t ended)
 {
 	struct gateway *gateway = context;
 
 	write_extended(gateway);
-	if (error == 0)
+	if (error == 0) {
 		stats_look_ends(reports_stats(gateway->reports));
-	else
+		room_look_ends(&gateway->room, gateway->policy, &gateway->ruleset, gateway->log);
+	} else if (error == -EBUSY && gateway->ruleset.features.flowtable) {
+		give_up_flowtable(gateway);
+	} else {
 		log_say(gateway->log, LOG_ERROR, "not all flows could be looked at or ended: %s", strerror(-error));
+	}
 	if (ended > 0)
 		log_say(gateway->log, LOG_INFO, "%zu flows that are not allowed any more were ended", ended);
 	gateway->upkeep.end_wanted |= error != 0 && gateway->upkeep.ending;
@@ -180,6 +226,7 @@ static void look(struct gateway *gateway)
 			(upkeep->period + 999) / 1000);
 		return;
 	}
+	room_look_begins(&gateway->room, gateway_now(gateway));
 	stats_look_begins(reports_stats(gateway->reports), time(NULL));
 	upkeep->now = gateway_now(gateway);
 	upkeep->ending = upkeep->end_wanted;
@@ -193,7 +240,8 @@ static void on_time(uv_timer_t *timer)
 	look(timer->data);
 }
 
-static void set_period(struct gateway *gateway)
+/* @now: the first look is in the next turn of the loop. */
+static void set_period(struct gateway *gateway, bool now)
 {
 	uint64_t period = LIFETIME_PERIOD_MAX_MS;
 
@@ -203,18 +251,26 @@ static void set_period(struct gateway *gateway)
 		if (wanted < period)
 			period = wanted;
 	}
+	/* Reloads that come often must not put off looks. */
+	if (!now && period == gateway->upkeep.period)
+		return;
 	gateway->upkeep.period = period;
-	uv_timer_start(&gateway->upkeep.timer, on_time, period, period);
+	uv_timer_start(&gateway->upkeep.timer, on_time, now ? 0 : period, period);
 }
 
-void upkeep_policy_applied(struct gateway *gateway, bool other, bool openings)
+void upkeep_policy_applied(struct gateway *gateway, bool other, bool openings, bool now)
 {
 	if (gateway->upkeep.flows == NULL)
 		return; /* not open yet */
-	set_period(gateway);
 	gateway->upkeep.end_wanted |= other;
 	gateway->upkeep.openings_wanted |= openings;
-	look(gateway);
+	set_period(gateway, now);
+}
+
+void upkeep_look(struct gateway *gateway)
+{
+	if (gateway->upkeep.flows != NULL)
+		look(gateway);
 }
 
 void upkeep_wanted(struct gateway *gateway)
@@ -237,7 +293,7 @@ int upkeep_open(struct gateway *gateway)
 		return UV_ENOMEM;
 	}
 	/* Nothing but what audit mode let in is ended: a worker whose journal is lost cannot tell which names flows belong to. */
-	upkeep_policy_applied(gateway, false, false);
+	upkeep_policy_applied(gateway, false, false, true);
 	return 0;
 }
 
@@ -249,5 +305,6 @@ void upkeep_close(struct gateway *gateway)
 		return;
 	flows_close(upkeep->flows);
 	upkeep->flows = NULL;
+	room_close(&gateway->room);
 	uv_close((uv_handle_t *)&upkeep->timer, NULL);
 }

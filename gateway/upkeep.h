@@ -41,11 +41,16 @@ int upkeep_open(struct gateway *gateway);
 void upkeep_close(struct gateway *gateway);
 
 /**
- * upkeep_policy_applied() - The kernel has the rules of the running policy: look now, and from now on as often as it needs
- * @other:	it is another one than before: flows that it does not allow are ended
+ * upkeep_policy_applied() - The kernel has the rules of the running policy: look as often as it needs
+ * @other:	it is another one than before: flows that it does not allow are ended by the next look
  * @openings:	what may come in has changed
+ * @now:	look in the next turn of the loop. That takes the kernel some milliseconds, in which questions wait; so not where no lease
+ *and no rule for addresses has changed
  */
-void upkeep_policy_applied(struct gateway *gateway, bool other, bool openings);
+void upkeep_policy_applied(struct gateway *gateway, bool other, bool openings, bool now);
+
+/** upkeep_look() - Look now, unless a look is under way. */
+void upkeep_look(struct gateway *gateway);
 
 /** upkeep_wanted() - Somebody asks what flows carry: look, unless the last look was less than UPKEEP_WANTED_MS ago. */
 void upkeep_wanted(struct gateway *gateway);

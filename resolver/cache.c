@@ -19,7 +19,6 @@
 #define ENTRY_OVERHEAD 96
 
 struct entry {
-	struct cache_key key;
 	struct answer *answer; /* owned */
 	uint64_t put_at, ends; /* ms */
 	uint64_t stale_ends;   /* ms; `ends` when it never serves beyond that */
@@ -27,6 +26,7 @@ struct entry {
 	size_t bytes;
 	struct entry *prev, *next; /* cache->used */
 	UT_hash_handle hh;
+	uint8_t key[]; /* a struct cache_key without the octets behind its name */
 };
 
 struct cache {
@@ -79,6 +79,12 @@ void cache_key_init(struct cache_key *key, const struct domain *name, uint16_t t
 	key->dnssec_ok = dnssec_ok;
 	key->checking_disabled = checking_disabled;
 	strncpy(key->upstream, upstream, POLICY_NAME_MAX);
+	key->hash = hash_bytes(&key->type, offsetof(struct cache_key, name.wire) + key->name.length - offsetof(struct cache_key, type));
+}
+
+static size_t key_size(const struct cache_key *key)
+{
+	return offsetof(struct cache_key, name.wire) + key->name.length;
 }
 
 static uint32_t minimum(uint32_t a, uint32_t b)
@@ -145,7 +151,7 @@ static struct entry *find(const struct cache *cache, const struct cache_key *key
 {
 	struct entry *entry;
 
-	HASH_FIND(hh, cache->entries, key, sizeof(*key), entry);
+	HASH_FIND_BYHASHVALUE(hh, cache->entries, key, key_size(key), key->hash, entry);
 	return entry;
 }
 
@@ -156,9 +162,9 @@ static void make_room(struct cache *cache, size_t bytes)
 }
 
 /* Return: false when out of memory; then the entry is not in the table. */
-static bool entry_insert(struct cache *cache, struct entry *entry)
+static bool entry_insert(struct cache *cache, struct entry *entry, const struct cache_key *key)
 {
-	HASH_ADD(hh, cache->entries, key, sizeof(entry->key), entry);
+	HASH_ADD_KEYPTR_BYHASHVALUE(hh, cache->entries, entry->key, key_size(key), key->hash, entry);
 	if (!entry->hh.tbl)
 		return false;
 	DL_PREPEND(cache->used, entry);
@@ -171,7 +177,7 @@ void cache_put(struct cache *cache, const struct cache_key *key, struct answer *
 {
 	bool useful;
 	uint32_t seconds = lifetime(answer, key->type, &useful);
-	size_t bytes = sizeof(struct entry) + answer->bytes + ENTRY_OVERHEAD;
+	size_t bytes = sizeof(struct entry) + key_size(key) + answer->bytes + ENTRY_OVERHEAD;
 	struct entry *old = find(cache, key);
 	struct entry *entry = NULL;
 	bool keep = seconds > 0 || useful;
@@ -182,19 +188,19 @@ void cache_put(struct cache *cache, const struct cache_key *key, struct answer *
 	else if (old)
 		entry_remove(cache, old);
 	if (keep && bytes <= cache->bytes_max)
-		entry = calloc(1, sizeof(*entry));
+		entry = calloc(1, sizeof(*entry) + key_size(key));
 	if (!entry) {
 		answer_free(answer);
 		return;
 	}
 	make_room(cache, bytes);
-	memcpy(&entry->key, key, sizeof(*key)); /* with its padding, which is part of what is compared */
+	memcpy(entry->key, key, key_size(key));
 	entry->answer = answer;
 	entry->put_at = now;
 	entry->ends = now + seconds * 1000ULL;
 	entry->stale_ends = entry->ends + (useful ? CACHE_STALE_MS : 0);
 	entry->bytes = bytes;
-	if (!entry_insert(cache, entry)) {
+	if (!entry_insert(cache, entry, key)) {
 		answer_free(answer);
 		free(entry);
 	}

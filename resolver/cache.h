@@ -17,10 +17,10 @@
 #include "common/policy.h"
 #include "resolver/message.h"
 
-#define CACHE_BYTES_MAX        (32UL * 1024 * 1024)
-#define CACHE_TTL_MAX          86400 /* seconds */
-#define CACHE_NEGATIVE_TTL_MAX 900   /* seconds; RFC 2308 section 5 */
-#define CACHE_FAILURE_TTL      1     /* seconds that SERVFAIL of an upstream is remembered; RFC 2308 section 7 */
+#define CACHE_BYTES_MAX        (8UL * 1024 * 1024) /* about 20,000 names with one address each */
+#define CACHE_TTL_MAX          86400               /* seconds */
+#define CACHE_NEGATIVE_TTL_MAX 900                 /* seconds; RFC 2308 section 5 */
+#define CACHE_FAILURE_TTL      1                   /* seconds that SERVFAIL of an upstream is remembered; RFC 2308 section 7 */
 
 /*
  * Serving stale data, RFC 8767. An answer with records is kept beyond its TTL, and serves while no upstream has a better one. There is no
@@ -30,11 +30,13 @@
 #define CACHE_RECHECK_MS                                                                                                                   \
 	5000 /* the failure recheck timer; shorter than the RFC's 30 s, which spares authoritative servers, not forwarders */
 
+/* Compared as bytes; several tables have it, so it brings its hash along. */
 struct cache_key {
-	struct domain name;
+	unsigned int hash; /* of the rest, but for the octets behind the name */
 	uint16_t type, class;
 	bool dnssec_ok, checking_disabled;
 	char upstream[POLICY_NAME_MAX + 1];
+	struct domain name;
 };
 
 struct cache; /* cache.c */

@@ -23,10 +23,6 @@ struct judging {
 	uint32_t age;
 	time_t now;
 
-	/* The walk: names[0] is the question's; links[i] leads from names[i] to names[i + 1]. */
-	struct domain names[JUDGE_CHAIN_MAX + 1];
-	const struct record *links[JUDGE_CHAIN_MAX];
-	bool link_is_new[JUDGE_CHAIN_MAX]; /* from `answer`, not from `chain` */
 	size_t link_count;
 
 	size_t wanted;  /* records of the wanted type at the end of the chain */
@@ -35,6 +31,11 @@ struct judging {
 	size_t unsafe;  /* of these, dropped by the rebinding filter */
 	struct answer_verdict verdict;
 	struct answer *reply; /* owned; NULL: out of memory */
+
+	/* The walk: names[0] is the question's; links[i], the first link_count, lead from names[i] to names[i + 1]. */
+	bool link_is_new[JUDGE_CHAIN_MAX]; /* from `answer`, not from `chain` */
+	const struct record *links[JUDGE_CHAIN_MAX];
+	struct domain names[JUDGE_CHAIN_MAX + 1];
 };
 
 static bool record_is_of(const struct record *record, const struct domain *name, uint16_t type)
@@ -131,7 +132,12 @@ static bool chain_is_denied(struct judging *judging)
 {
 	const struct chain chain = {judging->verdict.names, judging->verdict.names_length};
 	struct domain by;
-	struct name_verdict verdict = policy_judge_chain(judging->network, &judging->names[0], &chain, judging->now, &by);
+	struct name_verdict verdict;
+
+	/* The name that was asked for has been judged with the question. */
+	if (judging->link_count == 0)
+		return false;
+	verdict = policy_judge_chain(judging->network, &judging->names[0], &chain, judging->now, &by);
 
 	if (verdict.allowed || verdict.reason != REASON_DENIED_BY_RULE)
 		return false;
@@ -384,8 +390,14 @@ static struct answer *reply_new(const struct answer *answer, const struct answer
 struct answer_verdict judge_answer(const struct policy *policy, const struct network *network, const struct question *question,
 				   const struct answer *answer, const struct answer *chain, uint32_t age, time_t now)
 {
-	struct judging judging = {.policy = policy, .network = network, .question = question, .answer = answer, .chain = chain};
+	struct judging judging;
 
+	memset(&judging, 0, offsetof(struct judging, link_is_new)); /* the walk has room for more than is often used */
+	judging.policy = policy;
+	judging.network = network;
+	judging.question = question;
+	judging.answer = answer;
+	judging.chain = chain;
 	judging.age = age;
 	judging.now = now;
 	judging.verdict.ede = EDE_NONE;

@@ -120,6 +120,12 @@ static struct question_verdict judge_refused(struct question_verdict verdict, co
 	return verdict;
 }
 
+/* Where audit mode lets every name out, limits would hold nobody back. */
+static bool is_too_long(const struct network *network, const struct question_verdict *verdict, const struct question *question, time_t now)
+{
+	return verdict->rule && policy_wildcard_is_exceeded(network, verdict->rule, &question->name) && !policy_is_auditing(network, now);
+}
+
 struct question_verdict judge_question(const struct network *network, const struct question *question, struct families families, time_t now)
 {
 	struct question_verdict verdict = {.step = QUESTION_LOOK_UP, .name = policy_judge_name(network, &question->name, now)};
@@ -130,6 +136,12 @@ struct question_verdict judge_question(const struct network *network, const stru
 		verdict.name.allowed = verdict.name.audited = false;
 	if (!verdict.name.allowed)
 		return judge_refused(verdict, question);
+	if (is_too_long(network, &verdict, question, now)) {
+		verdict.step = QUESTION_DENY;
+		verdict.denied = true;
+		verdict.reason = REASON_NAME_TOO_LONG;
+		return verdict;
+	}
 	if (question->type == TYPE_ANY)
 		verdict.step = QUESTION_ANY;
 	if ((question->type == TYPE_A && !families.ipv4) || (question->type == TYPE_AAAA && !families.ipv6))

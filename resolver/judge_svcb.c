@@ -3,13 +3,26 @@
  * HTTPS and SVCB records. They tell a client where to go next, so what they say must be something that the network may do:
  * hints are addresses for which nothing was granted and are removed; a record that leads to a name or port that is not
  * allowed would cost the client a failed attempt and is dropped, after which it goes on with A and AAAA.
+ *
+ * Where the network verifies names, `ech` is removed as well: with it a client would encrypt the name that is to be read. What is left is
+ * the record of a server without ECH, with its ALPN, port and target; NODATA would take these away, too. A record that makes `ech`
+ * mandatory is for clients that use ECH and nobody else (RFC 9460 section 8), so it is dropped.
  */
 #include <netinet/in.h>
 #include <string.h>
 
 #include "resolver/judge_svcb.h"
 
-enum { KEY_MANDATORY = 0, KEY_ALPN = 1, KEY_NO_DEFAULT_ALPN = 2, KEY_PORT = 3, KEY_IPV4HINT = 4, KEY_IPV6HINT = 6, KEY_INVALID = 65535 };
+enum {
+	KEY_MANDATORY = 0,
+	KEY_ALPN = 1,
+	KEY_NO_DEFAULT_ALPN = 2,
+	KEY_PORT = 3,
+	KEY_IPV4HINT = 4,
+	KEY_ECH = 5, /* RFC 9848 */
+	KEY_IPV6HINT = 6,
+	KEY_INVALID = 65535
+};
 
 /* One SvcParam, inside the RDATA. */
 struct param {
@@ -21,6 +34,7 @@ struct param {
 struct params {
 	const uint8_t *at, *end;
 	int last_key; /* keys must ascend strictly: RFC 9460 section 2.2 */
+	bool without_ech;
 };
 
 static uint16_t u16(const uint8_t *bytes)
@@ -55,6 +69,11 @@ static bool param_find(struct params params, uint16_t key, struct param *out)
 	return false;
 }
 
+static bool is_removed(const struct params *params, uint16_t key)
+{
+	return key == KEY_IPV4HINT || key == KEY_IPV6HINT || (key == KEY_ECH && params->without_ech);
+}
+
 /* Keys in strictly ascending order, each present, not "mandatory" itself, and none that is removed here. */
 static bool mandatory_is_sound(const struct param *param, struct params all)
 {
@@ -66,7 +85,7 @@ static bool mandatory_is_sound(const struct param *param, struct params all)
 		uint16_t key = u16(param->value + i);
 		struct param listed;
 
-		if (key <= last || key == KEY_IPV4HINT || key == KEY_IPV6HINT || !param_find(all, key, &listed))
+		if (key <= last || is_removed(&all, key) || !param_find(all, key, &listed))
 			return false;
 		last = key;
 	}
@@ -125,13 +144,13 @@ static bool target_is_allowed(const struct network *network, const struct domain
 	return !param_find(*params, KEY_PORT, &port) || port_is_allowed(network, verdict.specs, u16(port.value));
 }
 
-static size_t copy_without_hints(struct params params, uint8_t *out)
+static size_t copy_the_rest(struct params params, uint8_t *out)
 {
 	struct param param;
 	size_t size = 0;
 
 	while (params_next(&params, &param)) {
-		if (param.key == KEY_IPV4HINT || param.key == KEY_IPV6HINT)
+		if (is_removed(&params, param.key))
 			continue;
 		memcpy(out + size, param.start, 4U + param.length);
 		size += 4U + param.length;
@@ -142,7 +161,7 @@ static size_t copy_without_hints(struct params params, uint8_t *out)
 bool judge_svcb(const struct network *network, const struct domain *owner, const struct record *record, time_t now, uint8_t *out,
 		size_t *out_length)
 {
-	struct params params = {.end = record->rdata + record->rdata_length, .last_key = -1};
+	struct params params = {.end = record->rdata + record->rdata_length, .last_key = -1, .without_ech = network->verify != VERIFY_OFF};
 	struct domain target;
 	size_t head, taken;
 	bool alias;
@@ -162,6 +181,6 @@ bool judge_svcb(const struct network *network, const struct domain *owner, const
 	params.at = record->rdata + head;
 	if (!params_are_sound(params) || !target_is_allowed(network, taken == 1 ? owner : &target, &params, now))
 		return false;
-	*out_length += copy_without_hints(params, out + head);
+	*out_length += copy_the_rest(params, out + head);
 	return true;
 }

@@ -14,13 +14,18 @@
 
 #include "common/address.h"
 
-#define LISTENER_BATCH            64     /* datagrams taken from a socket at once */
-#define LISTENER_TCP_MAX          128    /* open TCP connections per listener; the oldest idle one makes room */
-#define LISTENER_TCP_SOURCE_MAX   32     /* of them from one address */
-#define LISTENER_TCP_PENDING_MAX  32     /* questions in progress per connection; then reading stops */
-#define LISTENER_TCP_IDLE_MS      10000  /* without a whole question or a reply that was taken */
-#define LISTENER_TCP_QUESTION_MAX 4096   /* octets of one question; a longer one ends the connection */
-#define LISTENER_TCP_UNSENT_MAX   262144 /* octets of replies that the client has not taken; more end the connection */
+#define LISTENER_BATCH              64      /* datagrams taken from a socket at once */
+#define LISTENER_PRESSED_MAX        1024    /* datagrams taken at once when more wait than half of what the socket holds ... */
+#define LISTENER_PRESSED_SERVED     256     /* ... of which about so many are served, of each source the same number */
+#define LISTENER_TCP_MAX            128     /* open TCP connections per listener; the oldest idle one makes room */
+#define LISTENER_TCP_SOURCE_MAX     32      /* of them from one address */
+#define LISTENER_TCP_PENDING_MAX    32      /* questions in progress per connection; then reading stops */
+#define LISTENER_TCP_TURN           64      /* questions that a listener hands on in a turn of the loop ... */
+#define LISTENER_TCP_EACH           4       /* ... so many of one connection, before the next one has its turn */
+#define LISTENER_TCP_IDLE_MS        10000   /* without a whole question or a reply that was taken */
+#define LISTENER_TCP_QUESTION_MAX   4096    /* octets of one question; a longer one ends the connection */
+#define LISTENER_TCP_UNSENT_MAX     262144  /* octets of replies that the client has not taken; more end the connection */
+#define LISTENER_TCP_UNSENT_ALL_MAX 4194304 /* the same of all connections of a listener, of which each has a share (shares.h) */
 
 /*
  * Where a reply goes. Every client that a message came from is owed exactly one listener_reply(). A TCP connection that is gone
@@ -38,12 +43,16 @@ struct client {
 /* A message has come in; @wire is valid during the call. */
 typedef void (*listener_receive)(void *context, const struct client *client, const uint8_t *wire, size_t size);
 
-/* Who uses a listener. `dropped` counts messages that could not be taken or delivered. */
+/*
+ * Who uses a listener. `dropped` counts messages that could not be taken or delivered, `crowded` those that were dropped because their
+ * source sent more than others while there was not enough time for all, and what the kernel dropped for want of room meanwhile.
+ */
 struct listener_user {
 	uint16_t network;
 	listener_receive receive;
 	void *context;
-	uint64_t *dropped;
+	uint64_t *dropped, *crowded;
+	struct address *crowded_by; /* who had sent most, the last time */
 };
 
 struct listener_udp;
@@ -67,8 +76,14 @@ bool listener_reply(const struct client *client, const uint8_t *wire, size_t siz
 bool listener_udp_reply(struct listener_udp *listener, const struct client *client, const uint8_t *wire, size_t size);
 bool listener_tcp_reply(struct listener_tcp *listener, const struct client *client, const uint8_t *wire, size_t size);
 
-/** listener_udp_flush() - Send what is queued. */
-void listener_udp_flush(struct listener_udp *listener);
+/** listener_udp_receive() - Take one batch, if there is anything, without waiting for the loop. */
+void listener_udp_receive(struct listener_udp *listener);
+
+/** listener_udp_fd() - Its socket, to be polled only. */
+int listener_udp_fd(const struct listener_udp *listener);
+
+/** listener_udp_flush() - Send what is queued, of all listeners. */
+void listener_udp_flush(void);
 
 /** listener_udp_close() / listener_tcp_close() - Release the address at once; memory goes when the loop has run the close callbacks. */
 void listener_udp_close(struct listener_udp *listener);

@@ -6,9 +6,13 @@
  * small ones. Whole questions are handed on until LISTENER_TCP_PENDING_MAX of them wait for a reply; then reading stops, and goes on when
  * a reply has been written. Replies are written in the order in which they come.
  *
+ * A listener hands on LISTENER_TCP_TURN questions in a turn of the loop, or clients that never stop asking would keep everybody else
+ * waiting. Connections with further ones are `queued`, and served in the next turn (`idle`), a few questions each, as long as there are
+ * any.
+ *
  * What a client can cost is bounded: connections per listener and per address, the size of a question, questions in progress,
- * replies not taken. `connections` is ordered by last use; a timer ends those at its head which were idle too long. A byte now
- * and then is no use: only whole questions and replies that were taken count.
+ * replies not taken, of one and of all. `connections` is ordered by last use; a timer ends those at its head which were idle too long. A
+ * byte now and then is no use: only whole questions and replies that were taken count.
  *
  * A client may close its side after its last question; the connection ends when all replies have been written.
  */
@@ -23,6 +27,8 @@
 #include <utlist.h>
 
 #include "common/hash.h"
+#include "resolver/acceptor.h"
+#include "resolver/shares.h"
 
 #define PREFIX   2   /* octets of length in front of each message */
 #define BACKLOG  128 /* connections that the kernel holds for us */
@@ -38,23 +44,28 @@ struct connection {
 	unsigned int pending;
 	size_t unsent; /* octets */
 	bool parsing, reading, ended, closing;
+	bool queued; /* whole questions in the buffer wait for a turn */
 	size_t filled;
 	uint8_t buffer[PREFIX + LISTENER_TCP_QUESTION_MAX];
 	struct connection *prev, *next;
+	struct connection *queue_prev, *queue_next;
 	UT_hash_handle hh;
 };
 
 struct listener_tcp {
-	uv_tcp_t handle;
+	struct acceptor *acceptor; /* owned */
 	uv_timer_t timer;
+	uv_idle_t idle; /* active while connections are queued */
 	struct listener_user user;
 	uint64_t serial;
 	bool closing;
-	bool waiting; /* a connection could not be accepted for want of memory; libuv tells only once */
 	unsigned int open_handles;
 	unsigned int count;
+	size_t unsent;                  /* octets, of all connections */
 	struct connection *connections; /* owned; least recently used first */
 	struct connection *by_serial;
+	struct connection *queue;
+	unsigned int turn_left; /* questions */
 };
 
 struct reply_write {
@@ -65,6 +76,7 @@ struct reply_write {
 };
 
 static void connection_resume(struct connection *connection);
+static void on_turn(uv_idle_t *idle);
 
 static void handle_closed(struct listener_tcp *listener)
 {
@@ -80,6 +92,27 @@ static void on_connection_closed(uv_handle_t *handle)
 	free(connection);
 }
 
+static void queue_leave(struct connection *connection)
+{
+	struct listener_tcp *listener = connection->listener;
+
+	if (!connection->queued)
+		return;
+	connection->queued = false;
+	DL_DELETE2(listener->queue, connection, queue_prev, queue_next);
+}
+
+static void queue_join(struct connection *connection)
+{
+	struct listener_tcp *listener = connection->listener;
+
+	if (connection->queued)
+		return;
+	connection->queued = true;
+	DL_APPEND2(listener->queue, connection, queue_prev, queue_next);
+	uv_idle_start(&listener->idle, on_turn); /* which fails without a callback only */
+}
+
 static void connection_close(struct connection *connection)
 {
 	struct listener_tcp *listener = connection->listener;
@@ -87,6 +120,7 @@ static void connection_close(struct connection *connection)
 	if (connection->closing)
 		return;
 	connection->closing = true;
+	queue_leave(connection);
 	HASH_DEL(listener->by_serial, connection);
 	DL_DELETE(listener->connections, connection);
 	listener->count--;
@@ -97,7 +131,7 @@ static void connection_touch(struct connection *connection)
 {
 	struct listener_tcp *listener = connection->listener;
 
-	connection->used = uv_now(listener->handle.loop);
+	connection->used = uv_now(listener->timer.loop);
 	DL_DELETE(listener->connections, connection);
 	DL_APPEND(listener->connections, connection);
 }
@@ -105,7 +139,7 @@ static void connection_touch(struct connection *connection)
 /* A question was answered or a reply was taken: is this connection at its end? */
 static void connection_settle(struct connection *connection)
 {
-	if (!connection->closing && connection->ended && !connection->pending && !connection->unsent)
+	if (!connection->closing && connection->ended && !connection->queued && !connection->pending && !connection->unsent)
 		connection_close(connection);
 }
 
@@ -122,6 +156,7 @@ static void hand_on(struct connection *connection, const uint8_t *wire, size_t s
 	};
 
 	connection->pending++;
+	listener->turn_left--;
 	connection_touch(connection);
 	listener->user.receive(listener->user.context, &client, wire, size);
 }
@@ -131,22 +166,37 @@ static size_t message_size(const uint8_t *prefix)
 	return (size_t)prefix[0] << 8 | prefix[1];
 }
 
-/* Hand on every whole question in the buffer, as far as the limit allows. */
+/* Is there a whole question in the buffer from @at on? Or one that is too long, which is not waited for. */
+static bool is_whole(const struct connection *connection, size_t at)
+{
+	size_t filled = connection->filled - at, size;
+
+	if (filled < PREFIX)
+		return false;
+	size = message_size(connection->buffer + at);
+	return size > LISTENER_TCP_QUESTION_MAX || filled - PREFIX >= size;
+}
+
+/* Hand on whole questions in the buffer, as far as the limits allow. What is left of them has to wait for a turn, or for replies. */
 static void connection_parse(struct connection *connection)
 {
+	const struct listener_tcp *listener = connection->listener;
+	unsigned int handed = 0;
 	size_t at = 0;
 
 	connection->parsing = true; /* a reply may come from inside receive() */
-	while (!connection->closing && connection->pending < LISTENER_TCP_PENDING_MAX && connection->filled - at >= PREFIX) {
+	while (!connection->closing && connection->pending < LISTENER_TCP_PENDING_MAX && is_whole(connection, at)) {
 		size_t size = message_size(connection->buffer + at);
 
+		if (handed++ == LISTENER_TCP_EACH || !listener->turn_left) {
+			queue_join(connection);
+			break;
+		}
 		if (size > LISTENER_TCP_QUESTION_MAX) {
 			++*connection->listener->user.dropped;
 			connection_close(connection);
 			break;
 		}
-		if (connection->filled - at < PREFIX + size)
-			break;
 		hand_on(connection, connection->buffer + at + PREFIX, size);
 		at += PREFIX + size;
 	}
@@ -203,6 +253,23 @@ static void connection_resume(struct connection *connection)
 	if (!room && connection->reading)
 		uv_read_stop((uv_stream_t *)&connection->handle);
 	connection->reading = room;
+}
+
+/* The next turn of the loop. */
+static void on_turn(uv_idle_t *idle)
+{
+	struct listener_tcp *listener = idle->data;
+
+	listener->turn_left = LISTENER_TCP_TURN;
+	while (!listener->closing && listener->queue && listener->turn_left) {
+		struct connection *connection = listener->queue;
+
+		queue_leave(connection);
+		connection_resume(connection);
+		connection_settle(connection);
+	}
+	if (!listener->queue)
+		uv_idle_stop(idle);
 }
 
 static unsigned int connections_from(const struct listener_tcp *listener, const struct address *address)
@@ -262,36 +329,42 @@ static bool connection_admit(struct listener_tcp *listener, struct connection *c
 	HASH_ADD(hh, listener->by_serial, serial, sizeof(connection->serial), connection);
 	if (!connection->hh.tbl)
 		return false;
-	connection->used = uv_now(listener->handle.loop);
+	connection->used = uv_now(listener->timer.loop);
 	DL_APPEND(listener->connections, connection);
 	listener->count++;
 	return true;
 }
 
-static void on_connection(uv_stream_t *server, int status)
+static void connection_refuse(struct connection *connection)
 {
-	struct listener_tcp *listener = server->data;
-	struct connection *connection;
+	++*connection->listener->user.dropped;
+	connection->closing = true;
+	uv_close((uv_handle_t *)&connection->handle, on_connection_closed);
+}
 
-	if (listener->closing || status)
-		return;
-	connection = calloc(1, sizeof(*connection));
-	if (!connection || uv_tcp_init(server->loop, &connection->handle)) {
+static void on_connection(void *context, int fd)
+{
+	struct listener_tcp *listener = context;
+	struct connection *connection = calloc(1, sizeof(*connection));
+
+	if (!connection || uv_tcp_init(listener->timer.loop, &connection->handle)) {
+		++*listener->user.dropped;
 		free(connection);
-		listener->waiting = true;
+		close(fd);
 		return;
 	}
 	connection->handle.data = connection;
 	connection->listener = listener;
 	listener->open_handles++;
-	if (uv_accept(server, (uv_stream_t *)&connection->handle) || !connection_admit(listener, connection)) {
-		++*listener->user.dropped;
-		connection->closing = true;
-		uv_close((uv_handle_t *)&connection->handle, on_connection_closed);
-		return;
+	if (uv_tcp_open(&connection->handle, fd)) {
+		close(fd);
+		connection_refuse(connection);
+	} else if (!connection_admit(listener, connection)) {
+		connection_refuse(connection);
+	} else {
+		uv_tcp_nodelay(&connection->handle, 1);
+		connection_resume(connection);
 	}
-	uv_tcp_nodelay(&connection->handle, 1);
-	connection_resume(connection);
 }
 
 static void on_sweep(uv_timer_t *timer)
@@ -301,10 +374,6 @@ static void on_sweep(uv_timer_t *timer)
 
 	while (!listener->closing && listener->connections && now - listener->connections->used >= LISTENER_TCP_IDLE_MS)
 		connection_close(listener->connections);
-	if (!listener->closing && listener->waiting) {
-		listener->waiting = false;
-		on_connection((uv_stream_t *)&listener->handle, 0);
-	}
 }
 
 static void on_handle_closed(uv_handle_t *handle)
@@ -312,19 +381,18 @@ static void on_handle_closed(uv_handle_t *handle)
 	handle_closed(handle->data);
 }
 
-/* Give the bound descriptor to libuv, which closes it from then on. */
-static int listener_open(struct listener_tcp *listener, int fd)
+/* Takes over the bound descriptor. */
+static int listener_open(uv_loop_t *loop, struct listener_tcp *listener, int fd)
 {
-	int error = uv_tcp_open(&listener->handle, fd);
+	int error;
 
-	if (error) {
+	if (listen(fd, BACKLOG)) {
+		error = -errno;
 		close(fd);
 		return error;
 	}
-	error = uv_listen((uv_stream_t *)&listener->handle, BACKLOG, on_connection);
-	if (error)
-		return error;
-	return uv_timer_start(&listener->timer, on_sweep, SWEEP_MS, SWEEP_MS);
+	error = acceptor_new(loop, fd, on_connection, listener, &listener->acceptor);
+	return error ? error : uv_timer_start(&listener->timer, on_sweep, SWEEP_MS, SWEEP_MS);
 }
 
 int listener_tcp_new(uv_loop_t *loop, const struct address *address, uint16_t port, const struct listener_user *user,
@@ -336,17 +404,17 @@ int listener_tcp_new(uv_loop_t *loop, const struct address *address, uint16_t po
 	if (!listener)
 		return -ENOMEM;
 	fd = listener_bind(SOCK_STREAM, address, port);
-	if (fd < 0 || uv_tcp_init(loop, &listener->handle)) {
-		if (fd >= 0)
-			close(fd);
+	if (fd < 0) {
 		free(listener);
-		return fd < 0 ? fd : -ENOMEM;
+		return fd;
 	}
 	uv_timer_init(loop, &listener->timer);
+	uv_idle_init(loop, &listener->idle);
 	listener->user = *user;
-	listener->handle.data = listener->timer.data = listener;
+	listener->turn_left = LISTENER_TCP_TURN;
+	listener->timer.data = listener->idle.data = listener;
 	listener->open_handles = 2;
-	error = listener_open(listener, fd);
+	error = listener_open(loop, listener, fd);
 	if (error) {
 		listener_tcp_close(listener);
 		return error;
@@ -361,6 +429,7 @@ static void on_written(uv_write_t *request, int status)
 	struct connection *connection = write->connection;
 
 	connection->unsent -= write->size;
+	connection->listener->unsent -= write->size;
 	free(write);
 	if (connection->closing)
 		return;
@@ -391,7 +460,17 @@ static bool connection_write(struct connection *connection, const uint8_t *wire,
 		return false;
 	}
 	connection->unsent += write->size;
+	connection->listener->unsent += write->size;
 	return true;
+}
+
+/* May so much more wait for the client to take it? Who reads slowly must not take the room of others. */
+static bool has_room(const struct connection *connection, size_t size)
+{
+	size_t own = connection->unsent + size;
+
+	return own <= LISTENER_TCP_UNSENT_MAX &&
+	       shares_allow((unsigned int)own, (unsigned int)connection->listener->unsent, LISTENER_TCP_UNSENT_ALL_MAX);
 }
 
 bool listener_tcp_reply(struct listener_tcp *listener, const struct client *client, const uint8_t *wire, size_t size)
@@ -405,13 +484,13 @@ bool listener_tcp_reply(struct listener_tcp *listener, const struct client *clie
 		return false;
 	}
 	connection->pending--;
-	sent = !size || (connection->unsent + size <= LISTENER_TCP_UNSENT_MAX && connection_write(connection, wire, size));
+	sent = !size || (has_room(connection, size) && connection_write(connection, wire, size));
 	if (!sent) {
 		++*listener->user.dropped;
 		connection_close(connection); /* a slow reader, or no memory: the client must not wait for this reply */
 		return false;
 	}
-	if (!connection->parsing)
+	if (!connection->parsing && !connection->queued)
 		connection_resume(connection);
 	connection_settle(connection);
 	return true;
@@ -426,6 +505,7 @@ void listener_tcp_close(struct listener_tcp *listener)
 	listener->closing = true;
 	DL_FOREACH_SAFE (listener->connections, connection, next)
 		connection_close(connection);
-	uv_close((uv_handle_t *)&listener->handle, on_handle_closed);
+	acceptor_close(listener->acceptor);
 	uv_close((uv_handle_t *)&listener->timer, on_handle_closed);
+	uv_close((uv_handle_t *)&listener->idle, on_handle_closed);
 }

@@ -59,6 +59,8 @@ static bool labels_equal(const uint8_t *a, const uint8_t *b)
 {
 	if (*a != *b)
 		return false;
+	if (memcmp(a, b, 1U + *a) == 0)
+		return true;
 	for (unsigned int i = 1; i <= *a; i++) {
 		if (fold(a[i]) != fold(b[i]))
 			return false;

@@ -212,12 +212,53 @@ static void reply_unanswered(struct queries *queries, struct query *query, const
 	query_reply_code(queries, query, RCODE_SERVFAIL, EDE_NO_REACHABLE_AUTHORITY);
 }
 
+/*
+ * The wildcard rule that lets no further new name out now, or NULL. What the gateway asks by itself, and where a chain leads, is of no
+ * app's choosing; and where audit mode lets every name out, limits would hold nobody back.
+ */
+static const struct rule *find_exhausted(const struct queries *queries, const struct query *query)
+{
+	const struct network *network = policy_network(queries->policy, query->client.network);
+	const struct rule *rule;
+	time_t now;
+
+	if (query->own || query->chased || !network || !network->wildcards.names)
+		return NULL;
+	now = time(NULL);
+	if (policy_is_auditing(network, now))
+		return NULL;
+	rule = policy_judge_name(network, &query->question.name, now).rule;
+	return rule && !new_names_may_ask(queries->new_names, network, rule, &query->question, uv_now(queries->loop)) ? rule : NULL;
+}
+
+/* The name may be asked for again in a minute, so SERVFAIL: NXDOMAIN would be taken for an answer. */
+static void reply_limited(struct queries *queries, struct query *query, const struct rule *rule)
+{
+	const struct denied_question denied = {.reason = REASON_TOO_MANY_NAMES, .rule = rule, .action = "servfail"};
+
+	queries->counters->limited++;
+	report_once(queries, query, denied);
+	query_reply_code(queries, query, RCODE_SERVFAIL, EDE_BLOCKED);
+}
+
+static void count_overloaded(struct queries *queries, const struct client *client)
+{
+	queries->counters->overloaded++;
+	queries->counters->overloaded_by = client->address;
+}
+
 /* Nothing fresh is in the cache: wait for the upstream. */
 static void forward(struct queries *queries, struct query *query, const struct cache_key *key)
 {
+	const struct rule *exhausted = find_exhausted(queries, query);
 	bool first;
-	int error = query_wait_join(queries, query, key, &first);
+	int error;
 
+	if (exhausted) {
+		reply_limited(queries, query, exhausted);
+		return;
+	}
+	error = query_wait_join(queries, query, key, &first);
 	if (!error && !first) {
 		queries->counters->joined++;
 		return;
@@ -235,7 +276,7 @@ static void forward(struct queries *queries, struct query *query, const struct c
 		return;
 	}
 	if (error == -EBUSY)
-		queries->counters->overloaded++;
+		count_overloaded(queries, &query->client);
 	query_reply_code(queries, query, RCODE_SERVFAIL, EDE_NONE);
 }
 
@@ -329,7 +370,7 @@ void query_receive(void *context, const struct client *client, const uint8_t *wi
 	query = query_new(queries, client, &question);
 	if (!query) {
 		queries->counters->failed++;
-		queries->counters->overloaded++;
+		count_overloaded(queries, client);
 		query_reply_at_once(client, &question, RCODE_SERVFAIL);
 		return;
 	}

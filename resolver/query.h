@@ -12,15 +12,17 @@
 #include "resolver/cache.h"
 #include "resolver/judge.h"
 #include "resolver/listener.h"
+#include "resolver/new_names.h"
 #include "resolver/resolver.h"
+#include "resolver/shares.h"
 #include "resolver/upstream.h"
 
-#define QUERIES_MAX                 16384 /* questions in progress; more: SERVFAIL at once */
-#define QUERIES_NETWORK_MAX         8192  /* of them from one network */
-#define QUERY_FORWARDED_NETWORK_MAX 2048  /* look-ups that one network's questions may have started; more: SERVFAIL at once */
-#define QUERY_CHASE_MAX             8     /* further look-ups that CNAMEs lead to */
-#define QUERY_DEADLINE_MS           3000  /* SERVFAIL after this; longer than UPSTREAM_DEADLINE_MS, so that it only ends chases */
-#define QUERY_GRANTS_MAX            64    /* grants in one transaction, unless one answer alone has more */
+#define QUERIES_MAX                 16384 /* questions in progress; more: SERVFAIL at once. A network: no more than are free; a source: shares.h */
+#define QUERIES_NETWORK_MAX         8192 /* of them from one network */
+#define QUERY_FORWARDED_NETWORK_MAX 2048 /* look-ups that one network's questions may have started; likewise */
+#define QUERY_CHASE_MAX             8    /* further look-ups that CNAMEs lead to */
+#define QUERY_DEADLINE_MS           3000 /* SERVFAIL after this; longer than UPSTREAM_DEADLINE_MS, so that it only ends chases */
+#define QUERY_GRANTS_MAX            64   /* grants in one transaction, unless one answer alone has more */
 
 /*
  * The life of a query. query_move() is the only way from one state to the next.
@@ -58,8 +60,9 @@ struct query {
 	bool refreshes;           /* own: leases last no longer by the answer */
 	resolver_checked checked; /* own: whom to tell of its end, or NULL */
 	void *checked_context;
-	struct answer *chain;    /* owned: what earlier look-ups of a chase gave */
-	struct query_wait *wait; /* FORWARDED: the look-up it waits for */
+	struct answer *chain;      /* owned: what earlier look-ups of a chase gave */
+	struct query_wait *wait;   /* FORWARDED: the look-up it waits for ... */
+	struct shares_place place; /* ... and where that is counted */
 	/* ANSWERED: */
 	uint8_t *wire; /* owned: the reply */
 	size_t wire_size;
@@ -76,7 +79,9 @@ struct query {
 /* One look-up and the queries that wait for it. */
 struct query_wait {
 	struct cache_key key;
-	uint16_t network; /* whose question started it */
+	uint16_t network;          /* whose question started it ... */
+	bool counted;              /* ... and it was one of an app, */
+	struct shares_place place; /* of this one */
 	struct query *queries;
 	UT_hash_handle hh;
 };
@@ -90,13 +95,15 @@ struct queries {
 	struct resolver_counters *counters;
 	struct cache *cache;
 	struct upstream *upstream;
-	struct query_block *blocks; /* owned */
+	struct new_names *new_names; /* owned */
+	struct query_block *blocks;  /* owned */
 	struct query *free;
 	struct query *active;     /* oldest first */
 	struct query *ready;      /* ANSWERED, in the order they became so */
 	struct query_wait *waits; /* owned; by key */
 	unsigned int active_count;
 	uint16_t *active_of, *forwarded_of; /* owned; by network id */
+	struct shares *waiting, *started;   /* owned; sources' questions that wait, and the look-ups they started */
 	struct grant *grants;               /* owned; room for grants_max */
 	size_t grants_max;
 };
@@ -134,7 +141,7 @@ void query_move(struct query *query, enum query_state state);
 /**
  * query_wait_join() - Let a JUDGED query wait for the look-up of a key: FORWARDED
  * @first:	set when nobody waited for it before: it has to be started
- * Return: 0, -EBUSY: its network has too many look-ups, -ENOMEM.
+ * Return: 0, -EBUSY: its source or network has too many, -ENOMEM.
  */
 int query_wait_join(struct queries *queries, struct query *query, const struct cache_key *key, bool *first);
 /**

@@ -4,7 +4,9 @@
  *
  * Theory of operation: queries are made in blocks that are kept, up to QUERIES_MAX; each is either free or `active`. `active` is in the
  * order of arrival, so that the deadline needs to look at its head only. Queries with the same key wait together: one
- * query_wait per look-up, found by key. No network may use up what all share: questions and look-ups are limited per network.
+ * query_wait per look-up, found by key. No network may use up what all share, and no source what its network has (shares.h): a network may
+ * have as many questions and look-ups as are still free, a source three times what its network has left. Only what waits is counted by
+ * source, as nothing else can pile up.
  */
 
 #include "resolver/query.h"
@@ -49,7 +51,9 @@ int query_pool_open(struct queries *queries)
 {
 	queries->active_of = calloc(NETWORK_IDS, sizeof(*queries->active_of));
 	queries->forwarded_of = calloc(NETWORK_IDS, sizeof(*queries->forwarded_of));
-	return queries->active_of && queries->forwarded_of ? 0 : -ENOMEM;
+	queries->waiting = calloc(1, sizeof(*queries->waiting));
+	queries->started = calloc(1, sizeof(*queries->started));
+	return queries->active_of && queries->forwarded_of && queries->waiting && queries->started ? 0 : -ENOMEM;
 }
 
 static void pool_grow(struct queries *queries)
@@ -68,9 +72,10 @@ static void pool_grow(struct queries *queries)
 
 struct query *query_new(struct queries *queries, const struct client *client, const struct question *question)
 {
+	unsigned int of_network = queries->active_of[client->network];
 	struct query *query;
 
-	if (queries->active_count >= QUERIES_MAX || queries->active_of[client->network] >= QUERIES_NETWORK_MAX)
+	if (of_network >= QUERIES_NETWORK_MAX || of_network >= QUERIES_MAX - queries->active_count)
 		return NULL;
 	if (!queries->free)
 		pool_grow(queries);
@@ -111,24 +116,40 @@ void query_release(struct queries *queries, struct query *query)
 		query->checked(query->checked_context);
 }
 
+/* May the network have one more look-up under way? @place: of the source that wants it; NULL: the gateway does. */
+static bool may_start(const struct queries *queries, uint16_t network, const struct shares_place *place)
+{
+	unsigned int of_network = queries->forwarded_of[network], all = HASH_COUNT(queries->waits);
+
+	if (all >= UPSTREAM_LOOKUPS_MAX || of_network >= UPSTREAM_LOOKUPS_MAX - all)
+		return false;
+	return shares_allow(place ? shares_of(queries->started, *place) : 0, of_network, QUERY_FORWARDED_NETWORK_MAX);
+}
+
 /* Return: 0, -EBUSY or -ENOMEM. */
-static int wait_new(struct queries *queries, uint16_t network, const struct cache_key *key, struct query_wait **out)
+static int wait_new(struct queries *queries, uint16_t network, const struct shares_place *place, const struct cache_key *key,
+		    struct query_wait **out)
 {
 	struct query_wait *wait;
 
-	if (queries->forwarded_of[network] >= QUERY_FORWARDED_NETWORK_MAX)
+	if (!may_start(queries, network, place))
 		return -EBUSY;
-	wait = calloc(1, sizeof(*wait));
+	wait = malloc(sizeof(*wait)); /* not calloc(): that of older C libraries gives no memory that was just freed */
 	if (!wait)
 		return -ENOMEM;
+	*wait = (struct query_wait){.network = network};
 	memcpy(&wait->key, key, sizeof(*key)); /* with its padding: keys are compared as bytes */
-	wait->network = network;
-	HASH_ADD(hh, queries->waits, key, sizeof(wait->key), wait);
+	HASH_ADD_BYHASHVALUE(hh, queries->waits, key, sizeof(wait->key), key->hash, wait);
 	if (!wait->hh.tbl) {
 		free(wait);
 		return -ENOMEM;
 	}
 	queries->forwarded_of[network]++;
+	if (place) {
+		wait->counted = true;
+		wait->place = *place;
+		shares_add(queries->started, *place);
+	}
 	*out = wait;
 	return 0;
 }
@@ -137,13 +158,15 @@ static struct query_wait *wait_find(struct queries *queries, const struct cache_
 {
 	struct query_wait *wait;
 
-	HASH_FIND(hh, queries->waits, key, sizeof(*key), wait);
+	HASH_FIND_BYHASHVALUE(hh, queries->waits, key, sizeof(*key), key->hash, wait);
 	return wait;
 }
 
 static void wait_free(struct queries *queries, struct query_wait *wait)
 {
 	queries->forwarded_of[wait->network]--;
+	if (wait->counted)
+		shares_remove(queries->started, wait->place);
 	HASH_DEL(queries->waits, wait);
 	free(wait);
 }
@@ -165,23 +188,33 @@ void query_pool_close(struct queries *queries)
 	queries->free = NULL;
 	free(queries->active_of);
 	free(queries->forwarded_of);
+	free(queries->waiting);
+	free(queries->started);
 	free(queries->grants);
 	queries->active_of = queries->forwarded_of = NULL;
+	queries->waiting = queries->started = NULL;
 	queries->grants = NULL;
 }
 
 int query_wait_join(struct queries *queries, struct query *query, const struct cache_key *key, bool *first)
 {
+	uint16_t network = query->client.network;
+	struct shares_place place = shares_place(network, &query->client.address);
 	struct query_wait *wait = wait_find(queries, key);
 	int error;
 
 	*first = !wait;
+	/* The network's count has this question already, and is below the limit. */
+	if (!shares_allow(shares_of(queries->waiting, place), queries->active_of[network] - 1U, QUERIES_NETWORK_MAX))
+		return -EBUSY;
 	if (!wait) {
-		error = wait_new(queries, query->client.network, key, &wait);
+		error = wait_new(queries, network, &place, key, &wait);
 		if (error)
 			return error;
 	}
 	query->wait = wait;
+	query->place = place;
+	shares_add(queries->waiting, place);
 	DL_APPEND2(wait->queries, query, queue_prev, queue_next);
 	query_move(query, QUERY_FORWARDED);
 	return 0;
@@ -191,17 +224,23 @@ int query_wait_begin(struct queries *queries, uint16_t network, const struct cac
 {
 	struct query_wait *wait = wait_find(queries, key);
 
-	return wait ? -EALREADY : wait_new(queries, network, key, &wait);
+	return wait ? -EALREADY : wait_new(queries, network, NULL, key, &wait);
+}
+
+/* It waits no longer. */
+static void wait_over(struct queries *queries, struct query *query)
+{
+	shares_remove(queries->waiting, query->place);
+	query->wait = NULL;
 }
 
 void query_wait_leave(struct queries *queries, struct query *query)
 {
-	(void)queries;
 	if (!query->wait)
 		return;
 	/* The wait itself stays, also without queries, until its look-up ends or is cancelled: the upstream is still busy with it. */
 	DL_DELETE2(query->wait->queries, query, queue_prev, queue_next);
-	query->wait = NULL;
+	wait_over(queries, query);
 }
 
 struct query *query_wait_end(struct queries *queries, const struct cache_key *key)
@@ -213,7 +252,7 @@ struct query *query_wait_end(struct queries *queries, const struct cache_key *ke
 		return NULL;
 	list = wait->queries;
 	DL_FOREACH2(list, query, queue_next)
-	query->wait = NULL;
+	wait_over(queries, query);
 	wait_free(queries, wait);
 	return list;
 }

@@ -104,10 +104,13 @@ static bool grant_same(const struct grant *a, const struct grant *b)
 	       domain_equal(a->name, b->name) && chain_equal(&a->chain, &b->chain);
 }
 
-/* Add a grant, unless a joined question has the same one already. Return: the new count. */
-static size_t grants_add(struct grant *grants, size_t count, const struct grant *grant)
+/*
+ * Add a grant, unless a joined question has the same one already. Joined questions come one after the other, so it is among the latest
+ * @near. Return: the new count.
+ */
+static size_t grants_add(struct grant *grants, size_t count, const struct grant *grant, size_t near)
 {
-	for (size_t i = 0; i < count; i++) {
+	for (size_t i = count > near ? count - near : 0; i < count; i++) {
 		if (!grant_same(&grants[i], grant))
 			continue;
 		if (grants[i].seconds < grant->seconds)
@@ -134,7 +137,7 @@ static size_t grants_of(struct queries *queries, const struct query *query, size
 			.seconds = query->refreshes ? 0 : lifetime_seconds(&network->lifetimes, query->shown[i].ttl),
 		};
 
-		count = grants_add(queries->grants, count, &grant);
+		count = grants_add(queries->grants, count, &grant, query->shown_count);
 	}
 	return count;
 }

@@ -10,10 +10,11 @@
 
 #include <errno.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <utlist.h>
 
+#include "common/hash.h"
 #include "resolver/lookup.h"
 #include "resolver/query.h"
 
@@ -31,7 +32,7 @@ struct place {
 	uint16_t network;
 	struct door doors[2];
 	size_t door_count;
-	struct place *prev, *next;
+	UT_hash_handle hh;
 };
 
 struct resolver {
@@ -39,7 +40,9 @@ struct resolver {
 	struct resolver_counters counters;
 	struct queries queries;
 	struct lookups lookups;
-	struct place *places; /* owned */
+	struct place *places;  /* owned; by address */
+	struct pollfd *polled; /* owned; room for `polled_room` doors */
+	size_t polled_room;
 	uv_prepare_t prepare;
 	uv_check_t check;
 	uv_timer_t timer; /* the queries' deadline */
@@ -61,12 +64,10 @@ static void on_deadline(uv_timer_t *timer)
 
 static void send_ready(struct resolver *resolver)
 {
-	struct place *place;
-
+	upstream_flush(resolver->queries.upstream); /* first: servers work while we grant */
 	query_reply_all(&resolver->queries);
-	DL_FOREACH (resolver->places, place)
-		for (size_t i = 0; i < place->door_count; i++)
-			listener_udp_flush(place->doors[i].udp);
+	upstream_flush(resolver->queries.upstream); /* replies over TCP may have made room for further questions */
+	listener_udp_flush();
 }
 
 static void end_of_turn(struct resolver *resolver)
@@ -97,8 +98,10 @@ static void queries_close(struct resolver *resolver)
 		upstream_close(resolver->queries.upstream);
 	if (resolver->queries.cache)
 		cache_free(resolver->queries.cache);
+	new_names_free(resolver->queries.new_names);
 	resolver->queries.upstream = NULL;
 	resolver->queries.cache = NULL;
+	resolver->queries.new_names = NULL;
 }
 
 /* upstream_done */
@@ -128,9 +131,10 @@ static int queries_open(struct resolver *resolver, uv_loop_t *loop, const struct
 	queries->host = &resolver->host;
 	queries->counters = &resolver->counters;
 	queries->cache = cache_new(CACHE_BYTES_MAX);
+	queries->new_names = new_names_new();
 	queries->upstream = upstream_new(loop, on_looked_up, on_upstream_says, resolver);
 	error = query_pool_open(queries);
-	if (!queries->cache || !queries->upstream || error)
+	if (!queries->cache || !queries->new_names || !queries->upstream || error)
 		return -ENOMEM;
 	return upstream_set_groups(queries->upstream, policy);
 }
@@ -164,11 +168,8 @@ static struct place *place_find(struct resolver *resolver, const struct address 
 {
 	struct place *place;
 
-	DL_FOREACH (resolver->places, place) {
-		if (address_equal(&place->address, address))
-			return place;
-	}
-	return NULL;
+	HASH_FIND(hh, resolver->places, address, sizeof(*address), place);
+	return place;
 }
 
 static void door_close(struct resolver *resolver, const struct door *door)
@@ -186,6 +187,8 @@ static int door_open(struct resolver *resolver, const struct place *place, uint1
 		.receive = query_receive,
 		.context = &resolver->queries,
 		.dropped = &resolver->counters.dropped,
+		.crowded = &resolver->counters.crowded,
+		.crowded_by = &resolver->counters.crowded_by,
 	};
 	uv_loop_t *loop = resolver->queries.loop;
 	int error = listener_udp_new(loop, &place->address, port, &user, &door->udp);
@@ -222,7 +225,7 @@ static int place_open(struct resolver *resolver, struct place *place)
 
 static void place_close(struct resolver *resolver, struct place *place)
 {
-	DL_DELETE(resolver->places, place);
+	HASH_DEL(resolver->places, place);
 	place_free(resolver, place);
 }
 
@@ -241,12 +244,13 @@ int resolver_listen(struct resolver *resolver, uint16_t network, const struct ad
 	place->network = network;
 	place->address = *address;
 	error = place_open(resolver, place);
-	if (error) {
-		place_free(resolver, place);
-		return error;
+	if (!error) {
+		HASH_ADD(hh, resolver->places, address, sizeof(place->address), place);
+		error = place->hh.tbl ? 0 : -ENOMEM;
 	}
-	DL_APPEND(resolver->places, place);
-	return 0;
+	if (error)
+		place_free(resolver, place);
+	return error;
 }
 
 void resolver_unlisten(struct resolver *resolver, const struct address *address)
@@ -291,6 +295,50 @@ static bool upstreams_equal(const struct policy *a, const struct policy *b)
 	return true;
 }
 
+/* Ask for all doors at once which have something: there may be hundreds. Return: has one of them? */
+static bool poll_doors(struct resolver *resolver)
+{
+	size_t room = HASH_COUNT(resolver->places) * (sizeof(resolver->places->doors) / sizeof(resolver->places->doors[0])), count = 0;
+	struct place *place, *next;
+
+	if (room > resolver->polled_room) {
+		struct pollfd *grown = realloc(resolver->polled, room * sizeof(*grown));
+
+		if (!grown)
+			return false;
+		resolver->polled = grown;
+		resolver->polled_room = room;
+	}
+	HASH_ITER (hh, resolver->places, place, next) {
+		for (size_t i = 0; i < place->door_count; i++)
+			resolver->polled[count++] = (struct pollfd){.fd = listener_udp_fd(place->doors[i].udp), .events = POLLIN};
+	}
+	return count > 0 && poll(resolver->polled, count, 0) > 0;
+}
+
+/* In the order of poll_doors(); nobody opens or closes doors meanwhile. */
+static void receive_polled(struct resolver *resolver)
+{
+	const struct pollfd *polled = resolver->polled;
+	struct place *place, *next;
+
+	HASH_ITER (hh, resolver->places, place, next) {
+		for (size_t i = 0; i < place->door_count; i++, polled++) {
+			if (polled->revents)
+				listener_udp_receive(place->doors[i].udp);
+		}
+	}
+}
+
+void resolver_serve(struct resolver *resolver)
+{
+	uv_update_time(resolver->queries.loop);
+	if (poll_doors(resolver))
+		receive_polled(resolver);
+	upstream_receive(resolver->queries.upstream);
+	send_ready(resolver);
+}
+
 void resolver_flush(struct resolver *resolver)
 {
 	send_ready(resolver);
@@ -310,7 +358,8 @@ int resolver_set_policy(struct resolver *resolver, const struct policy *policy)
 		cache_clear(queries->cache);
 	}
 	queries->policy = policy;
-	DL_FOREACH_SAFE (resolver->places, place, next) {
+	new_names_set_policy(queries->new_names, policy, uv_now(queries->loop));
+	HASH_ITER (hh, resolver->places, place, next) {
 		if (!policy_network(policy, place->network))
 			place_close(resolver, place);
 	}
@@ -361,8 +410,12 @@ void resolver_close(struct resolver *resolver)
 	if (resolver->closing)
 		return;
 	resolver->closing = true;
-	DL_FOREACH_SAFE (resolver->places, place, next)
+	HASH_ITER (hh, resolver->places, place, next) {
 		place_close(resolver, place);
+	}
+	free(resolver->polled);
+	resolver->polled = NULL;
+	resolver->polled_room = 0;
 	queries_close(resolver);
 	lookups_close(&resolver->lookups, on_closed);
 	uv_close((uv_handle_t *)&resolver->prepare, on_closed);

@@ -39,7 +39,7 @@ struct denied_question {
 	enum reason reason;
 	const struct rule *rule; /* NULL: the default */
 	const struct domain *by; /* the name of the CNAME chain that decided; NULL: the question's own */
-	const char *action;      /* "nxdomain", "nodata", "formerr", "notimp"; "allowed" when audited */
+	const char *action;      /* "nxdomain", "nodata", "servfail", "formerr", "notimp"; "allowed" when audited */
 };
 
 /* What an answer shows to a network that has virtual addresses. */
@@ -90,20 +90,31 @@ struct resolver_counters {
 	uint64_t stale;      /* answered from the cache although past its end, because no upstream had an answer */
 	uint64_t forwarded;  /* look-ups at an upstream */
 	uint64_t joined;     /* questions that waited for a look-up which was under way, counted again after a change of policy */
-	uint64_t failed;     /* SERVFAIL in all, for one of the next four reasons or another one (out of memory, a chain that never ends) */
+	uint64_t failed;     /* SERVFAIL in all, for one of the next five reasons or another one (out of memory, a chain that never ends) */
 	uint64_t overloaded; /* too many questions or look-ups in progress, in all or of one network */
 	uint64_t unanswered; /* no server answered in time, or all said that they cannot */
 	uint64_t ungranted;  /* resolver_host.grant failed */
 	uint64_t unmapped;   /* no virtual address was to be had */
-	uint64_t dropped;    /* no reply: the question was too long, or the client was gone or too slow, or the kernel did not take it */
-	uint64_t invalid;    /* no reply: shorter than a header, or no question but a response */
-	uint64_t ignored;    /* upstream datagrams that answered nothing we had asked: late, broken or forged */
+	uint64_t limited;    /* too many new names below a wildcard; they are among `denied`, too */
+	struct address overloaded_by; /* whose question was the last one of these */
+	uint64_t dropped; /* no reply: the question was too long, or the client was gone or too slow, or the kernel did not take it */
+	uint64_t crowded; /* no reply: more came than could be served, and their source had sent more than others */
+	struct address crowded_by; /* who had sent most, the last time */
+	uint64_t invalid;          /* no reply: shorter than a header, or no question but a response */
+	uint64_t ignored;          /* upstream datagrams that answered nothing we had asked: late, broken or forged */
 };
 
 struct resolver; /* resolver.c */
 
 /** resolver_new() - @policy stays the caller's and must outlive the resolver or be replaced first; @host is copied. NULL: no memory. */
 struct resolver *resolver_new(uv_loop_t *loop, const struct policy *policy, const struct resolver_host *host);
+
+/**
+ * resolver_serve() - A turn of the loop for questions over UDP, in the middle of something that takes long
+ *
+ * Not from within a callback of the resolver, and not while what grants mean is being changed.
+ */
+void resolver_serve(struct resolver *resolver);
 
 /** resolver_flush() - Grant for and send what is ready now: before anything changes what its grants mean. */
 void resolver_flush(struct resolver *resolver);

@@ -7,6 +7,9 @@
  * repeats the query: id, question, and the random case of its letters. Anything else is ignored and the try goes on waiting, so that a
  * forged packet can neither answer nor end a lookup. A late answer to an earlier try of a lookup is as good as one to the last.
  *
+ * Tries are queued, and sent together at the end of the turn of the loop (upstream_sockets.c). One that cannot be sent is the same as a
+ * server that cannot be asked: the next one is. A lookup that ends before that takes its queued tries with it.
+ *
  * A server with TLS is asked over one connection that stays (upstream_dot.c); all servers of a group have it, or none, so nothing here
  * can lead from an encrypted question to one in clear.
  *
@@ -74,6 +77,8 @@ static unsigned int server_after(struct upstream *upstream, const struct lookup 
 
 static void try_free(struct upstream *upstream, struct upstream_try *try)
 {
+	if (try->queued)
+		upstream_sockets_unqueue(try);
 	HASH_DEL(upstream->by_id, try);
 	DL_DELETE(upstream->tries, try);
 	if (try->lookup)
@@ -82,18 +87,24 @@ static void try_free(struct upstream *upstream, struct upstream_try *try)
 	free(try);
 }
 
+/* Whatever ids others send, those in the table are ours, and random. */
+static unsigned int try_hash(const struct try_key *key)
+{
+	return (unsigned int)(key->id ^ key->socket * 0x9e3779b1U);
+}
+
 /* Find an id that is free on the socket. Return: 0 or -errno. */
 static int try_id(struct upstream *upstream, struct upstream_try *try)
 {
 	for (unsigned int i = 0; i < ID_ATTEMPTS; i++) {
 		struct upstream_try *other;
-		uint16_t id;
+		uint16_t id = 0;
 		int error = upstream_random(upstream, &id, sizeof(id));
 
 		if (error)
 			return error;
 		try->key = (struct try_key){.socket = try->socket->serial, .id = id};
-		HASH_FIND(hh, upstream->by_id, &try->key, sizeof(try->key), other);
+		HASH_FIND_BYHASHVALUE(hh, upstream->by_id, &try->key, sizeof(try->key), try_hash(&try->key), other);
 		if (!other)
 			return 0;
 	}
@@ -102,28 +113,18 @@ static int try_id(struct upstream *upstream, struct upstream_try *try)
 
 static int try_build(struct upstream *upstream, struct upstream_try *try, const struct cache_key *key)
 {
-	uint8_t randomise[32];
+	uint8_t randomise[(DOMAIN_WIRE_MAX + 7) / 8]; /* a bit for each octet of the name */
 	int error = upstream_sockets_choose(upstream, try->server.address.family, &try->socket);
 
 	if (!error)
 		error = try_id(upstream, try);
 	if (!error)
-		error = upstream_random(upstream, randomise, sizeof(randomise));
+		error = upstream_random(upstream, randomise, (key->name.length + 7U) / 8);
 	if (error)
 		return error;
 	try->query_size = message_build_query((uint16_t)try->key.id, &key->name, key->type, key->dnssec_ok, key->checking_disabled,
 					      try->plain ? NULL : randomise, try->query, sizeof(try->query));
 	return try->query_size ? 0 : -EINVAL;
-}
-
-static int try_transmit(const struct upstream_try *try)
-{
-	struct sockaddr_storage sa;
-	socklen_t length = address_to_sockaddr(&try->server.address, try->server.port, &sa);
-	ssize_t sent =
-		sendto(try->socket->fd, try->query, try->query_size, MSG_DONTWAIT | MSG_NOSIGNAL, (const struct sockaddr *)&sa, length);
-
-	return sent < 0 ? -errno : 0;
 }
 
 /* Make room for another try: the oldest ones go. */
@@ -133,24 +134,20 @@ static void tries_trim(struct upstream *upstream)
 		try_free(upstream, upstream->tries);
 }
 
-/* Ask one server over UDP. Return: 0, or -errno: nothing was sent. */
+/* Ask one server over UDP, with the next flush. Return: 0, or -errno: nothing will be sent. */
 static int try_new(struct upstream *upstream, struct lookup *lookup, unsigned int index)
 {
-	struct upstream_try *try = calloc(1, sizeof(*try));
+	struct upstream_try *try = malloc(sizeof(*try)); /* not calloc(): that of older C libraries gives no memory that was just freed */
 	int error;
 
 	if (!try)
 		return -ENOMEM;
-	try->server = lookup->group->servers[index];
-	try->index = index;
+	*try = (struct upstream_try){.server = lookup->group->servers[index], .index = index, .sent = uv_now(upstream->loop)};
 	try->plain = lookup->plain || upstream_servers_plain(upstream, &try->server);
-	try->sent = uv_now(upstream->loop);
 	error = try_build(upstream, try, &lookup->key);
-	if (!error)
-		error = try_transmit(try);
 	if (!error) {
 		tries_trim(upstream);
-		HASH_ADD(hh, upstream->by_id, key, sizeof(try->key), try);
+		HASH_ADD_BYHASHVALUE(hh, upstream->by_id, key, sizeof(try->key), try_hash(&try->key), try);
 		error = try->hh.tbl ? 0 : -ENOMEM;
 	}
 	if (error) {
@@ -162,7 +159,7 @@ static int try_new(struct upstream *upstream, struct lookup *lookup, unsigned in
 	try->socket->in_flight++;
 	DL_APPEND(upstream->tries, try);
 	DL_APPEND2(lookup->tries, try, lookup_prev, lookup_next);
-	upstream->counters.sent++;
+	upstream_sockets_queue(try);
 	return 0;
 }
 
@@ -206,7 +203,10 @@ static void lookup_free(struct upstream *upstream, struct lookup *lookup)
 	DL_DELETE2(upstream->due, lookup, due_prev, due_next);
 	for (try = lookup->tries; try; try = next) {
 		next = try->lookup_next;
-		try->lookup = NULL; /* it stays until it is answered or too old */
+		if (try->queued)
+			try_free(upstream, try);
+		else
+			try->lookup = NULL; /* it stays until it is answered or too old */
 	}
 	if (lookup->tcp)
 		upstream_tcp_abandon(lookup->tcp);
@@ -229,21 +229,73 @@ static int server_ask(struct upstream *upstream, struct lookup *lookup, unsigned
 	return lookup->group->dots[index] ? upstream_dot_ask(lookup->group->dots[index], lookup, index) : try_new(upstream, lookup, index);
 }
 
-/* Ask server @index, or the next one that a query can be sent to. */
-static void lookup_ask(struct upstream *upstream, struct lookup *lookup, unsigned int index)
+/* A query cannot be sent to this server. */
+static void server_unreachable(struct upstream *upstream, const struct upstream_server *server, int error)
 {
-	for (unsigned int i = 0; i < lookup->group->count && index != NO_SERVER; i++) {
+	if (error != -EAGAIN && error != -ENOMEM)
+		upstream_servers_failing(upstream, server, UINT64_MAX);
+}
+
+/* Go on from server @index while there are chances. */
+static void lookup_go_on(struct upstream *upstream, struct lookup *lookup, unsigned int index)
+{
+	while (lookup->chances && index != NO_SERVER) {
 		int error = server_ask(upstream, lookup, index);
 
+		lookup->chances--;
 		lookup->current = index;
 		if (!error)
 			break;
-		if (error != -EAGAIN && error != -ENOMEM)
-			upstream_servers_failing(upstream, &lookup->group->servers[index], UINT64_MAX);
+		server_unreachable(upstream, &lookup->group->servers[index], error);
 		index = server_after(upstream, lookup, index);
 	}
 	/* Also when nothing could be sent: the network may be back before the deadline. */
 	lookup_retry_later(upstream, lookup);
+}
+
+/* Ask server @index, or the next one that a query can be sent to. */
+static void lookup_ask(struct upstream *upstream, struct lookup *lookup, unsigned int index)
+{
+	lookup->chances = (unsigned int)lookup->group->count;
+	lookup_go_on(upstream, lookup, index);
+}
+
+/* A queued try cannot be sent. */
+static void try_unsent(struct upstream *upstream, struct upstream_try *try, int error)
+{
+	struct lookup *lookup = try->lookup; /* queued tries have one */
+	unsigned int index = try->index;
+
+	server_unreachable(upstream, &try->server, error);
+	try_free(upstream, try);
+	if (index == lookup->current) /* else: it was a probe, or the lookup is elsewhere by now */
+		lookup_go_on(upstream, lookup, server_after(upstream, lookup, index));
+}
+
+static void pool_flush(struct upstream *upstream, struct socket_pool *pool)
+{
+	while (pool->queue) {
+		int sent = upstream_sockets_send(pool);
+
+		if (sent < 0) /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): try_free() takes a try off its queue */
+			try_unsent(upstream, pool->queue, sent);
+		for (int i = 0; i < sent; i++) /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): as above */
+			upstream_sockets_unqueue(pool->queue);
+		upstream->counters.sent += sent > 0 ? (unsigned int)sent : 0;
+	}
+	pool->turn = NULL;
+}
+
+void upstream_flush(struct upstream *upstream)
+{
+	upstream->pool4.turn = upstream->pool6.turn = NULL;
+	if (!upstream->pool4.queue && !upstream->pool6.queue)
+		return; /* as mostly */
+	/* What cannot be sent in one family may lead to a server of the other. */
+	do {
+		pool_flush(upstream, &upstream->pool4);
+		pool_flush(upstream, &upstream->pool6);
+	} while (upstream->pool4.queue);
 }
 
 /* Ask one server that failed, and whose time has come, beside the one that was chosen. */
@@ -374,9 +426,9 @@ void upstream_received(struct upstream *upstream, struct upstream_socket *socket
 
 	if (size >= 12) {
 		key.id = message_peek_id(wire);
-		HASH_FIND(hh, upstream->by_id, &key, sizeof(key), try);
+		HASH_FIND_BYHASHVALUE(hh, upstream->by_id, &key, sizeof(key), try_hash(&key), try);
 	}
-	if (try && came_from(from, &try->server)) {
+	if (try && !try->queued && came_from(from, &try->server)) {
 		answer = message_parse_answer(wire, size, try->query, try->query_size);
 		if (!answer)
 			try_mismatched(upstream, try, wire, size);
@@ -428,14 +480,13 @@ static void on_timer(uv_timer_t *timer)
 
 static struct lookup *lookup_new(struct upstream *upstream, const struct cache_key *key, const struct upstream_group_servers *group)
 {
-	struct lookup *lookup = calloc(1, sizeof(*lookup));
+	struct lookup *lookup = malloc(sizeof(*lookup)); /* as in try_new() */
 
 	if (!lookup)
 		return NULL;
+	*lookup = (struct lookup){.group = group, .started = uv_now(upstream->loop)};
 	memcpy(&lookup->key, key, sizeof(*key)); /* with its padding */
-	lookup->group = group;
-	lookup->started = uv_now(upstream->loop);
-	HASH_ADD(hh, upstream->by_key, key, sizeof(lookup->key), lookup);
+	HASH_ADD_BYHASHVALUE(hh, upstream->by_key, key, sizeof(lookup->key), key->hash, lookup);
 	if (!lookup->hh.tbl) {
 		free(lookup);
 		return NULL;
@@ -450,7 +501,7 @@ int upstream_ask(struct upstream *upstream, const struct cache_key *key)
 	const struct upstream_group_servers *group = upstream_servers_of(upstream, key->upstream);
 	struct lookup *lookup;
 
-	HASH_FIND(hh, upstream->by_key, key, sizeof(*key), lookup);
+	HASH_FIND_BYHASHVALUE(hh, upstream->by_key, key, sizeof(*key), key->hash, lookup);
 	if (lookup)
 		return 0;
 	if (upstream->closing)
@@ -473,7 +524,7 @@ void upstream_cancel(struct upstream *upstream, const struct cache_key *key)
 {
 	struct lookup *lookup;
 
-	HASH_FIND(hh, upstream->by_key, key, sizeof(*key), lookup);
+	HASH_FIND_BYHASHVALUE(hh, upstream->by_key, key, sizeof(*key), key->hash, lookup);
 	if (lookup)
 		lookup_free(upstream, lookup);
 }

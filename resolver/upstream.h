@@ -72,13 +72,19 @@ int upstream_set_groups(struct upstream *upstream, const struct policy *policy);
 /**
  * upstream_ask() - Look a key up at the upstream group it names
  *
- * When the same key is already in flight nothing is sent: one `done` serves all. Return: 0, -EBUSY (too many lookups), -ENOENT (no
- * such group or no server), or another -errno.
+ * The query leaves with upstream_flush(). When the same key is already in flight nothing is sent: one `done` serves all. Return: 0, -EBUSY
+ * (too many lookups), -ENOENT (no such group or no server), or another -errno.
  */
 int upstream_ask(struct upstream *upstream, const struct cache_key *key);
 
 /** upstream_cancel() - Give a lookup up, if there is one: nothing more is sent for it, and `done` is not called. */
 void upstream_cancel(struct upstream *upstream, const struct cache_key *key);
+
+/** upstream_flush() - Send what is to be asked over UDP: before the loop may wait, or it waits with it. Ends no lookup. */
+void upstream_flush(struct upstream *upstream);
+
+/** upstream_receive() - Take what has come over UDP, without waiting for the loop. */
+void upstream_receive(struct upstream *upstream);
 
 size_t upstream_in_flight(const struct upstream *upstream);
 const struct upstream_counters *upstream_counters(const struct upstream *upstream);

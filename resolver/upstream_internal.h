@@ -14,11 +14,13 @@
 #define UPSTREAM_FRAMED_MAX   (UPSTREAM_PREFIX + 3 * UPSTREAM_PADDING)
 #define UPSTREAM_TRIES_MAX    (4 * UPSTREAM_LOOKUPS_MAX)
 #define UPSTREAM_RANDOM_BLOCK 1024
+#define UPSTREAM_BATCH        32 /* queries of one turn through one socket: their answers fit into its buffer, and into one call */
 
 /* One open UDP socket with a random port. Memory goes in its close callback. */
 struct upstream_socket {
 	uv_poll_t poll;
 	struct upstream *upstream;
+	struct socket_pool *pool;
 	int fd;
 	bool closing;
 	uint64_t serial; /* never used again, unlike a pointer or a descriptor */
@@ -29,6 +31,9 @@ struct socket_pool {
 	int family;
 	unsigned int open;
 	struct upstream_socket *sockets[UPSTREAM_SOCKETS]; /* owned; the first `open` */
+	struct upstream_socket *turn;                      /* chosen in this turn of the loop; NULL: none yet */
+	unsigned int turn_queries;                         /* that it was chosen for */
+	struct upstream_try *queue;                        /* tries that upstream_flush() will send */
 };
 
 /* Family, port, address, and what tells servers with TLS apart, without padding. */
@@ -82,7 +87,7 @@ struct try_key {
 	uint64_t id;
 };
 
-/* One query that was sent over UDP. It outlives its lookup, until it is answered or too old: see upstream.c. */
+/* One query over UDP. Once it is sent it outlives its lookup, until it is answered or too old: see upstream.c. */
 struct upstream_try {
 	struct try_key key;
 	struct lookup *lookup; /* NULL: ended */
@@ -91,11 +96,13 @@ struct upstream_try {
 	unsigned int index; /* of the server in its lookup */
 	bool plain;         /* without 0x20 */
 	bool folded;        /* answered in another letter case */
+	bool queued;        /* not sent yet */
 	uint64_t sent;      /* ms */
 	size_t query_size;
 	uint8_t query[UPSTREAM_QUERY_MAX];
 	struct upstream_try *prev, *next;               /* all tries, oldest first */
 	struct upstream_try *lookup_prev, *lookup_next; /* tries of one lookup */
+	struct upstream_try *queue_prev, *queue_next;   /* tries to be sent, of one pool */
 	UT_hash_handle hh;
 };
 
@@ -103,6 +110,7 @@ struct lookup {
 	struct cache_key key;
 	const struct upstream_group_servers *group;
 	unsigned int current;  /* server asked last */
+	unsigned int chances;  /* how many more servers may be gone through for one that a query can be sent to */
 	unsigned int refused;  /* bit i: server i said that it will not or cannot answer */
 	unsigned int folding;  /* bit i: server i answered in another letter case */
 	unsigned int folded;   /* tries that were answered so */
@@ -128,6 +136,7 @@ struct upstream {
 	struct upstream_counters counters;
 	struct upstream_set set;
 	struct server_health *health; /* owned */
+	struct server_health *latest; /* the one that was looked up last */
 	struct socket_pool pool4, pool6;
 	uint64_t serial;
 	struct lookup *by_key, *lookups, *due; /* owned; three views of the same */
@@ -168,8 +177,15 @@ void upstream_servers_close(struct upstream *upstream);
 
 /* upstream_sockets.c */
 
-/** upstream_sockets_choose() - A random socket of the family, for one query. Return: 0 with @out set, or -errno. */
+/** upstream_sockets_choose() - This turn's random socket of the family, for one query. Return: 0 with @out set, or -errno. */
 int upstream_sockets_choose(struct upstream *upstream, int family, struct upstream_socket **out);
+/** upstream_sockets_queue() - A try with its socket waits to be sent. */
+void upstream_sockets_queue(struct upstream_try *try);
+/** upstream_sockets_unqueue() - It was sent, or will not be. */
+void upstream_sockets_unqueue(struct upstream_try *try);
+/** upstream_sockets_send() - Send the first queued tries. Return: how many were sent, they are still queued; -errno: the first cannot be.
+ */
+int upstream_sockets_send(const struct socket_pool *pool);
 void upstream_sockets_close(struct upstream *upstream);
 
 /* upstream_tcp.c */

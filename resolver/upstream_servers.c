@@ -27,9 +27,12 @@ static struct server_key server_key(const struct upstream_server *server)
 struct server_health *upstream_servers_health(struct upstream *upstream, const struct upstream_server *server)
 {
 	const struct server_key key = server_key(server);
-	struct server_health *health;
+	struct server_health *health = upstream->latest;
 
+	if (health && memcmp(&health->key, &key, sizeof(key)) == 0)
+		return health;
 	HASH_FIND(hh, upstream->health, &key, sizeof(key), health);
+	upstream->latest = health;
 	return health;
 }
 
@@ -88,6 +91,7 @@ static void health_forget(struct upstream *upstream)
 {
 	struct server_health *health, *next;
 
+	upstream->latest = NULL;
 	HASH_ITER (hh, upstream->health, health, next) {
 		HASH_DEL(upstream->health, health);
 		free(health);

@@ -2,10 +2,16 @@
 /*
  * The pool of UDP sockets with random ports, one per family.
  *
- * Theory of operation: sockets are opened as they are needed, POOL_STEP per query until there are UPSTREAM_SOCKETS. A query leaves through
+ * Theory of operation: sockets are opened as they are needed, POOL_STEP per choice until there are UPSTREAM_SOCKETS. Queries leave through
  * a random one of them, so that who forges an answer has to guess port and id. After UPSTREAM_SOCKET_USES queries a socket is not chosen
  * any more; once nothing is in flight on it another one with a new port takes its place. Sockets are not connected: one serves all servers,
  * and a reply's source is compared in upstream.c.
+ *
+ * The socket is chosen once for the queries of a turn of the loop, UPSTREAM_BATCH at most, and anew in the next one: they leave in one
+ * sendmmsg(), and their answers come to one place, where one recvmmsg() takes them. That they share a port does not help who forges: there
+ * are as many pairs of port and id to be hit as if each had a port of its own, and a hit counts only for the one query whose name and
+ * letter case it repeats, too. Equal questions are joined, so that no name has many queries. Nor can he find the port out with a query of
+ * his own in the same turn: apps do not see it, and a name server of his hears from the upstream server, not from us.
  */
 
 #include "resolver/upstream_internal.h"
@@ -15,18 +21,18 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <utlist.h>
 
 #define POOL_STEP     16
 #define PORT_FIRST    1024
 #define PORT_ATTEMPTS 8    /* random ports before the kernel chooses one */
-#define READ_BATCH    16   /* datagrams taken from a socket in one turn of the loop */
 #define READ_SIZE     4096 /* octets; we ask for MESSAGE_UDP_SIZE */
 
 static struct {
-	struct mmsghdr headers[READ_BATCH];
-	struct iovec vectors[READ_BATCH];
-	struct sockaddr_storage from[READ_BATCH];
-	uint8_t wire[READ_BATCH][READ_SIZE];
+	struct mmsghdr headers[UPSTREAM_BATCH];
+	struct iovec vectors[UPSTREAM_BATCH];
+	struct sockaddr_storage from[UPSTREAM_BATCH];
+	uint8_t wire[UPSTREAM_BATCH][READ_SIZE];
 } in;
 
 static void on_readable(uv_poll_t *poll, int status, int events);
@@ -41,26 +47,34 @@ static void watch_again(struct upstream_socket *socket)
 	(void)uv_poll_start(&socket->poll, UV_READABLE, on_readable); /* it has been started before, so this does not fail */
 }
 
-static void on_readable(uv_poll_t *poll, int status, int events)
+static void prepare(unsigned int i)
 {
-	struct upstream_socket *socket = poll->data;
+	in.vectors[i] = (struct iovec){.iov_base = in.wire[i], .iov_len = READ_SIZE};
+	in.headers[i].msg_hdr = (struct msghdr){
+		.msg_name = &in.from[i],
+		.msg_namelen = sizeof(in.from[i]),
+		.msg_iov = &in.vectors[i],
+		.msg_iovlen = 1,
+	};
+}
+
+/* The kernel writes into the headers that it uses: only these are made anew, for mostly one datagram waits. */
+static int receive_batch(int fd)
+{
+	static int used = UPSTREAM_BATCH;
 	int count;
 
-	(void)events;
-	if (socket->closing)
-		return;
-	if (status < 0)
-		watch_again(socket);
-	for (unsigned int i = 0; i < READ_BATCH; i++) {
-		in.vectors[i] = (struct iovec){.iov_base = in.wire[i], .iov_len = READ_SIZE};
-		in.headers[i].msg_hdr = (struct msghdr){
-			.msg_name = &in.from[i],
-			.msg_namelen = sizeof(in.from[i]),
-			.msg_iov = &in.vectors[i],
-			.msg_iovlen = 1,
-		};
-	}
-	count = recvmmsg(socket->fd, in.headers, READ_BATCH, MSG_DONTWAIT, NULL);
+	for (int i = 0; i < used; i++)
+		prepare((unsigned int)i);
+	count = recvmmsg(fd, in.headers, UPSTREAM_BATCH, MSG_DONTWAIT, NULL);
+	used = count > 0 ? count : 1;
+	return count;
+}
+
+static void receive(struct upstream_socket *socket)
+{
+	int count = receive_batch(socket->fd);
+
 	/* An answer may end a lookup, and that may lead to a new query, which may replace this socket. */
 	for (int i = 0; i < count && !socket->closing; i++) {
 		if (in.headers[i].msg_hdr.msg_flags & MSG_TRUNC)
@@ -69,6 +83,32 @@ static void on_readable(uv_poll_t *poll, int status, int events)
 			upstream_received(socket->upstream, socket, (const struct sockaddr *)&in.from[i], in.wire[i],
 					  in.headers[i].msg_len);
 	}
+}
+
+static void on_readable(uv_poll_t *poll, int status, int events)
+{
+	struct upstream_socket *socket = poll->data;
+
+	(void)events;
+	if (socket->closing)
+		return;
+	if (status < 0)
+		watch_again(socket);
+	receive(socket);
+}
+
+static void pool_receive(struct socket_pool *pool)
+{
+	for (unsigned int i = 0; i < pool->open; i++) {
+		if (pool->sockets[i]->in_flight > 0)
+			receive(pool->sockets[i]);
+	}
+}
+
+void upstream_receive(struct upstream *upstream)
+{
+	pool_receive(&upstream->pool4);
+	pool_receive(&upstream->pool6);
 }
 
 static int bind_port(int fd, int family, uint16_t port)
@@ -131,14 +171,14 @@ static void socket_close(struct upstream_socket *socket)
 	close(socket->fd);
 }
 
-static int socket_open(struct upstream *upstream, int family, struct upstream_socket **out)
+static int socket_open(struct upstream *upstream, struct socket_pool *pool, struct upstream_socket **out)
 {
 	struct upstream_socket *socket = calloc(1, sizeof(*socket));
 	int error;
 
 	if (!socket)
 		return -ENOMEM;
-	socket->fd = open_descriptor(upstream, family);
+	socket->fd = open_descriptor(upstream, pool->family);
 	error = socket->fd < 0 ? socket->fd : uv_poll_init(upstream->loop, &socket->poll, socket->fd);
 	if (error) {
 		if (socket->fd >= 0)
@@ -147,6 +187,7 @@ static int socket_open(struct upstream *upstream, int family, struct upstream_so
 		return error;
 	}
 	socket->upstream = upstream;
+	socket->pool = pool;
 	socket->poll.data = socket;
 	socket->serial = ++upstream->serial;
 	upstream->open_handles++;
@@ -163,7 +204,7 @@ static int socket_open(struct upstream *upstream, int family, struct upstream_so
 static int pool_grow(struct upstream *upstream, struct socket_pool *pool)
 {
 	for (unsigned int i = 0; i < POOL_STEP && pool->open < UPSTREAM_SOCKETS; i++) {
-		int error = socket_open(upstream, pool->family, &pool->sockets[pool->open]);
+		int error = socket_open(upstream, pool, &pool->sockets[pool->open]);
 
 		if (error)
 			return pool->open ? 0 : error;
@@ -177,15 +218,15 @@ static void pool_renew(struct upstream *upstream, struct socket_pool *pool, unsi
 {
 	struct upstream_socket *fresh;
 
-	if (socket_open(upstream, pool->family, &fresh))
+	if (socket_open(upstream, pool, &fresh))
 		return;
 	socket_close(pool->sockets[slot]);
 	pool->sockets[slot] = fresh;
 }
 
-int upstream_sockets_choose(struct upstream *upstream, int family, struct upstream_socket **out)
+/* Return: 0 with @out set to a random socket, or -errno. */
+static int pool_choose(struct upstream *upstream, struct socket_pool *pool, struct upstream_socket **out)
 {
-	struct socket_pool *pool = family == AF_INET6 ? &upstream->pool6 : &upstream->pool4;
 	uint32_t random;
 	int error = pool_grow(upstream, pool);
 
@@ -205,11 +246,61 @@ int upstream_sockets_choose(struct upstream *upstream, int family, struct upstre
 	return 0; /* all of them are used up and busy: the last one looked at has to serve */
 }
 
+int upstream_sockets_choose(struct upstream *upstream, int family, struct upstream_socket **out)
+{
+	struct socket_pool *pool = family == AF_INET6 ? &upstream->pool6 : &upstream->pool4;
+
+	if (!pool->turn || pool->turn_queries >= UPSTREAM_BATCH || pool->turn->uses >= UPSTREAM_SOCKET_USES) {
+		int error = pool_choose(upstream, pool, &pool->turn);
+
+		if (error)
+			return error;
+		pool->turn_queries = 0;
+	}
+	pool->turn_queries++;
+	*out = pool->turn;
+	return 0;
+}
+
+void upstream_sockets_queue(struct upstream_try *try)
+{
+	try->queued = true;
+	DL_APPEND2(try->socket->pool->queue, try, queue_prev, queue_next);
+}
+
+void upstream_sockets_unqueue(struct upstream_try *try)
+{
+	try->queued = false;
+	DL_DELETE2(try->socket->pool->queue, try, queue_prev, queue_next);
+}
+
+int upstream_sockets_send(const struct socket_pool *pool)
+{
+	struct mmsghdr headers[UPSTREAM_BATCH];
+	struct iovec vectors[UPSTREAM_BATCH];
+	struct sockaddr_storage to[UPSTREAM_BATCH];
+	const struct upstream_socket *socket = pool->queue->socket;
+	unsigned int count = 0;
+	int sent;
+
+	for (struct upstream_try *try = pool->queue; try && try->socket == socket && count < UPSTREAM_BATCH; try = try->queue_next) {
+		socklen_t length = address_to_sockaddr(&try->server.address, try->server.port, &to[count]);
+
+		vectors[count] = (struct iovec){.iov_base = try->query, .iov_len = try->query_size};
+		headers[count] = (struct mmsghdr){
+			.msg_hdr = {.msg_name = &to[count], .msg_namelen = length, .msg_iov = &vectors[count], .msg_iovlen = 1}};
+		count++;
+	}
+	sent = sendmmsg(socket->fd, headers, count, MSG_DONTWAIT | MSG_NOSIGNAL);
+	return sent < 0 ? -errno : sent;
+}
+
 static void pool_close(struct socket_pool *pool)
 {
 	for (unsigned int i = 0; i < pool->open; i++)
 		socket_close(pool->sockets[i]);
 	pool->open = 0;
+	pool->turn = NULL;
 }
 
 void upstream_sockets_close(struct upstream *upstream)

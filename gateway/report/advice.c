@@ -26,6 +26,7 @@ const char *advice_on_reason(enum reason reason)
 	case REASON_ADDRESS_NOT_ALLOWED:
 	case REASON_SPECIAL_ADDRESS:
 	case REASON_REBINDING:
+	case REASON_SNI_MISMATCH:
 	case REASON_COUNT: return NULL;
 	case REASON_LEASE_EXPIRED:
 		return "the name is allowed, but the app uses an address from an answer older than its lease: the app should ask again, or "
@@ -48,6 +49,21 @@ const char *advice_on_reason(enum reason reason)
 	case REASON_MULTICAST: return "multicast and broadcast do not pass, whatever the rules say";
 	case REASON_QUEUE_FULL: return "more came at once than could be looked at, and it was dropped unseen: the app should try again";
 	case REASON_INVALID: return "the packet belonged to no flow and could not begin one; a few now and then are normal";
+	case REASON_NAME_TOO_LONG:
+		return "the wildcard that allows the name would stand for more than `wildcard_octets` or `wildcard_labels` of the network "
+		       "have "
+		       "it: raise them, or write a rule for the name itself";
+	case REASON_TOO_MANY_NAMES:
+		return "more new names below the wildcard were asked for in a minute than `wildcard_names` of the network has it: raise "
+		       "it, or "
+		       "write rules for the names themselves";
+	case REASON_TOO_MANY_FLOWS:
+		return "the network has as many flows as it may (`max_flows`), and this app has more than the others: let it close "
+		       "connections, or "
+		       "raise `max_flows` or the host's net.netfilter.nf_conntrack_max";
+	case REASON_NO_NAME:
+		return "the flow named no host, and the network verifies names: `without_name = allow` lets such flows pass, or "
+		       "`verify_ports` leaves their port out";
 	}
 	return "the reason is not known";
 }
@@ -115,6 +131,15 @@ static bool write_rule(struct rule *rule, const struct verdict_target *target, s
 	return true;
 }
 
+/* Must a flow to the target, whatever its protocol, name it? */
+static bool is_verified(const struct network *network, const struct verdict_target *target)
+{
+	bool tcp = target->protocol == IPPROTO_UDP || ports_contains(&network->verify_ports, IPPROTO_TCP, target->port);
+	bool udp = target->protocol == IPPROTO_TCP || ports_contains(&network->verify_ports, IPPROTO_UDP, target->port);
+
+	return network->verify == VERIFY_ENFORCE && tcp && udp;
+}
+
 static bool advise_name(const struct verdicts *verdicts, struct verdict_target *target, struct advice *advice)
 {
 	struct rule rule = rule_text_name(target->name);
@@ -128,10 +153,11 @@ static bool advise_name(const struct verdicts *verdicts, struct verdict_target *
 	}
 	if (!write_rule(&rule, target, advice))
 		return false;
-	snprintf(advice->opens, sizeof(advice->opens),
-		 "%s may reach %s on %s, at any address that its DNS answers show; what else is served at the same addresses becomes "
-		 "reachable there as well",
-		 verdicts->network->name, domain_format(target->name, name), format_port(target, port));
+	snprintf(advice->opens, sizeof(advice->opens), "%s may reach %s on %s, at any address that its DNS answers show; %s",
+		 verdicts->network->name, domain_format(target->name, name), format_port(target, port),
+		 is_verified(verdicts->network, target)
+			 ? "other names at the same addresses stay closed, as far as a flow's first octets tell them (`verify`)"
+			 : "what else is served at the same addresses becomes reachable there as well");
 	return true;
 }
 
@@ -218,7 +244,7 @@ static void list_denies(const struct verdicts *verdicts, const struct verdict_ta
 	size_t used = 0, found = 0;
 
 	for (size_t i = 0; i < verdicts->network->rule_count; i++) {
-		const struct rule *rule = &verdicts->network->rules[i];
+		const struct rule *rule = verdicts->network->rules[i];
 
 		if (!stands_in_the_way(rule, target, verdict) || found++ >= DENIES_SHOWN || used >= sizeof(advice->change))
 			continue;
@@ -233,7 +259,7 @@ static void list_denies(const struct verdicts *verdicts, const struct verdict_ta
 static bool is_allowed_otherwise(const struct verdicts *verdicts, const struct verdict_target *target)
 {
 	for (size_t i = 0; i < verdicts->network->rule_count; i++) {
-		const struct rule *rule = &verdicts->network->rules[i];
+		const struct rule *rule = verdicts->network->rules[i];
 		bool matches = rule->kind == RULE_NAME ? target->name && pattern_matches(&rule->pattern, target->name)
 						       : prefix_contains(&rule->prefix, &target->address);
 

@@ -16,6 +16,13 @@
  *	off		nothing. `logged` goes along with `heard`, so that nothing of before is told when it is turned on.
  *
  * So sums of `count` over all lines of a network are what the kernel has counted while it was not off, whatever was lost.
+ *
+ * A flow whose name is read first (`verify`) is let out by the verdict. The kernel counts it then, and it is told of then, since conntrack
+ * tells of it sooner than its name is known; one that was denied, or never said a name, is not told of at all. Names that were verified are
+ * kept until the flow is over (verified.h).
+ *
+ * Not every kernel tells with a packet which virtual address its app has used. Then verdict and conntrack's message know half of the flow
+ * each: what comes first waits for the other, under the real address, which both know.
  */
 #include "gateway/report/allowed.h"
 
@@ -30,6 +37,7 @@
 #include "gateway/flows_watch.h"
 #include "gateway/nft.h"
 #include "gateway/report/tally.h"
+#include "gateway/report/verified.h"
 
 #define BUFFER_SIZE (8 * 1024 * 1024) /* octets, of the socket: some ten thousand events */
 
@@ -39,9 +47,11 @@ struct stream {
 	char network[POLICY_NAME_MAX + 1];
 	enum log_allowed log_allowed;
 	struct tally *heard, *logged;
-	struct bucket ends;     /* of lines for flows that are over */
-	uint64_t ended;         /* flows that are over and had no line ... */
-	struct traffic traffic; /* ... and what they carried */
+	struct verified *names;  /* owned: of open flows that were verified, by their addresses as the app has them */
+	struct verified *halves; /* owned: flows to virtual addresses, by where they lead */
+	struct bucket ends;      /* of lines for flows that are over */
+	uint64_t ended;          /* flows that are over and had no line ... */
+	struct traffic traffic;  /* ... and what they carried */
 };
 
 struct allowed {
@@ -52,27 +62,26 @@ struct allowed {
 	struct flows_watch *watch;      /* owned; NULL: events cannot be had */
 	struct tallies *heard, *logged; /* owned */
 	struct stream *streams;         /* owned, hash */
+	struct stream *latest;          /* that was searched for, or NULL: events of one network come in a row */
 	bool last;                      /* the last sums have been told */
 	bool closing;
 };
 
-static struct decision start(enum decision_event event, enum decision_kind kind, const char *network, uint64_t count)
+static void start(struct decision *decision, enum decision_event event, enum decision_kind kind, const char *network, uint64_t count)
 {
-	struct decision decision = {.event = event, .kind = kind, .action = "allowed", .count = count};
+	static const char action[] = "allowed";
 
-	snprintf(decision.network, sizeof(decision.network), "%s", network);
+	memset(decision, 0, sizeof(*decision));
+	decision->event = event;
+	decision->kind = kind;
+	decision->count = count;
+	memcpy(decision->action, action, sizeof(action));
+	memcpy(decision->network, network, strnlen(network, POLICY_NAME_MAX));
 	if (kind == DECISION_SUMMARY)
-		decision.what = "flows";
-	return decision;
+		decision->what = "flows";
 }
 
 /* --- what is known about a flow --- */
-
-static void set_rule(struct decision *decision, const struct rule *rule)
-{
-	if (rule)
-		snprintf(decision->rule, sizeof(decision->rule), "%s:%u", rule->source.file, rule->source.line);
-}
 
 /* The rule that lets the flow out: by its name, or else by its address. */
 static void find_rule(const struct allowed *allowed, const struct network *network, const struct flow *flow, const struct lease *lease,
@@ -85,7 +94,7 @@ static void find_rule(const struct allowed *allowed, const struct network *netwo
 	if (lease) {
 		name = policy_judge_chain(network, &lease->name, &lease->chain, time(NULL), NULL);
 		if (name.allowed && !name.audited && (name.specs & covering) != 0) {
-			set_rule(decision, name.rule);
+			decision_set_rule(decision, &name.rule->source);
 			return;
 		}
 	}
@@ -93,7 +102,7 @@ static void find_rule(const struct allowed *allowed, const struct network *netwo
 		return;
 	address = policy_judge_address(allowed->policy, network, &flow->destination, flow->protocol, flow->destination_port);
 	if (address.allowed)
-		set_rule(decision, address.rule);
+		decision_set_rule(decision, &address.rule->source);
 }
 
 /* The network's own; valid until the next search. */
@@ -115,35 +124,72 @@ static void find_name(const struct allowed *allowed, const struct network *netwo
 		*out = mapping->name;
 }
 
-/* All but the name of the app. @ruled: with the rule, which takes a while. */
-static struct decision describe(const struct allowed *allowed, enum decision_event event, const struct network *network,
-				const struct tracked_flow *flow, bool ruled)
+/* By the name of the lease, or of the virtual address. @ruled: with the rule, which takes a while. */
+static void set_leased_name(const struct allowed *allowed, const struct network *network, const struct tracked_flow *flow, bool ruled,
+			    struct decision *decision)
 {
 	const struct lease *lease = find_lease(allowed, network, &flow->flow.destination);
-	struct decision decision = start(event, DECISION_FLOW, network->name, 1);
 
-	decision.source = flow->flow.source;
-	decision.destination = flow->flow.destination;
+	find_name(allowed, network, &flow->flow.destination, lease, &decision->name);
+	if (ruled && ruleset_is_flow(flow->mark))
+		find_rule(allowed, network, &flow->flow, lease, decision);
+}
+
+/* decision->sni is the name; what allows it may have changed since. */
+static void set_verified_name(const struct network *network, const struct tracked_flow *flow, bool ruled, struct decision *decision)
+{
+	struct name_verdict verdict;
+
+	decision->name = decision->sni;
+	if (!ruled)
+		return;
+	verdict = policy_judge_name(network, &decision->name, time(NULL));
+	if (verdict.allowed && !verdict.audited &&
+	    (verdict.specs & policy_specs_on(network, flow->flow.protocol, flow->flow.destination_port)))
+		decision_set_rule(decision, &verdict.rule->source);
+}
+
+/* All but the names of the app and of the destination, and the rule. */
+static void describe(struct decision *decision, enum decision_event event, const struct network *network, const struct stream *stream,
+		     const struct tracked_flow *flow)
+{
+	struct verified_flow known;
+
+	start(decision, event, DECISION_FLOW, network->name, 1);
+	if (stream && verified_count(stream->names) > 0 && verified_find(stream->names, &flow->flow, &known)) {
+		decision->has_sni = true;
+		decision->sni = known.name;
+	}
+	decision->source = flow->flow.source;
+	decision->destination = flow->flow.destination;
 	if (policy_in_pool(network, &flow->flow.destination) && flow->translated)
-		decision.real = flow->target;
-	decision.has_port = true;
-	decision.port = flow->flow.destination_port;
-	decision.protocol = flow->flow.protocol;
-	find_name(allowed, network, &flow->flow.destination, lease, &decision.name);
+		decision->real = flow->target;
+	decision->has_port = true;
+	decision->port = flow->flow.destination_port;
+	decision->protocol = flow->flow.protocol;
 	if (event == DECISION_ENDED)
-		decision.traffic = flow->traffic;
-	if (ruled && flow->mark == RULESET_MARK_FLOW)
-		find_rule(allowed, network, &flow->flow, lease, &decision);
-	return decision;
+		decision->traffic = flow->traffic;
+}
+
+static void set_name(const struct allowed *allowed, const struct network *network, const struct tracked_flow *flow, bool ruled,
+		     struct decision *decision)
+{
+	if (decision->has_sni)
+		set_verified_name(network, flow, ruled, decision);
+	else
+		set_leased_name(allowed, network, flow, ruled, decision);
 }
 
 /* --- events --- */
 
-static struct stream *find_stream(const struct allowed *allowed, const char *network)
+static struct stream *find_stream(struct allowed *allowed, const char *network)
 {
-	struct stream *stream;
+	struct stream *stream = allowed->latest;
 
+	if (stream && strcmp(stream->network, network) == 0)
+		return stream;
 	HASH_FIND_STR(allowed->streams, network, stream);
+	allowed->latest = stream;
 	return stream;
 }
 
@@ -185,34 +231,181 @@ static bool end_logged(const struct allowed *allowed, struct stream *stream, con
 	return false;
 }
 
+/* Has the policy let it out? One whose name was not read yet when its network's `verify` was turned off goes on as well. */
+static bool is_let_out(const struct network *network, uint32_t mark)
+{
+	return ruleset_is_flow(mark) || (mark == RULESET_MARK_VERIFY && network->verify == VERIFY_OFF);
+}
+
+static void begin(struct allowed *allowed, const struct network *network, struct stream *stream, const struct tracked_flow *flow)
+{
+	struct decision decision;
+
+	describe(&decision, DECISION_ALLOWED, network, stream, flow);
+	set_name(allowed, network, flow, true, &decision);
+	named_wait(allowed->options.named, network, interfaces_of_network(allowed->options.interfaces, network->id), &decision,
+		   begin_logged(allowed, stream), tell, allowed);
+}
+
+static void end(struct allowed *allowed, const struct network *network, struct stream *stream, const struct tracked_flow *flow,
+		int64_t duration)
+{
+	struct decision decision;
+
+	describe(&decision, DECISION_ENDED, network, stream, flow);
+	set_name(allowed, network, flow, true, &decision);
+	decision.has_duration = duration >= 0;
+	decision.duration = duration >= 0 ? (uint64_t)duration : 0;
+	named_wait(allowed->options.named, network, interfaces_of_network(allowed->options.interfaces, network->id), &decision,
+		   end_logged(allowed, stream, &flow->traffic), tell, allowed);
+}
+
+/* @name: of length 0: none was verified. */
+static void let_out(struct allowed *allowed, const struct network *network, struct stream *stream, const struct tracked_flow *flow,
+		    const struct domain *name)
+{
+	const struct verified_flow known = {.name = *name};
+
+	if (name->length > 0)
+		verified_put(stream->names, &flow->flow, &known);
+	else
+		verified_forget(stream->names, &flow->flow);
+	begin(allowed, network, stream, flow);
+}
+
+/* The flow by where it leads. */
+static struct flow by_target(const struct tracked_flow *flow)
+{
+	struct flow real = flow->flow;
+
+	real.destination = flow->target;
+	real.destination_port = flow->target_port;
+	return real;
+}
+
+/* Conntrack tells of a flow whose name is read. */
+static void begin_half(struct allowed *allowed, const struct network *network, struct stream *stream, const struct tracked_flow *flow)
+{
+	const struct flow real = by_target(flow);
+	struct verified_flow half = {.destination = flow->flow.destination}, known;
+	bool verdict_came;
+
+	if (!flow->translated)
+		return;
+	verdict_came = verified_find(stream->halves, &real, &known) && known.destination.family == 0;
+	verified_forget(stream->halves, &real);
+	if (flow->mark == RULESET_MARK_VERIFY)
+		verified_put(stream->halves, &real, &half);
+	else if (verdict_came)
+		let_out(allowed, network, stream, flow, &known.name);
+}
+
+static void forget_flow(struct stream *stream, const struct tracked_flow *flow)
+{
+	struct flow real;
+
+	if (verified_count(stream->names) > 0)
+		verified_forget(stream->names, &flow->flow);
+	if (verified_count(stream->halves) == 0)
+		return;
+	real = by_target(flow);
+	verified_forget(stream->halves, &real);
+}
+
+static void on_began(struct allowed *allowed, const struct network *network, struct stream *stream, const struct tracked_flow *flow)
+{
+	if (ruleset_is_read(flow->mark)) {
+		begin_half(allowed, network, stream, flow);
+		return;
+	}
+	forget_flow(stream, flow); /* the end of another one was not heard of */
+	if (ruleset_is_flow(flow->mark))
+		begin(allowed, network, stream, flow);
+}
+
 /* A flow of a network that has just gone is nobody's. */
 static void on_flow(void *context, enum flow_event event, const struct tracked_flow *flow, int64_t duration)
 {
 	struct allowed *allowed = context;
 	const struct network *network = policy_network_by_source(allowed->policy, &flow->flow.source);
 	struct stream *stream = network ? find_stream(allowed, network->name) : NULL;
-	struct decision decision;
-	bool logged;
 
-	if (!stream || (event == FLOW_BEGAN && flow->mark != RULESET_MARK_FLOW))
+	if (!stream)
 		return;
-	decision = describe(allowed, event == FLOW_BEGAN ? DECISION_ALLOWED : DECISION_ENDED, network, flow, true);
-	decision.has_duration = duration >= 0;
-	decision.duration = duration >= 0 ? (uint64_t)duration : 0;
-	logged = event == FLOW_BEGAN ? begin_logged(allowed, stream) : end_logged(allowed, stream, &flow->traffic);
-	named_wait(allowed->options.named, network, interfaces_of_network(allowed->options.interfaces, network->id), &decision, logged,
-		   tell, allowed);
+	if (event == FLOW_BEGAN) {
+		on_began(allowed, network, stream, flow);
+		return;
+	}
+	if (is_let_out(network, flow->mark) || flow->mark == RULESET_MARK_AUDIT)
+		end(allowed, network, stream, flow, duration);
+	forget_flow(stream, flow);
+}
+
+/* The verdict knows where a flow leads. */
+static void verdict_half(struct allowed *allowed, const struct network *network, struct stream *stream, const struct flow *flow,
+			 const struct domain *name)
+{
+	struct tracked_flow tracked = {.flow = *flow, .target = flow->destination, .mark = RULESET_MARK_FLOW, .translated = true};
+	const struct verified_flow half = {.name = *name};
+	struct verified_flow known;
+
+	if (verified_find(stream->halves, flow, &known) && known.destination.family != 0) {
+		verified_forget(stream->halves, flow);
+		tracked.flow.destination = known.destination;
+		let_out(allowed, network, stream, &tracked, name);
+	} else {
+		verified_put(stream->halves, flow, &half);
+	}
+}
+
+void allowed_let_out(struct allowed *allowed, const struct network *network, const struct flow *flow, const struct domain *name)
+{
+	static const struct domain none = {0};
+	struct stream *stream = network ? find_stream(allowed, network->name) : NULL;
+	struct tracked_flow tracked = {.flow = *flow, .mark = RULESET_MARK_FLOW};
+	const struct mapping *mapping;
+
+	if (!stream)
+		return;
+	/* What conntrack has told of before counts first: the end of another flow with the same addresses and ports, or this one's SYN. */
+	if (allowed->watch)
+		(void)flows_watch_settle(allowed->watch, false);
+	if (!name)
+		name = &none;
+	if (network->has_virtual_addresses && !policy_in_pool(network, &flow->destination)) {
+		verdict_half(allowed, network, stream, flow, name);
+		return;
+	}
+	mapping = mapping_find(allowed->options.mappings, network->id, &flow->destination);
+	if (mapping) {
+		tracked.translated = true;
+		tracked.target = mapping->real;
+	}
+	let_out(allowed, network, stream, &tracked, name);
+}
+
+bool allowed_asked_for(struct allowed *allowed, const struct network *network, const struct flow *flow, struct domain *name)
+{
+	const struct stream *stream = find_stream(allowed, network->name);
+	struct verified_flow known;
+	bool found = stream && verified_find(stream->names, flow, &known);
+
+	if (found)
+		*name = known.name;
+	return found;
 }
 
 void allowed_see(struct allowed *allowed, const struct network *network, const struct tracked_flow *flow)
 {
+	const struct stream *stream = find_stream(allowed, network->name);
 	struct decision decision;
 
-	if (flow->mark != RULESET_MARK_FLOW && flow->mark != RULESET_MARK_AUDIT)
+	if (!is_let_out(network, flow->mark) && flow->mark != RULESET_MARK_AUDIT)
 		return;
 	if (allowed->watch)
 		flows_watch_look(allowed->watch, flow);
-	decision = describe(allowed, DECISION_ENDED, network, flow, false);
+	describe(&decision, DECISION_ENDED, network, stream, flow);
+	set_name(allowed, network, flow, false, &decision);
 	decision.count = flow->over ? 0 : 1;
 	named_known(allowed->options.named, network, interfaces_of_network(allowed->options.interfaces, network->id), &decision.source,
 		    decision.app);
@@ -224,18 +417,20 @@ void allowed_see(struct allowed *allowed, const struct network *network, const s
 /* In the log only: reports.h has heard of these flows. */
 static void log_sum(const struct allowed *allowed, const struct stream *stream, uint64_t flows)
 {
-	struct decision decision = start(DECISION_ALLOWED, DECISION_SUMMARY, stream->network, flows);
+	struct decision decision;
 
+	start(&decision, DECISION_ALLOWED, DECISION_SUMMARY, stream->network, flows);
 	decision_write(allowed->options.log, &decision);
 	tallies_told(allowed->logged, stream->logged, flows);
 }
 
 static void log_ended(const struct allowed *allowed, struct stream *stream)
 {
-	struct decision decision = start(DECISION_ENDED, DECISION_SUMMARY, stream->network, stream->ended);
+	struct decision decision;
 
 	if (stream->ended == 0)
 		return;
+	start(&decision, DECISION_ENDED, DECISION_SUMMARY, stream->network, stream->ended);
 	decision.has_traffic = true;
 	decision.traffic = stream->traffic;
 	decision_write(allowed->options.log, &decision);
@@ -251,8 +446,9 @@ struct row_context {
 static void log_row(void *context, const struct stats_row *row)
 {
 	const struct row_context *at = context;
-	struct decision decision = start(DECISION_ALLOWED, DECISION_SUMMARY, row->network, row->numbers.allowed);
+	struct decision decision;
 
+	start(&decision, DECISION_ALLOWED, DECISION_SUMMARY, row->network, row->numbers.allowed);
 	decision.source = row->source;
 	memcpy(decision.app, row->app, sizeof(decision.app));
 	decision.destination = row->destination;
@@ -302,8 +498,9 @@ static void pass_over(const struct allowed *allowed, const struct stream *stream
 static void count_network(struct allowed *allowed, struct stream *stream, uint64_t total, bool last)
 {
 	uint64_t lost = tallies_take_untold(allowed->heard, stream->heard, total, last), untold;
-	struct decision decision = start(DECISION_ALLOWED, DECISION_SUMMARY, stream->network, lost);
+	struct decision decision;
 
+	start(&decision, DECISION_ALLOWED, DECISION_SUMMARY, stream->network, lost);
 	if (lost > 0)
 		reports_tell(allowed->options.reports, &decision, false);
 	switch (stream->log_allowed) {
@@ -349,6 +546,9 @@ int allowed_count(struct allowed *allowed, struct ruleset *ruleset, bool last)
 static void forget(struct allowed *allowed, struct stream *stream)
 {
 	HASH_DEL(allowed->streams, stream);
+	allowed->latest = NULL;
+	verified_free(stream->names);
+	verified_free(stream->halves);
 	free(stream);
 }
 
@@ -375,11 +575,15 @@ static int add_stream(struct allowed *allowed, const struct network *network)
 	stream->log_allowed = network->log_allowed;
 	stream->heard = tallies_want(allowed->heard, network->name);
 	stream->logged = tallies_want(allowed->logged, network->name);
-	if (stream->heard && stream->logged) {
+	stream->names = verified_new();
+	stream->halves = verified_new();
+	if (stream->heard && stream->logged && stream->names && stream->halves) {
 		HASH_ADD_STR(allowed->streams, network, stream);
 		if (stream->hh.tbl)
 			return 0;
 	}
+	verified_free(stream->names);
+	verified_free(stream->halves);
 	free(stream);
 	return -ENOMEM;
 }
@@ -399,7 +603,9 @@ static void set_log_allowed(struct allowed *allowed, struct stream *stream, enum
 int allowed_set_policy(struct allowed *allowed, const struct policy *policy)
 {
 	static const struct flows_watch_options options = {
-		.marks = {RULESET_MARK_FLOW, RULESET_MARK_AUDIT}, .ends = true, .buffer = BUFFER_SIZE};
+		.marks = {RULESET_MARK_FLOW, RULESET_MARK_AUDIT, RULESET_MARK_VERIFY, RULESET_MARK_DATAGRAMS, RULESET_MARK_ENDED},
+		.ends = true,
+		.buffer = BUFFER_SIZE};
 	int rc = 0;
 
 	allowed->policy = policy;

@@ -57,6 +57,18 @@ int allowed_set_policy(struct allowed *allowed, const struct policy *policy);
 int allowed_count(struct allowed *allowed, struct ruleset *ruleset, bool last);
 
 /**
+ * allowed_let_out() - A flow of @network (NULL: it has just gone) whose name was read first may go on
+ * @flow:	as the app has it, or by where a virtual address leads
+ * @name:	that it has asked for, and the policy allows; of length 0 or NULL: none, it is told by the name of the address
+ *
+ * Once for each flow, when the kernel is told.
+ */
+void allowed_let_out(struct allowed *allowed, const struct network *network, const struct flow *flow, const struct domain *name);
+
+/** allowed_asked_for() - The name that an open flow was let out for, where `verify` has read it. Return: false: not known. */
+bool allowed_asked_for(struct allowed *allowed, const struct network *network, const struct flow *flow, struct domain *name);
+
+/**
  * allowed_see() - A look at all flows (upkeep.h) has come to this one, of @network
  *
  * For the statistics, and for how long it lasted. Other marks are passed over.

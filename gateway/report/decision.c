@@ -3,6 +3,7 @@
 
 #include <netinet/in.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "resolver/message.h"
 
@@ -15,6 +16,11 @@ _Static_assert(sizeof(event_names) / sizeof(event_names[0]) == DECISION_EVENTS, 
 const char *decision_event_name(enum decision_event event)
 {
 	return event_names[event];
+}
+
+const struct domain *decision_subject(const struct decision *decision)
+{
+	return decision->has_sni && decision->sni.length ? &decision->sni : &decision->name;
 }
 
 const char *decision_protocol_name(uint8_t protocol, char out[static 8])
@@ -34,6 +40,24 @@ const char *decision_protocol_name(uint8_t protocol, char out[static 8])
 	}
 	snprintf(out, 8, "%u", protocol);
 	return out;
+}
+
+/* Most decisions have a rule, and printf() takes long: a good part of what an allowed flow costs. */
+void decision_set_rule(struct decision *decision, const struct source *source)
+{
+	char digits[12];
+	size_t first = sizeof(digits), room, length;
+	unsigned int line = source->line;
+
+	do
+		digits[--first] = (char)('0' + line % 10);
+	while ((line /= 10) > 0);
+	digits[--first] = ':';
+	room = sizeof(decision->rule) - 1 - (sizeof(digits) - first);
+	length = strnlen(source->file, room);
+	memcpy(decision->rule, source->file, length);
+	memcpy(decision->rule + length, digits + first, sizeof(digits) - first);
+	decision->rule[length + sizeof(digits) - first] = '\0';
 }
 
 bool decision_is_refusal(const struct decision *decision)
@@ -74,6 +98,8 @@ static void write_destination(struct log_line *out, const struct decision *decis
 	log_text(out, "name", decision->name.length ? domain_format(&decision->name, text) : NULL);
 	if (decision->real.family)
 		log_address(out, "real", &decision->real);
+	if (decision->has_sni)
+		log_text(out, "sni", decision->sni.length ? domain_format(&decision->sni, text) : NULL);
 }
 
 static void write_flow(struct log_line *out, const struct decision *decision)

@@ -55,6 +55,8 @@ struct decision {
 	uint8_t protocol;             /* flows: IPPROTO_* */
 	uint16_t type;                /* questions */
 	struct domain name;           /* length 0: none known */
+	bool has_sni;                 /* flows: `verify` decided, by what the flow itself asked for */
+	struct domain sni;            /* that; length 0: it named nothing */
 	enum reason reason;           /* denied and audit */
 	char rule[DECISION_RULE_MAX]; /* "": none to be told */
 	const char *what;             /* summaries: "packets", "questions" or "flows" */
@@ -69,8 +71,15 @@ struct decision {
 /** decision_event_name() - "denied", as in the log. */
 const char *decision_event_name(enum decision_event event);
 
+/** decision_subject() - The name that the decision is about: what a flow itself asked for, when `verify` read that; length 0: none known.
+ */
+const struct domain *decision_subject(const struct decision *decision);
+
 /** decision_protocol_name() - "tcp", "gre", "143". Return: @out or static text. */
 const char *decision_protocol_name(uint8_t protocol, char out[static 8]);
+
+/** decision_set_rule() - FILE:LINE of what decided; a file's name that is too long is cut. */
+void decision_set_rule(struct decision *decision, const struct source *source);
 
 /** decision_is_refusal() - Is it about what was refused, or would have been but for audit mode? */
 bool decision_is_refusal(const struct decision *decision);

@@ -3,8 +3,9 @@
  * libmicrohttpd in the worker's loop: no thread, no blocking call.
  *
  * Theory of operation: each address has a daemon of its own, with a socket that is opened here, so that what is wrong with an address has a
- * name. The loop watches the daemon's epoll descriptor and runs the daemon when that is readable, when one of its time-outs is due, and
- * when a stream has something to send (http_wake()). Requests are answered by http_answer.c, streams of events by http_stream.c.
+ * name; and connections are accepted here (acceptor.h), since a daemon without descriptors for them tries for ever. The loop watches the
+ * daemon's epoll descriptor and runs the daemon when that is readable, when one of its time-outs is due, and when a stream has something to
+ * send (http_wake()). Requests are answered by http_answer.c, streams of events by http_stream.c.
  */
 #include "gateway/report/http_internal.h"
 
@@ -32,15 +33,12 @@ static unsigned int count_connections(const struct http_listener *listener)
 	return info != NULL ? info->num_connections : 0;
 }
 
-/* A daemon that is full looks away from its socket, and back at it only at the start of a run. */
 static void run(struct http_listener *listener)
 {
-	unsigned int before = count_connections(listener);
 	MHD_UNSIGNED_LONG_LONG ms;
 
 	MHD_run(listener->daemon);
-	if (count_connections(listener) < before)
-		MHD_run(listener->daemon);
+	acceptor_hold(listener->acceptor, count_connections(listener) >= HTTP_CONNECTIONS_MAX);
 	if (MHD_get_timeout(listener->daemon, &ms) == MHD_YES)
 		uv_timer_start(&listener->timer, on_timer, ms, 0);
 	else
@@ -95,21 +93,30 @@ static int open_socket(const struct http_address *http)
 	return -error;
 }
 
-/* Takes over @fd. */
-static struct MHD_Daemon *start_daemon(struct http_listener *listener, int fd)
+static void on_connection(void *context, int fd)
 {
-	unsigned int flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME;
-	struct MHD_Daemon *daemon;
+	struct http_listener *listener = context;
+	struct sockaddr_storage peer;
+	socklen_t size = sizeof(peer);
+
+	if (getpeername(fd, (struct sockaddr *)&peer, &size) != 0) {
+		close(fd);
+		return;
+	}
+	MHD_add_connection(listener->daemon, fd, (const struct sockaddr *)&peer, size); /* which closes it when it fails */
+	run(listener);
+}
+
+static struct MHD_Daemon *start_daemon(struct http_listener *listener)
+{
+	unsigned int flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_NO_LISTEN_SOCKET;
 
 	if (listener->address.address.family == AF_INET6)
 		flags |= MHD_USE_IPv6;
-	daemon = MHD_start_daemon(flags, 0, NULL, NULL, http_answer, listener, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT,
-				  (unsigned int)HTTP_CONNECTIONS_MAX, MHD_OPTION_PER_IP_CONNECTION_LIMIT, (unsigned int)HTTP_PER_CLIENT_MAX,
-				  MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_CONNECTION_BYTES, MHD_OPTION_CONNECTION_TIMEOUT,
-				  HTTP_IDLE_SECONDS, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
-	if (daemon == NULL)
-		close(fd);
-	return daemon;
+	return MHD_start_daemon(flags, 0, NULL, NULL, http_answer, listener, MHD_OPTION_CONNECTION_LIMIT,
+				(unsigned int)HTTP_CONNECTIONS_MAX, MHD_OPTION_PER_IP_CONNECTION_LIMIT, (unsigned int)HTTP_PER_CLIENT_MAX,
+				MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_CONNECTION_BYTES, MHD_OPTION_CONNECTION_TIMEOUT,
+				HTTP_IDLE_SECONDS, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
 }
 
 /* Return: 0 or -errno. */
@@ -133,13 +140,16 @@ static int open_listener(struct http_listener *listener)
 
 	if (fd < 0)
 		return fd;
-	listener->daemon = start_daemon(listener, fd);
-	if (listener->daemon == NULL)
-		return -ENOMEM;
-	rc = watch(listener);
+	rc = acceptor_new(listener->http->loop, fd, on_connection, listener, &listener->acceptor);
+	if (rc != 0)
+		return rc;
+	listener->daemon = start_daemon(listener);
+	rc = listener->daemon != NULL ? watch(listener) : -ENOMEM;
 	if (rc == 0)
 		return 0;
-	MHD_stop_daemon(listener->daemon);
+	acceptor_close(listener->acceptor);
+	if (listener->daemon != NULL)
+		MHD_stop_daemon(listener->daemon);
 	listener->daemon = NULL;
 	return rc;
 }
@@ -185,6 +195,7 @@ static void close_listener(struct http_listener *listener)
 		free(listener);
 		return;
 	}
+	acceptor_close(listener->acceptor);
 	uv_close((uv_handle_t *)&listener->poll, on_handle_closed);
 	uv_close((uv_handle_t *)&listener->timer, on_handle_closed);
 	MHD_stop_daemon(listener->daemon);

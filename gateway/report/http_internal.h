@@ -8,6 +8,7 @@
 
 #include "gateway/report/backlog.h"
 #include "gateway/report/http.h"
+#include "resolver/acceptor.h"
 
 /* A client that wants every decision from now on. */
 struct http_stream {
@@ -25,6 +26,7 @@ struct http_listener {
 	struct http *http;
 	struct http_address address;
 	struct MHD_Daemon *daemon; /* owned; NULL: not open */
+	struct acceptor *acceptor; /* owned; as long as the daemon */
 	uv_poll_t poll;            /* on the daemon's epoll descriptor; these two: while it is open */
 	uv_timer_t timer;
 	unsigned int open_handles;

@@ -166,7 +166,7 @@ static void write_stats(struct writer *writer, const struct gateway *gateway)
 
 static void write_questions(struct writer *writer, const struct resolver_counters *counters)
 {
-	uint64_t named = counters->overloaded + counters->unanswered + counters->ungranted + counters->unmapped;
+	uint64_t named = counters->overloaded + counters->unanswered + counters->ungranted + counters->unmapped + counters->limited;
 
 	single(writer, "sluice_dns_questions", COUNTER, "DNS messages that came in.", counters->questions);
 	single(writer, "sluice_dns_denied", COUNTER, "Questions that were denied, or let through by audit mode alone.", counters->denied);
@@ -180,9 +180,12 @@ static void write_questions(struct writer *writer, const struct resolver_counter
 	sample(writer, counters->unanswered, "cause=\"unanswered\"");
 	sample(writer, counters->ungranted, "cause=\"ungranted\"");
 	sample(writer, counters->unmapped, "cause=\"unmapped\"");
+	sample(writer, counters->limited, "cause=\"limited\"");
 	sample(writer, counters->failed > named ? counters->failed - named : 0, "cause=\"other\"");
 	single(writer, "sluice_dns_dropped", COUNTER, "Questions without a reply: too long, or the app was gone or too slow.",
 	       counters->dropped);
+	single(writer, "sluice_dns_crowded", COUNTER,
+	       "Questions without a reply: more came than could be served, and their source had sent more than others.", counters->crowded);
 	single(writer, "sluice_dns_invalid", COUNTER, "DNS messages without a reply: they were no questions.", counters->invalid);
 	single(writer, "sluice_dns_badvers", COUNTER, "Questions of an EDNS version that is not known.", counters->badvers);
 	single(writer, "sluice_dns_ignored", COUNTER, "Upstream datagrams that answered nothing: late, broken or forged.",

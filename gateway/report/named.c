@@ -19,12 +19,17 @@ struct named {
 	size_t waiting;
 };
 
-struct waiting {
-	struct named *named;
+/* What is to be called, and with what besides the decision. */
+struct form {
 	named_ready ready;
 	void *context;
-	struct decision decision;
 	bool logged;
+};
+
+struct waiting {
+	struct named *named;
+	struct form form;
+	struct decision decision;
 };
 
 struct named *named_new(uv_loop_t *loop, struct reports *reports, struct interfaces *interfaces)
@@ -82,35 +87,39 @@ static void on_app(void *context, const char *name)
 
 	snprintf(waiting->decision.app, sizeof(waiting->decision.app), "%s", name);
 	waiting->named->waiting--;
-	waiting->ready(waiting->context, &waiting->decision, waiting->logged);
+	waiting->form.ready(waiting->form.context, &waiting->decision, waiting->form.logged);
 	free(waiting);
 }
 
 static const struct prefix nowhere = {.length = 0};
 
-/* @form: what is to be called, and with what. @asked: family 0: nobody can be asked. */
-static void wait_for_app(struct named *named, const struct prefix *subnet, const struct address *asked, const struct waiting *form)
+/* A decision is a large thing, and most names are known: it is copied only when it has to wait. @asked: family 0: nobody can be asked. */
+static void wait_for_app(struct named *named, const struct prefix *subnet, const struct address *asked, struct decision *decision,
+			 const struct form *form)
 {
-	struct waiting *waiting = asked->family ? malloc(sizeof(*waiting)) : NULL;
+	const char *name = asked->family ? apps_ready(named->apps, subnet, asked) : "";
+	struct waiting *waiting = name ? NULL : malloc(sizeof(*waiting));
 
 	if (!waiting) {
-		form->ready(form->context, &form->decision, form->logged);
+		if (name && name[0])
+			snprintf(decision->app, sizeof(decision->app), "%s", name);
+		form->ready(form->context, decision, form->logged);
 		return;
 	}
-	*waiting = *form;
+	*waiting = (struct waiting){.named = named, .form = *form, .decision = *decision};
 	named->waiting++;
 	apps_lookup(named->apps, subnet, asked, on_app, waiting);
 }
 
 /* No neighbour table is read for what cannot wait anyway. */
-static void ask(struct named *named, const struct network *network, const struct interface *interface, const struct waiting *form,
-		size_t max)
+static void ask(struct named *named, const struct network *network, const struct interface *interface, struct decision *decision,
+		const struct form *form, size_t max)
 {
 	struct address asked = {0};
 
 	if (named->waiting < max)
-		asked = named_asked(named, network, interface, &form->decision.source);
-	wait_for_app(named, network ? &network->subnet4 : &nowhere, &asked, form);
+		asked = named_asked(named, network, interface, &decision->source);
+	wait_for_app(named, network ? &network->subnet4 : &nowhere, &asked, decision, form);
 }
 
 static void tell(void *context, const struct decision *decision, bool logged)
@@ -120,29 +129,28 @@ static void tell(void *context, const struct decision *decision, bool logged)
 	reports_tell(named->reports, decision, logged);
 }
 
-void named_tell_asked(struct named *named, const struct prefix *subnet, const struct address *asked, const struct decision *decision,
-		      bool logged)
+void named_tell_asked(struct named *named, const struct prefix *subnet, const struct address *asked, struct decision *decision, bool logged)
 {
-	struct waiting form = {.named = named, .ready = tell, .context = named, .decision = *decision, .logged = logged};
+	const struct form form = {.ready = tell, .context = named, .logged = logged};
 	bool full = named->waiting >= NAMED_WAITING_MAX;
 
-	wait_for_app(named, subnet, full ? &nowhere.address : asked, &form);
+	wait_for_app(named, subnet, full ? &nowhere.address : asked, decision, &form);
 }
 
-void named_tell(struct named *named, const struct network *network, const struct interface *interface, const struct decision *decision,
+void named_tell(struct named *named, const struct network *network, const struct interface *interface, struct decision *decision,
 		bool logged)
 {
-	struct waiting form = {.named = named, .ready = tell, .context = named, .decision = *decision, .logged = logged};
+	const struct form form = {.ready = tell, .context = named, .logged = logged};
 
-	ask(named, network, interface, &form, NAMED_WAITING_MAX);
+	ask(named, network, interface, decision, &form, NAMED_WAITING_MAX);
 }
 
-void named_wait(struct named *named, const struct network *network, const struct interface *interface, const struct decision *decision,
+void named_wait(struct named *named, const struct network *network, const struct interface *interface, struct decision *decision,
 		bool logged, named_ready ready, void *context)
 {
-	struct waiting form = {.named = named, .ready = ready, .context = context, .decision = *decision, .logged = logged};
+	const struct form form = {.ready = ready, .context = context, .logged = logged};
 
-	ask(named, network, interface, &form, NAMED_FLOWS_MAX);
+	ask(named, network, interface, decision, &form, NAMED_FLOWS_MAX);
 }
 
 static void forget_name(void *context, const char *name)

@@ -30,19 +30,23 @@ void named_close(struct named *named);
 struct address named_asked(struct named *named, const struct network *network, const struct interface *interface,
 			   const struct address *source);
 
-/** named_tell() - Tell a decision of @network (NULL: it is not known whose), with the name of the container decision->source is. */
-void named_tell(struct named *named, const struct network *network, const struct interface *interface, const struct decision *decision,
+/**
+ * named_tell() - Tell a decision of @network (NULL: it is not known whose), with the name of the container decision->source is
+ *
+ * @decision is the caller's, and may be filled in. Nothing of it is used after the call.
+ */
+void named_tell(struct named *named, const struct network *network, const struct interface *interface, struct decision *decision,
 		bool logged);
 
 /** named_tell_asked() - The same, where named_asked() was called before: @subnet is the network's, or of family 0. */
-void named_tell_asked(struct named *named, const struct prefix *subnet, const struct address *asked, const struct decision *decision,
+void named_tell_asked(struct named *named, const struct prefix *subnet, const struct address *asked, struct decision *decision,
 		      bool logged);
 
 /* A decision has the name of its container, if there is one. */
 typedef void (*named_ready)(void *context, const struct decision *decision, bool logged);
 
 /** named_wait() - As named_tell(), but @ready tells the decision: called once, at once or later, at the latest by named_close(). */
-void named_wait(struct named *named, const struct network *network, const struct interface *interface, const struct decision *decision,
+void named_wait(struct named *named, const struct network *network, const struct interface *interface, struct decision *decision,
 		bool logged, named_ready ready, void *context);
 
 /** named_known() - What the name of a source was when Docker was last asked about it; "" when that is not known yet: it is asked then. */

@@ -60,9 +60,15 @@ static uint64_t now_of(const struct notify *notify)
 	return uv_now(notify->loop);
 }
 
+static bool has_target(const struct notify *notify)
+{
+	return notify->policy && notify->policy->notify.url;
+}
+
+/* While there is one: a policy without ends what is under way. */
 static const struct notify_target *target_of(const struct notify *notify)
 {
-	return notify->policy && notify->policy->notify.url ? &notify->policy->notify : NULL;
+	return &notify->policy->notify;
 }
 
 static bool is_empty(const struct notify_message *message)
@@ -77,7 +83,7 @@ static void set_timer(struct notify *notify)
 
 	if (notify->closing || notify->state != NOTIFY_IDLE)
 		return;
-	if (!target_of(notify) || (is_empty(notify->message) && is_empty(notify->next))) {
+	if (!has_target(notify) || (is_empty(notify->message) && is_empty(notify->next))) {
 		uv_timer_stop(&notify->timer);
 		return;
 	}
@@ -153,8 +159,10 @@ static void close_kernel(struct notify *notify)
 
 static void stop_try(struct notify *notify)
 {
-	notify_address_cancel(notify->address);
-	notify_sender_cancel(notify->sender);
+	if (notify->address)
+		notify_address_cancel(notify->address);
+	if (notify->sender)
+		notify_sender_cancel(notify->sender);
 	close_kernel(notify);
 	free(notify->body);
 	notify->body = NULL;
@@ -241,7 +249,7 @@ static void on_timer(uv_timer_t *timer)
 	struct notify *notify = timer->data;
 	struct notify_message *empty = notify->message;
 
-	if (notify->state != NOTIFY_IDLE || !target_of(notify))
+	if (notify->state != NOTIFY_IDLE || !has_target(notify))
 		return;
 	if (is_empty(notify->message)) {
 		notify->message = notify->next;
@@ -255,7 +263,7 @@ static void on_timer(uv_timer_t *timer)
 
 void notify_decision(struct notify *notify, const struct decision *decision, const char *json)
 {
-	if (notify->closing || !target_of(notify) || decision->kind == DECISION_SUMMARY ||
+	if (notify->closing || !has_target(notify) || decision->kind == DECISION_SUMMARY ||
 	    (decision->event != DECISION_DENIED && decision->event != DECISION_AUDIT))
 		return;
 	notify->changed = true;

@@ -67,17 +67,18 @@ const char *notify_message_title(const struct notify_message *message, char out[
 /* "evil.example port 443/tcp", "203.0.113.7 gre", "evil.example (A)" */
 static void write_what(const struct decision *decision, const char *quote, char out[static LINE_MAX_OCTETS])
 {
+	const struct domain *subject = decision_subject(decision);
 	char name[DOMAIN_TEXT_MAX], protocol[8], type[16];
 
-	if (decision->name.length)
-		domain_format(&decision->name, name);
+	if (subject->length)
+		domain_format(subject, name);
 	else if (decision->destination.family)
 		address_format(&decision->destination, name);
 	else
 		strcpy(name, "-");
 	if (decision->kind == DECISION_QUESTION)
 		snprintf(out, LINE_MAX_OCTETS, "%s%s%s (DNS %s)", quote, name, quote,
-			 decision->name.length ? message_type_name(decision->type, type) : "question");
+			 subject->length ? message_type_name(decision->type, type) : "question");
 	else if (decision->has_port)
 		snprintf(out, LINE_MAX_OCTETS, "%s%s%s port %u/%s", quote, name, quote, decision->port,
 			 decision_protocol_name(decision->protocol, protocol));

@@ -82,6 +82,8 @@ static void put_address(struct known_key *key, const struct address *address)
 
 static void make_key(const struct decision *decision, struct known_key *key)
 {
+	const struct domain *subject = decision_subject(decision);
+
 	key->size = 0;
 	put(key, decision->network, strnlen(decision->network, POLICY_NAME_MAX));
 	put(key, "", 1);
@@ -90,8 +92,8 @@ static void make_key(const struct decision *decision, struct known_key *key)
 	else
 		put_address(key, &decision->source);
 	put(key, "", 1);
-	if (decision->name.length)
-		put(key, decision->name.wire, decision->name.length);
+	if (subject->length)
+		put(key, subject->wire, subject->length);
 	else
 		put_address(key, &decision->destination);
 }

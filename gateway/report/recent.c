@@ -5,6 +5,8 @@
  * Theory of operation: two rings of lines, each line with the number in which it came, so that both can be told in one order. Denials are
  * appended to a file as they come (recent_write()); when it has grown to RECENT_FILE_MAX it takes the place of the file before it, so there
  * are at most two. At start both are read, the older one first. A line that is damaged is left out.
+ *
+ * Most lines about what was allowed are pushed out before anybody has seen them. So they are kept as data, and made when they are told.
  */
 #include "gateway/report/recent.h"
 
@@ -16,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <jansson.h>
@@ -23,8 +26,14 @@
 #define FILE_NAME   "denials.jsonl"
 #define FILE_BEFORE "denials-before.jsonl"
 
+struct late {
+	struct timespec moment;
+	struct decision decision;
+};
+
 struct line {
-	char *text; /* owned */
+	char *text;        /* owned; NULL: not made yet */
+	struct late *late; /* owned; NULL: made */
 	size_t size;
 	uint64_t number;
 };
@@ -42,13 +51,17 @@ struct recent {
 	off_t file_size;
 	bool said;
 	struct ring denied, allowed;
+	struct log *lines;   /* owned: makes late lines */
+	struct line *making; /* the one at hand */
 	uint64_t number;
 	uint64_t written; /* lines of `denied` up to this number are in the file */
 };
 
 static struct line *line_at(const struct ring *ring, size_t index)
 {
-	return &ring->lines[(ring->start + index) % ring->room];
+	size_t at = ring->start + index; /* below twice the room; a division takes longer than all else that an allowed flow does here */
+
+	return &ring->lines[at < ring->room ? at : at - ring->room];
 }
 
 static void drop_oldest(struct ring *ring)
@@ -57,9 +70,19 @@ static void drop_oldest(struct ring *ring)
 
 	ring->bytes -= line->size;
 	free(line->text);
+	free(line->late);
 	line->text = NULL;
-	ring->start = (ring->start + 1) % ring->room;
+	line->late = NULL;
+	ring->start = ring->start + 1 < ring->room ? ring->start + 1 : 0;
 	ring->count--;
+}
+
+static void append_line(struct ring *ring, const struct line *line)
+{
+	while (ring->count == ring->room || (ring->count > 0 && ring->bytes + line->size > RECENT_BYTES_MAX))
+		drop_oldest(ring);
+	*line_at(ring, ring->count++) = *line;
+	ring->bytes += line->size;
 }
 
 static void put(struct ring *ring, const char *json, size_t size, uint64_t number)
@@ -70,10 +93,7 @@ static void put(struct ring *ring, const char *json, size_t size, uint64_t numbe
 		return;
 	memcpy(text, json, size);
 	text[size] = '\0';
-	while (ring->count == ring->room || (ring->count > 0 && ring->bytes + size > RECENT_BYTES_MAX))
-		drop_oldest(ring);
-	*line_at(ring, ring->count++) = (struct line){.text = text, .size = size, .number = number};
-	ring->bytes += size;
+	append_line(ring, &(struct line){.text = text, .size = size, .number = number});
 }
 
 static bool ring_open(struct ring *ring, size_t room)
@@ -153,6 +173,31 @@ static int turn(struct recent *recent)
 	return open_file(recent);
 }
 
+static void on_made(void *context, const char *text, size_t size)
+{
+	const struct recent *recent = context;
+
+	recent->making->text = strndup(text, size);
+	recent->making->size = recent->making->text ? size : 0;
+}
+
+/* Return: the line, with its text; without one when there is no memory. */
+static const struct line *made_line(struct recent *recent, struct ring *ring, size_t index)
+{
+	struct line *line = line_at(ring, index);
+
+	if (!line->late)
+		return line;
+	ring->bytes -= line->size;
+	recent->making = line;
+	log_set_time(recent->lines, &line->late->moment);
+	decision_write(recent->lines, &line->late->decision);
+	ring->bytes += line->size;
+	free(line->late);
+	line->late = NULL;
+	return line;
+}
+
 struct recent *recent_new(int directory, struct log *log)
 {
 	struct recent *recent = calloc(1, sizeof(*recent));
@@ -163,7 +208,8 @@ struct recent *recent_new(int directory, struct log *log)
 	recent->log = log;
 	recent->directory = directory;
 	recent->file = -1;
-	if (!ring_open(&recent->denied, RECENT_DENIED_MAX) || !ring_open(&recent->allowed, RECENT_ALLOWED_MAX)) {
+	recent->lines = log_new_lines(on_made, recent, LOG_JSON);
+	if (!recent->lines || !ring_open(&recent->denied, RECENT_DENIED_MAX) || !ring_open(&recent->allowed, RECENT_ALLOWED_MAX)) {
 		recent_free(recent);
 		return NULL;
 	}
@@ -184,6 +230,7 @@ void recent_free(struct recent *recent)
 		return;
 	ring_free(&recent->denied);
 	ring_free(&recent->allowed);
+	log_free(recent->lines);
 	if (recent->file >= 0)
 		close(recent->file);
 	free(recent);
@@ -192,6 +239,30 @@ void recent_free(struct recent *recent)
 void recent_add(struct recent *recent, bool denied, const char *json, size_t size)
 {
 	put(denied ? &recent->denied : &recent->allowed, json, size, ++recent->number);
+}
+
+/* Where one goes, another one has room. */
+static struct late *take_late(struct ring *ring)
+{
+	struct line *oldest = ring->count == ring->room ? line_at(ring, 0) : NULL;
+	struct late *late = oldest ? oldest->late : NULL;
+
+	if (!late)
+		return malloc(sizeof(*late));
+	oldest->late = NULL;
+	drop_oldest(ring);
+	return late;
+}
+
+void recent_add_later(struct recent *recent, const struct decision *decision)
+{
+	struct late *late = take_late(&recent->allowed);
+
+	if (!late)
+		return;
+	clock_gettime(CLOCK_REALTIME, &late->moment);
+	late->decision = *decision;
+	append_line(&recent->allowed, &(struct line){.late = late, .size = sizeof(*late), .number = ++recent->number});
 }
 
 /* All or nothing: half a line would spoil the next one. Return: 0 or -errno. */
@@ -250,10 +321,10 @@ void recent_write(struct recent *recent)
 	free(text);
 }
 
-void recent_each(const struct recent *recent, size_t max, bool denied_only, void (*line)(void *context, const char *json, size_t size),
+void recent_each(struct recent *recent, size_t max, bool denied_only, void (*line)(void *context, const char *json, size_t size),
 		 void *context)
 {
-	const struct ring *denied = &recent->denied, *allowed = &recent->allowed;
+	struct ring *denied = &recent->denied, *allowed = &recent->allowed;
 	size_t d = denied->count, a = denied_only ? 0 : allowed->count, a_end = a;
 
 	/* Back from the end, to where the last @max begin; then forth. */
@@ -265,8 +336,9 @@ void recent_each(const struct recent *recent, size_t max, bool denied_only, void
 	}
 	while (d < denied->count || a < a_end) {
 		bool next = a == a_end || (d < denied->count && line_at(denied, d)->number < line_at(allowed, a)->number);
-		const struct line *one = next ? line_at(denied, d++) : line_at(allowed, a++);
+		const struct line *one = next ? line_at(denied, d++) : made_line(recent, allowed, a++);
 
-		line(context, one->text, one->size);
+		if (one->text)
+			line(context, one->text, one->size);
 	}
 }

@@ -11,6 +11,7 @@
 #include <stddef.h>
 
 #include "common/log.h"
+#include "gateway/report/decision.h"
 
 #define RECENT_DENIED_MAX  1000          /* lines */
 #define RECENT_ALLOWED_MAX 200           /* lines */
@@ -26,11 +27,14 @@ void recent_free(struct recent *recent);
 /** recent_add() - @json: one object, without newline; copied. */
 void recent_add(struct recent *recent, bool denied, const char *json, size_t size);
 
+/** recent_add_later() - @decision is no refusal; it is copied, and becomes a line, of this moment, when somebody wants to see it. */
+void recent_add_later(struct recent *recent, const struct decision *decision);
+
 /** recent_write() - Append what is new to the file; what goes wrong is said once. Called by a timer, and at the end. */
 void recent_write(struct recent *recent);
 
 /** recent_each() - The last @max lines (or fewer) of both kinds, in the order they came; with @denied_only just those. */
-void recent_each(const struct recent *recent, size_t max, bool denied_only, void (*line)(void *context, const char *json, size_t size),
+void recent_each(struct recent *recent, size_t max, bool denied_only, void (*line)(void *context, const char *json, size_t size),
 		 void *context);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Theory of operation: a decision is counted, made a JSON line once, and that line is what is kept and what listeners get. The log on
- * standard output takes the same line when its form is JSON.
+ * standard output takes the same line when its form is JSON. What was allowed, and nobody listens to, is kept without a line (recent.h).
  */
 #include "gateway/report/reports.h"
 
@@ -34,8 +34,6 @@ static void on_line(void *context, const char *line, size_t size)
 
 	if (reports->logged && log_format(reports->log) == LOG_JSON)
 		log_copy(reports->log, line, size);
-	if (line[0] != '{') /* there was no memory for an object */
-		return;
 	recent_add(reports->recent, denied, line, size);
 	if (reports->notify)
 		notify_decision(reports->notify, reports->telling, line);
@@ -45,11 +43,21 @@ static void on_line(void *context, const char *line, size_t size)
 	}
 }
 
+/* At once. Notifications tell of refusals only. */
+static bool is_line_wanted(const struct reports *reports, const struct decision *decision, bool logged)
+{
+	return decision_is_refusal(decision) || reports->listeners || (logged && log_format(reports->log) == LOG_JSON);
+}
+
 void reports_tell(struct reports *reports, const struct decision *decision, bool logged)
 {
 	stats_count(reports->stats, decision, time(NULL));
 	if (logged && log_format(reports->log) == LOG_TEXT)
 		decision_write(reports->log, decision);
+	if (!is_line_wanted(reports, decision, logged)) {
+		recent_add_later(reports->recent, decision);
+		return;
+	}
 	reports->telling = decision;
 	reports->logged = logged;
 	decision_write(reports->lines, decision);
@@ -85,7 +93,7 @@ struct stats *reports_stats(struct reports *reports)
 	return reports->stats;
 }
 
-const struct recent *reports_recent(const struct reports *reports)
+struct recent *reports_recent(struct reports *reports)
 {
 	return reports->recent;
 }

@@ -52,6 +52,6 @@ void reports_unlisten(struct reports_listener *listener);
 void reports_set_notify(struct reports *reports, struct notify *notify);
 
 struct stats *reports_stats(struct reports *reports);
-const struct recent *reports_recent(const struct reports *reports);
+struct recent *reports_recent(struct reports *reports);
 
 #endif

@@ -28,13 +28,13 @@
 
 #include "common/hash.h"
 
-/* Compared as bytes: made by row_key(), which zeroes the padding. */
+/* Compared as bytes, as far as the name goes (key_size()): made by make_key(), which zeroes the padding. */
 struct row_key {
-	struct domain name;
 	struct address destination; /* of rows without name */
 	uint16_t port;
 	uint8_t protocol;
 	bool question, has_port;
+	struct domain name;
 };
 
 struct entry {
@@ -70,7 +70,8 @@ struct tally {
 };
 
 struct stats {
-	struct tally *networks; /* owned, hash */
+	struct tally *networks; /* owned, hash; none goes before the end */
+	struct tally *latest;   /* that was searched for, or NULL: decisions about one network come in a row */
 	size_t count;
 	uint64_t look;
 	time_t look_wall; /* when it began */
@@ -113,14 +114,10 @@ void stats_free(struct stats *stats)
 	free(stats);
 }
 
-static struct tally *find_network(struct stats *stats, const char *name)
+static struct tally *new_network(struct stats *stats, const char *name)
 {
-	struct tally *tally;
+	struct tally *tally = calloc(1, sizeof(*tally));
 
-	HASH_FIND_STR(stats->networks, name, tally);
-	if (tally)
-		return tally;
-	tally = calloc(1, sizeof(*tally));
 	if (!tally)
 		return NULL;
 	snprintf(tally->sums.network, sizeof(tally->sums.network), "%s", name);
@@ -129,6 +126,19 @@ static struct tally *find_network(struct stats *stats, const char *name)
 		return tally;
 	free(tally);
 	return NULL;
+}
+
+static struct tally *find_network(struct stats *stats, const char *name)
+{
+	struct tally *tally = stats->latest;
+
+	if (tally && strcmp(tally->sums.network, name) == 0)
+		return tally;
+	HASH_FIND_STR(stats->networks, name, tally);
+	if (!tally)
+		tally = new_network(stats, name);
+	stats->latest = tally;
+	return tally;
 }
 
 static void take_traffic(struct traffic *from, const struct traffic *less)
@@ -293,7 +303,7 @@ static struct app *find_app(struct stats *stats, struct tally *tally, const char
 		app = search_app(tally, name, source);
 	if (!app)
 		return new_app(stats, tally, name, source);
-	if (name[0])
+	if (name[0] && strcmp(app->name, name) != 0)
 		snprintf(app->name, sizeof(app->name), "%s", name);
 	if (source->family)
 		app->source = *source;
@@ -302,22 +312,36 @@ static struct app *find_app(struct stats *stats, struct tally *tally, const char
 	return app;
 }
 
-static struct row_key row_key(const struct stats_row *row)
-{
-	struct row_key key;
+/* Which row: what decisions and stored rows have in common. They are large, so nothing is copied to search for one. */
+struct place {
+	const char *app;
+	const struct address *source, *destination;
+	const struct domain *name;
+	bool question, has_port;
+	uint16_t port;
+	uint8_t protocol;
+};
 
-	memset(&key, 0, sizeof(key));
-	key.name = row->name;
-	if (!row->name.length)
-		key.destination = row->destination;
-	key.port = row->port;
-	key.protocol = row->protocol;
-	key.question = row->question;
-	key.has_port = row->has_port;
-	return key;
+static size_t key_size(const struct row_key *key)
+{
+	return offsetof(struct row_key, name.wire) + key->name.length;
 }
 
-static struct entry *new_entry(struct stats *stats, struct tally *tally, struct app *app, const struct row_key *key)
+static void make_key(const struct place *place, struct row_key *out)
+{
+	memset(out, 0, offsetof(struct row_key, name.wire));
+	out->name.length = place->name->length;
+	memcpy(out->name.wire, place->name->wire, place->name->length);
+	if (!place->name->length)
+		out->destination = *place->destination;
+	out->port = place->port;
+	out->protocol = place->protocol;
+	out->question = place->question;
+	out->has_port = place->has_port;
+}
+
+static struct entry *new_entry(struct stats *stats, struct tally *tally, struct app *app, const struct place *place,
+			       const struct row_key *key)
 {
 	struct entry *entry;
 
@@ -326,12 +350,17 @@ static struct entry *new_entry(struct stats *stats, struct tally *tally, struct 
 	entry = calloc(1, sizeof(*entry));
 	if (!entry)
 		return NULL;
-	entry->key = *key;
-	HASH_ADD(hh, app->rows, key, sizeof(entry->key), entry);
+	memcpy(&entry->key, key, key_size(key));
+	HASH_ADD(hh, app->rows, key, key_size(&entry->key), entry);
 	if (!entry->hh.tbl) {
 		free(entry);
 		return NULL;
 	}
+	entry->row.name = *place->name;
+	entry->row.question = place->question;
+	entry->row.has_port = place->has_port;
+	entry->row.port = place->port;
+	entry->row.protocol = place->protocol;
 	DL_APPEND(app->oldest, entry);
 	app->count++;
 	tally->count++;
@@ -339,54 +368,63 @@ static struct entry *new_entry(struct stats *stats, struct tally *tally, struct 
 	return entry;
 }
 
-/* The entry that @row is about. Return: NULL when out of memory. */
-static struct entry *find_entry(struct stats *stats, struct tally *tally, const struct stats_row *row)
+/* The entry of a place. Return: NULL when out of memory. */
+static struct entry *find_entry(struct stats *stats, struct tally *tally, const struct place *place)
 {
-	struct app *app = find_app(stats, tally, row->app, &row->source);
-	struct row_key key = row_key(row);
+	struct app *app = find_app(stats, tally, place->app, place->source);
 	struct entry *entry;
+	struct row_key key;
 
 	if (!app)
 		return NULL;
-	if (app == tally->others || (!row->name.length && !row->destination.family && !row->question))
+	if (app == tally->others || (!place->name->length && !place->destination->family && !place->question))
 		return want_others(app);
-	HASH_FIND(hh, app->rows, &key, sizeof(key), entry);
+	make_key(place, &key);
+	HASH_FIND(hh, app->rows, &key, key_size(&key), entry);
 	if (!entry)
-		entry = new_entry(stats, tally, app, &key);
+		entry = new_entry(stats, tally, app, place, &key);
 	if (!entry)
 		return NULL;
-	entry->row.name = row->name;
-	entry->row.question = row->question;
-	entry->row.has_port = row->has_port;
-	entry->row.port = row->port;
-	entry->row.protocol = row->protocol;
-	if (row->destination.family)
-		entry->row.destination = row->destination;
+	if (place->destination->family)
+		entry->row.destination = *place->destination;
 	DL_DELETE(app->oldest, entry);
 	DL_APPEND(app->oldest, entry);
 	return entry;
 }
 
-/* Which row a decision belongs to. */
-static struct stats_row place_of(const struct decision *decision)
+static struct place place_of_row(const struct stats_row *row)
 {
-	struct stats_row row = {.source = decision->source, .destination = decision->destination, .name = decision->name};
+	return (struct place){.app = row->app,
+			      .source = &row->source,
+			      .destination = &row->destination,
+			      .name = &row->name,
+			      .question = row->question,
+			      .has_port = row->has_port,
+			      .port = row->port,
+			      .protocol = row->protocol};
+}
 
-	memcpy(row.network, decision->network, sizeof(row.network));
-	memcpy(row.app, decision->app, sizeof(row.app));
-	row.question = decision->kind == DECISION_QUESTION;
-	row.has_port = decision->has_port;
-	row.port = decision->has_port ? decision->port : 0;
-	row.protocol = row.question ? 0 : decision->protocol;
-	return row;
+/* Which row a decision belongs to. */
+static struct place place_of(const struct decision *decision)
+{
+	bool question = decision->kind == DECISION_QUESTION;
+
+	return (struct place){.app = decision->app,
+			      .source = &decision->source,
+			      .destination = &decision->destination,
+			      .name = decision_subject(decision),
+			      .question = question,
+			      .has_port = decision->has_port,
+			      .port = decision->has_port ? decision->port : 0,
+			      .protocol = question ? 0 : decision->protocol};
 }
 
 static struct entry *entry_of(struct stats *stats, const struct decision *decision)
 {
 	struct tally *tally = find_network(stats, decision->network);
-	struct stats_row row = place_of(decision);
+	struct place place = place_of(decision);
 
-	return tally ? find_entry(stats, tally, &row) : NULL;
+	return tally ? find_entry(stats, tally, &place) : NULL;
 }
 
 static void see(struct stats_row *row, time_t wall)
@@ -426,7 +464,8 @@ static void count_ended(const struct stats *stats, struct entry *entry, const st
 
 static void count_sums(struct stats *stats, const struct decision *decision)
 {
-	struct tally *tally = find_network(stats, decision->network);
+	bool summed = decision->event == DECISION_INBOUND || decision_is_refusal(decision);
+	struct tally *tally = summed ? find_network(stats, decision->network) : NULL;
 
 	if (!tally)
 		return;
@@ -639,7 +678,8 @@ uint64_t stats_changes(const struct stats *stats)
 void stats_restore(struct stats *stats, const struct stats_row *row)
 {
 	struct tally *tally = find_network(stats, row->network);
-	struct entry *entry = tally ? find_entry(stats, tally, row) : NULL;
+	struct place place = place_of_row(row);
+	struct entry *entry = tally ? find_entry(stats, tally, &place) : NULL;
 	struct stats_row *out;
 
 	if (!entry)

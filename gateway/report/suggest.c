@@ -325,6 +325,12 @@ static struct verdict judge_named(const struct collection *collection, const str
 	return address.reason == REASON_DENIED_BY_RULE ? address : verdict_of_name(&collection->verdicts, &target);
 }
 
+/* The rules let the name pass, but not what its flow was like. */
+static bool is_about_flow(enum reason reason)
+{
+	return reason == REASON_LEASE_EXPIRED || reason == REASON_NO_NAME || reason == REASON_MALFORMED;
+}
+
 static void take_named(struct collection *collection, const struct stats_row *row)
 {
 	struct verdict verdict = judge_named(collection, row);
@@ -337,8 +343,8 @@ static void take_named(struct collection *collection, const struct stats_row *ro
 		skip_row(collection, row, advice_on_reason(REASON_LOCAL_NAME));
 	else if (verdict.reason == REASON_DENIED_BY_RULE)
 		skip_denied(collection, row, &verdict);
-	else if (verdict.allowed && row->reason == REASON_LEASE_EXPIRED)
-		skip_row(collection, row, advice_on_reason(REASON_LEASE_EXPIRED));
+	else if (verdict.allowed && is_about_flow(row->reason))
+		skip_row(collection, row, advice_on_reason(row->reason));
 	else if (!verdict.allowed)
 		entry = name_entry(collection, &row->name, weight(collection, row));
 	if (!entry)
@@ -453,7 +459,7 @@ static bool is_section_taken(const struct policy *policy, const char *section)
 		const char *last = NULL;
 
 		for (size_t j = 0; j < network->rule_count; j++) {
-			const char *title = network->rules[j].section;
+			const char *title = network->rules[j]->section;
 
 			if (title && title != last && strcmp(title + strlen("rules "), section) == 0)
 				return true;

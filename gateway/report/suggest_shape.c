@@ -219,6 +219,15 @@ static int refuse_unwritable(struct suggestions *suggestions)
 
 /* Port specifications */
 
+static bool add_rule(struct policy *policy, struct network *network, const struct rule *rule)
+{
+	struct rule *kept = policy_rule(policy, rule);
+
+	if (kept)
+		network->rules[network->rule_count++] = kept;
+	return kept;
+}
+
 /* Do the network's rules and these load together? Return: 0, -E2BIG or -ENOMEM. */
 static int try_out(const struct network *network, const struct suggestions *suggestions)
 {
@@ -236,13 +245,14 @@ static int try_out(const struct network *network, const struct suggestions *sugg
 		copy->rules = calloc(count + 1, sizeof(*copy->rules));
 	}
 	if (copy && copy->rules) {
+		rc = 0;
 		for (size_t i = 0; i < network->rule_count; i++)
 			copy->rules[copy->rule_count++] = network->rules[i];
 		for (size_t i = 0; i < suggestions->rule_count; i++)
-			copy->rules[copy->rule_count++] = suggestions->rules[i].rule;
+			rc = add_rule(policy, copy, &suggestions->rules[i].rule) ? rc : -ENOMEM;
 		for (size_t i = 0; i < suggestions->wildcard_count; i++)
-			copy->rules[copy->rule_count++] = suggestions->wildcards[i].rule;
-		rc = policy_finish(policy, error, sizeof(error), &where);
+			rc = add_rule(policy, copy, &suggestions->wildcards[i].rule) ? rc : -ENOMEM;
+		rc = rc ? rc : policy_finish(policy, error, sizeof(error), &where);
 	}
 	policy_free(policy);
 	return rc;

@@ -19,8 +19,10 @@ struct tallies {
 	const char *what;
 	int memory;
 	struct tally *list; /* owned, hash */
-	bool moved;         /* the memory has other networks, or in other places */
-	bool said;          /* that it cannot be kept */
+	struct record *map; /* the memory: `mapped` records; NULL: not mapped */
+	size_t mapped;
+	bool moved; /* the memory has other networks, or in other places */
+	bool said;  /* that it cannot be kept */
 };
 
 struct tally *tallies_want(struct tallies *tallies, const char *network)
@@ -72,6 +74,25 @@ struct tallies *tallies_new(struct log *log, const char *what, int memory)
 	return tallies;
 }
 
+static void unmap(struct tallies *tallies)
+{
+	if (tallies->map)
+		memory_unmap(tallies->map, tallies->mapped * sizeof(*tallies->map));
+	tallies->map = NULL;
+}
+
+static int map(struct tallies *tallies, size_t count)
+{
+	void *bytes;
+	int rc = count > 0 ? memory_map(tallies->memory, count * sizeof(*tallies->map), &bytes) : 0;
+
+	if (rc != 0 || count == 0)
+		return rc;
+	tallies->map = bytes;
+	tallies->mapped = count;
+	return 0;
+}
+
 static void forget(struct tallies *tallies, struct tally *tally)
 {
 	HASH_DEL(tallies->list, tally);
@@ -87,6 +108,7 @@ void tallies_free(struct tallies *tallies)
 	HASH_ITER (hh, tallies->list, tally, next) {
 		forget(tallies, tally);
 	}
+	unmap(tallies);
 	free(tallies);
 }
 
@@ -122,7 +144,10 @@ static int save_all(struct tallies *tallies)
 		tally->slot = count;
 		list[count++] = record_of(tally);
 	}
+	unmap(tallies);
 	rc = memory_put(tallies->memory, list, count * sizeof(*list));
+	if (rc == 0)
+		rc = map(tallies, count);
 	tallies->moved = rc != 0;
 	free(list);
 	return rc;
@@ -139,14 +164,12 @@ static void say(struct tallies *tallies, int rc)
 /* In place where that is possible: a worker that dies in the middle must not leave nothing. */
 static void save(struct tallies *tallies, const struct tally *tally)
 {
-	struct record record = record_of(tally);
-
 	if (tallies->memory < 0)
 		return;
 	if (tallies->moved)
 		say(tallies, save_all(tallies));
 	else
-		say(tallies, memory_patch(tallies->memory, tally->slot * sizeof(record), &record, sizeof(record)));
+		tallies->map[tally->slot].told = tally->told;
 }
 
 void tallies_told(struct tallies *tallies, struct tally *tally, uint64_t flows)

@@ -17,13 +17,13 @@ int verdicts_open(struct verdicts *verdicts, const struct policy *policy, const 
 
 	*verdicts = (struct verdicts){.policy = policy, .network = network, .leases = leases, .wall = wall};
 	for (size_t i = 0; i < network->rule_count; i++)
-		count += is_port_deny(&network->rules[i]);
+		count += is_port_deny(network->rules[i]);
 	verdicts->port_denies = calloc(count + 1, sizeof(*verdicts->port_denies));
 	if (!verdicts->port_denies)
 		return -ENOMEM;
 	for (size_t i = 0; i < network->rule_count; i++) {
-		if (is_port_deny(&network->rules[i]))
-			verdicts->port_denies[verdicts->port_deny_count++] = &network->rules[i];
+		if (is_port_deny(network->rules[i]))
+			verdicts->port_denies[verdicts->port_deny_count++] = network->rules[i];
 	}
 	return 0;
 }

@@ -156,7 +156,7 @@ class Engine:
         self.prepare_build()
         context = os.path.join(WORK, "context")
         copy_project(context, ("Dockerfile", ".dockerignore", "LICENSE", "meson.build", "meson.options", "common", "resolver", "gateway", "docs/lint.md", "docs/sluice.8",
-                               "tests/unit"))
+                               "tests/unit", "tests/attack", "tests/faults", "tests/bench"))
         if released:
             self.run(["sh", "-ec", release_step("Dockerfile")], context)
         if fresh:

@@ -19,11 +19,12 @@ static struct policy *policy;
 
 static void add_rule(struct network *network, enum rule_action action, const char *pattern)
 {
-	struct rule *rule = &network->rules[network->rule_count++];
+	struct rule rule = {.action = action, .kind = RULE_NAME, .ports = ports_all(), .text = pattern, .source = {"fuzz", 1}};
 	const char *warning;
 
-	*rule = (struct rule){.action = action, .kind = RULE_NAME, .ports = ports_all(), .text = pattern, .source = {"fuzz", 1}};
-	assert(!pattern_parse(pattern, &rule->pattern, &warning));
+	assert(!pattern_parse(pattern, &rule.pattern, &warning));
+	network->rules[network->rule_count] = policy_rule(policy, &rule);
+	assert(network->rules[network->rule_count++]);
 }
 
 static void make_policy(void)

@@ -7,12 +7,13 @@
 #define SLUICE_TESTS_LINT_LISTS_H
 
 #include <stddef.h>
-#include <uthash.h>
 #include <utlist.h>
+
+#include "common/hash.h"
 
 void *lists_model_change(void *head, void *item); /* Return: the new head */
 void *lists_model_find(void *head, const void *key, size_t length);
-void *lists_model_next(void *item);
+void *lists_model_next(const void *item);
 
 #undef HASH_ADD_KEYPTR
 #undef HASH_ADD

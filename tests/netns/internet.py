@@ -220,10 +220,13 @@ class Internet:
 
     @staticmethod
     def texts(records):
-        """[owner, type, ttl, rdata] as text -> wire."""
+        """[owner, type, ttl, rdata] as text -> wire. RDATA that no server would send: "hex:" and its octets."""
         wires = []
         for owner, kind, ttl, text in records:
             kind = dns.rdatatype.from_text(kind)
+            if text.startswith("hex:"):
+                wires.append(record(wire_name(owner), kind, ttl, bytes.fromhex(text[4:])))
+                continue
             rdata = dns.rdata.from_text(dns.rdataclass.IN, kind, text, relativize=False, origin=dns.name.root).to_wire()
             wires.append(record(wire_name(owner), kind, ttl, rdata))
         return wires

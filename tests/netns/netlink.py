@@ -1,20 +1,23 @@
 # SPDX-License-Identifier: MIT
 """Just enough netfilter netlink for test_kernel_facts.py: rules that nft(8) cannot write, set elements one by one, and a packet queue."""
 
+import contextlib
 import errno
 import os
 import socket
 import struct
 
 NETLINK_NETFILTER = 12
-NLM_F_REQUEST, NLM_F_ACK, NLM_F_CREATE, NLM_F_APPEND = 1, 4, 0x400, 0x800
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_EXCL, NLM_F_CREATE, NLM_F_APPEND = 1, 4, 0x200, 0x400, 0x800
 NLMSG_ERROR, BATCH_BEGIN, BATCH_END = 2, 0x10, 0x11
 NFTABLES, QUEUE = 10, 3
 NEWRULE, NEWSETELEM = 6, 12
 NFPROTO_INET = 1
 NESTED = 0x8000
-NF_DROP, NF_ACCEPT = 0, 1
+NF_DROP, NF_ACCEPT, NF_REPEAT = 0, 1, 4
+NFQA_CFG_F_GSO = 4
 NFQNL_PACKET, NFQNL_VERDICT, NFQNL_CONFIG = 0, 1, 2
+WAIT_SECONDS = 20
 
 
 def attribute(kind, data):
@@ -41,6 +44,14 @@ def attributes(data):
     return found
 
 
+def element_body(table, set_name, key, end=None):
+    """Of NEWSETELEM, with one element; with @end an interval."""
+    elements = [nested(1, nested(1, attribute(1, key)))]
+    if end is not None:
+        elements.append(nested(1, nested(1, attribute(1, end)), attribute(3, struct.pack("!I", 1))))
+    return attribute(1, table) + attribute(2, set_name) + nested(3, *elements)
+
+
 class Netfilter:
     """A netfilter netlink socket of a namespace."""
 
@@ -48,17 +59,34 @@ class Netfilter:
         self.socket = namespace.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
         self.socket.setsockopt(socket.SOL_SOCKET, 33, 8 << 20)  # SO_RCVBUFFORCE
         self.socket.bind((0, 0))
-        self.socket.settimeout(20)
+        self.socket.settimeout(WAIT_SECONDS)
         self.sequence = 1
 
     def transaction(self, kind, body, flags=NLM_F_CREATE):
         """One nf_tables message as a transaction. Raises OSError as the kernel said."""
-        self.sequence += 1
-        batch = message(BATCH_BEGIN, 0, self.sequence, 0, NFTABLES) + \
-            message(NFTABLES << 8 | kind, flags | NLM_F_ACK, self.sequence, NFPROTO_INET, 0, body) + \
-            message(BATCH_END, 0, self.sequence, 0, NFTABLES)
-        self.socket.send(batch)
+        self.send_batch((kind, flags | NLM_F_ACK, body))
         self.acknowledged()
+
+    def send_batch(self, *messages):
+        """nf_tables messages, (kind, flags, body), as one transaction. Return: the sequence number of the first of them."""
+        first = self.sequence + 1
+        batch = message(BATCH_BEGIN, 0, first, 0, NFTABLES)
+        for kind, flags, body in messages:
+            self.sequence += 1
+            batch += message(NFTABLES << 8 | kind, flags, self.sequence, NFPROTO_INET, 0, body)
+        self.socket.send(batch + message(BATCH_END, 0, self.sequence, 0, NFTABLES))
+        return first
+
+    def said(self):
+        """What waits in the socket about earlier messages, each (sequence, errno), in the order of reading."""
+        found = []
+        self.socket.settimeout(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                reply = self.socket.recv(65536)
+                found.append((struct.unpack_from("=I", reply, 8)[0], -struct.unpack_from("=i", reply, 16)[0]))
+        self.socket.settimeout(WAIT_SECONDS)
+        return found
 
     def acknowledged(self):
         reply = self.socket.recv(65536)
@@ -84,10 +112,7 @@ class Netfilter:
 
     def add_element(self, table, set_name, key, end=None):
         """One element, acknowledged; with @end an interval."""
-        elements = [nested(1, nested(1, attribute(1, key)))]
-        if end is not None:
-            elements.append(nested(1, nested(1, attribute(1, end)), attribute(3, struct.pack("!I", 1))))
-        self.transaction(NEWSETELEM, attribute(1, table) + attribute(2, set_name) + nested(3, *elements))
+        self.transaction(NEWSETELEM, element_body(table, set_name, key, end))
 
     def close(self):
         self.socket.close()
@@ -100,13 +125,15 @@ class Netfilter:
 
 
 class PacketQueue(Netfilter):
-    """Userland of one packet queue."""
+    """Userland of one packet queue. `flags`: NFQA_CFG_F_GSO, that packets which the kernel carries as one come as one."""
 
-    def __init__(self, namespace, number):
+    def __init__(self, namespace, number, copy=256, flags=0):
         super().__init__(namespace)
         self.number = number
         self.configure(attribute(1, struct.pack("!BBH", 1, 0, 0)))  # bind
-        self.configure(attribute(2, struct.pack("!IB", 256, 2)))  # copy this much of each packet
+        self.configure(attribute(2, struct.pack("!IB", copy, 2)))  # copy this much of each packet
+        if flags:
+            self.configure(attribute(4, struct.pack("!I", flags)) + attribute(5, struct.pack("!I", flags)))
 
     def configure(self, body):
         self.sequence += 1
@@ -115,13 +142,19 @@ class PacketQueue(Netfilter):
 
     def packet(self, seconds):
         """The next packet's id, or None."""
+        found = self.receive(seconds)
+        return found and found[0]
+
+    def receive(self, seconds):
+        """The next packet's id and content, or None."""
         self.socket.settimeout(seconds)
         try:
-            data = self.socket.recv(65536)
+            data = self.socket.recv(1 << 17)
         except TimeoutError:
             return None
         assert struct.unpack_from("=H", data, 4)[0] == QUEUE << 8 | NFQNL_PACKET
-        return struct.unpack_from("!I", attributes(data[20:])[1])[0]
+        found = attributes(data[20:])
+        return struct.unpack_from("!I", found[1])[0], found[10]
 
     def verdict(self, ident, verdict, mark=0):
         self.sequence += 1

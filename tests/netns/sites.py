@@ -52,15 +52,15 @@ def spki_of(key):
     return base64.b64encode(hashlib.sha256(public).digest()).decode()
 
 
-def browse(run, url, spki, directory, quic=True):
-    """Load a page in Chromium, which `run` starts like Namespace.run(), with a profile of its own below `directory`. Return: the page's text,
-    "" when it cannot be reached."""
+def browse(run, url, spki, directory, quic=True, more=()):
+    """Load a page in Chromium, which `run` starts like Namespace.run(), with a profile of its own below `directory` and `more` options.
+    Return: the page's text, "" when it cannot be reached."""
     host = url.split("/")[2]
     options = ["--enable-quic", f"--origin-to-force-quic-on={host}:443"] if quic else ["--disable-quic"]
     with tempfile.TemporaryDirectory(dir=directory, ignore_cleanup_errors=True) as profile:
         return run(["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
                     "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", f"--user-data-dir={profile}", *options,
-                    f"--ignore-certificate-errors-spki-list={spki}", "--dump-dom", url],
+                    f"--ignore-certificate-errors-spki-list={spki}", *more, "--dump-dom", url],
                    timeout=60, env={**os.environ, "HOME": profile}).stdout
 
 
@@ -90,9 +90,9 @@ class Web:
         done = app.run(["curl", "--silent", "--show-error", "--cacert", self.certificate, "--max-time", "20", url], timeout=25)
         return done.returncode, done.stdout
 
-    def browse(self, app, url, quic=True):
+    def browse(self, app, url, quic=True, more=()):
         """Load a page in an app's Chromium: browse()."""
-        return browse(app.run, url, self.spki, self.directory, quic)
+        return browse(app.run, url, self.spki, self.directory, quic, more)
 
 
 class Ssh:

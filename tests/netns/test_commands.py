@@ -92,6 +92,28 @@ def test_check_prints_the_pool_of_virtual_addresses(sluice, write):
     assert database["virtual_addresses"] is None
 
 
+def test_check_prints_what_is_verified(sluice, write):
+    path = write("[network web]\nsubnet = 10.201.1.0/24\nverify = enforce\nverify_ports = 443 80/tcp\n[network db]\nsubnet = 10.201.2.0/24\n"
+                 "[network log]\nsubnet = 10.201.3.0/24\nverify = log\nwithout_name = allow\n")
+    text = sluice("check", path).stdout
+    assert text.count("  verify: ") == 2
+    assert "  verify: enforce, on ports 80/tcp+443, without a name: deny\n" in text
+    assert "  verify: log, on ports all, without a name: allow (what does not fit is told, and passes)\n" in text
+    networks = json.loads(sluice("check", "--json", path).stdout)["policy"]["networks"]
+    assert [network["verify"] for network in networks] == [
+        {"mode": "enforce", "ports": "80/tcp+443", "without_name": "deny"}, {"mode": "off", "ports": "all", "without_name": "deny"},
+        {"mode": "log", "ports": "all", "without_name": "allow"}]
+
+
+def test_check_warns_of_keys_without_verify(sluice, write):
+    path = write("[network web]\nsubnet = 10.201.1.0/24\nverify_ports = 443\nwithout_name = allow\n")
+    done = sluice("check", path)
+    assert done.returncode == 0
+    assert [line for line in done.stderr.splitlines() if "warning" in line] == [
+        f"{path}:{line}: warning: '{key}' has no effect without 'verify': write 'verify = enforce' (or 'log') as well"
+        for line, key in ((3, "verify_ports"), (4, "without_name"))]
+
+
 def test_check_says_where_ports_default_to_all(sluice, write):
     done = sluice("check", write("[network web]\nsubnet = 10.201.1.0/24\nallow = every-port.example\n"))
     assert done.returncode == 0

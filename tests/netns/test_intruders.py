@@ -2,7 +2,6 @@
 """Ways into the flows of others, and around the count: ICMP errors, port 53 from every side, packets that belong to nothing."""
 
 import contextlib
-import re
 import socket
 import struct
 import time
@@ -13,7 +12,7 @@ import pytest
 from app import read_exactly, read_tcp_message
 from lab import GATEWAY_UPLINK4, GATEWAY_UPLINK6, SITE4, SITE6
 from namespaces import patience
-from packets import TCP_ACK, TCP_SYN, Sniffer, checksum, ip_packet, pseudo_header, send_frame, tcp_packet, udp_packet
+from packets import TCP_ACK, TCP_SYN, Sniffer, checksum, icmp_packet, ip_packet, pseudo_header, send_frame, tcp_packet, udp_packet
 
 REDIRECT_PORT = 5300
 FAMILIES = ["ipv4", "ipv6"]
@@ -21,17 +20,13 @@ FAMILIES = ["ipv4", "ipv6"]
 
 def counter(lab, name):
     """Packets of a named counter in the gateway's table."""
-    return int(re.search(r"packets (\d+)", lab.gw.nft_list("counter", "inet", "sluice", name)).group(1))
+    return lab.counters()[name]
 
 
 def icmp_error(source, destination, quoted, too_big=False):
     """An ICMP error about a packet: port unreachable, or "fragmentation needed" for an MTU of 1280."""
-    if ":" not in source:
-        body = struct.pack("!BBHHH", 3, 4 if too_big else 3, 0, 0, 1280 if too_big else 0) + quoted
-        return ip_packet(source, destination, 1, body[:2] + struct.pack("!H", checksum(body)) + body[4:])
-    body = struct.pack("!BBHI", 2 if too_big else 1, 0 if too_big else 4, 0, 1280 if too_big else 0) + quoted
-    total = checksum(pseudo_header(source, destination, 58, len(body)) + body)
-    return ip_packet(source, destination, 58, body[:2] + struct.pack("!H", total) + body[4:])
+    kind, code = ((2, 0) if too_big else (1, 4)) if ":" in source else (3, 4 if too_big else 3)
+    return icmp_packet(source, destination, kind, code, struct.pack("!I", 1280 if too_big else 0) + quoted)
 
 
 @contextlib.contextmanager

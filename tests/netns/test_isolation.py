@@ -203,6 +203,20 @@ def test_a_segment_without_a_connection_opens_nothing(lab, web1):
         assert uplink.matching(destination="45.12.1.71") == []
 
 
+@pytest.mark.parametrize("mark", range(0x51d00001, 0x51d00009))
+def test_a_mark_that_an_app_gives_its_packets_is_no_verdict(web1, mark):
+    """What comes back from the queue is told by marks; one of an app's own must not come that far."""
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        with web1.socket(socket.AF_INET, kind) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+            sock.settimeout(patience(5))
+            with pytest.raises(OSError) as raised:
+                sock.connect(("45.12.1.66", 443))
+                sock.send(b"marked")
+                sock.recv(100)
+            assert not isinstance(raised.value, TimeoutError)
+
+
 @pytest.mark.parametrize("target", ["224.0.0.251", "255.255.255.255", "10.201.1.255", "ff02::fb", "ff05::2"])
 def test_multicast_and_broadcast_go_nowhere(lab, web1, target):
     mac = lab.gw.mac("web0")

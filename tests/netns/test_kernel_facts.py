@@ -16,7 +16,7 @@ import pytest
 from app import talk
 from lab import GATEWAY_SYSCTLS, Lab
 from namespaces import patience
-from netlink import NF_ACCEPT, Netfilter, PacketQueue
+from netlink import NEWSETELEM, NF_ACCEPT, NF_REPEAT, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, Netfilter, PacketQueue, element_body
 from packets import TCP_ACK, TCP_PSH, TCP_RST, IcmpErrors, Sniffer, send_frame, tcp_packet, udp_packet
 
 SERVER4, SERVER6 = "45.12.1.10", "2a0e:12:1::10"
@@ -206,26 +206,48 @@ def queue(facts, rules):
     yield 77
 
 
-def answer_queue(queue, stop, mark):
+def answer_queue(queue, stop, verdict, mark):
     """Until told to stop."""
     while not stop.is_set():
         ident = queue.packet(0.05)
         if ident is not None:
-            queue.verdict(ident, NF_ACCEPT, mark)
+            queue.verdict(ident, verdict, mark)
+
+
+@contextlib.contextmanager
+def answered(facts, queue, verdict):
+    """All packets get this verdict, and the mark 5."""
+    stop = threading.Event()
+    with PacketQueue(facts.gw, queue) as user:
+        thread = threading.Thread(target=answer_queue, args=(user, stop, verdict, 5))
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
 
 
 @pytest.mark.parametrize("address", ["45.12.1.66", "2a0e:12:1::66"])
 def test_a_queued_packet_that_comes_back_with_a_mark_is_rejected_by_a_later_chain(facts, queue, address):
-    stop = threading.Event()
-    with PacketQueue(facts.gw, queue) as user:
-        thread = threading.Thread(target=answer_queue, args=(user, stop, 5))
-        thread.start()
-        try:
-            assert facts.web1.tcp_result(address, 443) == "refused"
-            assert facts.web1.udp_result(address, 443) == "rejected"
-        finally:
-            stop.set()
-            thread.join()
+    with answered(facts, queue, NF_ACCEPT):
+        assert facts.web1.tcp_result(address, 443) == "refused"
+        assert facts.web1.udp_result(address, 443) == "rejected"
+
+
+@pytest.mark.parametrize("address", ["45.12.1.66", "2a0e:12:1::66"])
+def test_a_queued_packet_that_is_to_repeat_its_chain_sees_it_with_its_mark(facts, rules, address):
+    rules("""counter again { }
+             chain decide { type filter hook forward priority 0; ct state established accept
+                            meta mark 5 ct state new counter name again
+                            meta mark 5 meta l4proto tcp reject with tcp reset
+                            meta mark 5 reject with icmpx type admin-prohibited; }""")
+    with Netfilter(facts.gw) as netfilter:
+        netfilter.add_queue_rule("t", "decide", 77)
+    with answered(facts, 77, NF_REPEAT):
+        assert facts.web1.tcp_result(address, 443) == "refused"
+        assert facts.web1.udp_result(address, 443) == "rejected"
+    assert counter_of(facts, "again") >= 2, "it is new as it was before"
 
 
 def test_a_queue_without_a_listener_drops(facts, queue):
@@ -353,6 +375,17 @@ def test_creating_exclusively_what_is_there_aborts(facts, rules):
         netfilter.add_element("t", "plain", socket.inet_aton("45.12.1.10"))
     done = subprocess.run(facts.gw.argv(["nft", "create", "element", "inet", "t", "plain", "{ 45.12.1.10 }"]), capture_output=True, check=False)
     assert done.returncode != 0
+
+
+def test_the_last_acknowledgement_is_the_last_that_is_said_of_a_transaction(facts, rules):
+    """Why netlink_transaction() stops reading at it. It waits in the socket when sending returns, and errors come before it."""
+    rules("set plain { type ipv4_addr; elements = { 45.12.1.10 } }")
+    there, new = (element_body("t", "plain", socket.inet_aton(address)) for address in ("45.12.1.10", "45.12.1.11"))
+    with Netfilter(facts.gw) as netfilter:
+        first = netfilter.send_batch((NEWSETELEM, NLM_F_CREATE, there), (NEWSETELEM, NLM_F_CREATE | NLM_F_ACK, new))
+        assert netfilter.said() == [(first + 1, 0)]
+        first = netfilter.send_batch((NEWSETELEM, NLM_F_CREATE | NLM_F_EXCL, there), (NEWSETELEM, NLM_F_CREATE | NLM_F_ACK, new))
+        assert netfilter.said()[0] == (first, errno.EEXIST)
 
 
 # --- other ---

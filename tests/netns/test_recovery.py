@@ -67,18 +67,6 @@ def test_a_worker_that_starts_while_the_uplink_is_away_waits_for_it(lab):
     assert lab.web1.tcp_result(address) == "open"
 
 
-def test_a_reload_that_the_kernel_refuses_takes_no_lease(lab):
-    address = leased(lab)
-    lab.gw.nft('add map inet sluice foreign { type ifname : verdict\n elements = { "none" : jump net_build }\n}\n')
-    try:
-        # The gateway finds the changed file by itself; it is told nothing, because a second attempt would find no foreign map any more.
-        lab.gateway.write_policy(WITHOUT_BUILD)
-        wait_until(lambda: "reload refused" in lab.gateway.log.since_mark(), "the kernel did not refuse the reload")
-        assert lab.build1.tcp_result(address) == "open"
-    finally:
-        lab.gw.nft("add map inet sluice foreign { type ifname : verdict\n }\ndelete map inet sluice foreign\n")
-
-
 def test_what_audit_mode_showed_is_granted_once_a_rule_allows_it(lab):
     """The way audit mode is meant to be used: look, write the rule, enforce."""
     lab.gateway.set_policy(NOWHERE_AUDITED)

@@ -2,6 +2,7 @@
 """A new policy is taken over while everything runs; a bad one is reported and the old one stays."""
 
 import os
+import re
 import signal
 import socket
 import time
@@ -11,7 +12,7 @@ import pytest
 
 from app import rcode_of, talk
 from lab import POLICY
-from namespaces import wait_until
+from namespaces import command, wait_until
 
 MORE = POLICY.replace("deny   = **.bad", "allow  = **.more.example:443\ndeny   = **.bad")
 LESS = POLICY.replace("**.https.example:443 ", "")
@@ -118,6 +119,38 @@ def test_changed_ports_of_a_rule_are_followed_by_leases(names, web1, policy):
     policy(POLICY.replace("**.https.example:443 ", "**.https.example:8443 "))
     assert web1.tcp_result(address, 443) == "refused"
     assert web1.tcp_result(address, 8443) == "open"
+
+
+def handles(lab, chain):
+    """Of the rules in a chain: numbers that the kernel gives a rule when it is written."""
+    listed = command(lab.gw.argv(["nft", "-a", "list", "chain", "inet", "sluice", chain]))
+    return re.findall(r"# handle (\d+)$", listed, re.MULTILINE)
+
+
+def test_rules_that_stay_as_they_are_are_not_written_again(lab, names, web1, policy):
+    policy(POLICY)
+    name, address = names.new("https.example")
+    web1.resolve(name)
+    before = handles(lab, "net_web")
+    assert before
+    policy(LESS + "\n# names only")
+    assert handles(lab, "net_web") == before
+    assert web1.tcp_result(address) == "refused"
+    policy(POLICY.replace("**.https.example:443 ", "**.https.example:8443 "))
+    assert handles(lab, "net_web") != before
+    assert web1.tcp_result(address, 8443) == "open"
+
+
+@pytest.mark.parametrize("damage", ["flush chain inet sluice net_web", "flush chain inet sluice forward",
+                                    "insert rule inet sluice net_web drop", "delete table inet sluice"])
+def test_a_reload_repairs_what_somebody_else_has_changed(lab, names, web1, policy, damage):
+    policy(POLICY)
+    name, address = names.new("https.example")
+    web1.resolve(name)
+    lab.gw.nft(damage)
+    policy(MORE)
+    assert web1.resolve(name) == [address]
+    assert web1.tcp_result(address) == "open"
 
 
 def test_a_rule_that_comes_back_reopens_its_leases(names, web1, policy):

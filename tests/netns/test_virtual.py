@@ -488,8 +488,10 @@ def test_a_cached_address_follows_its_name(lab, form):
         found = []
 
         def reached():
-            result = app.tcp_result(cached)
-            found.append(real_of(lab, cached, app=app) if result == "open" else result)
+            try:
+                found.append(real_of(lab, cached, app=app))
+            except ConnectionRefusedError:
+                found.append("refused")
             return found[-1]
         if form == "virtual":
             wait_until(lambda: reached() == after, "new flows do not lead to the name's new address", seconds=15)
@@ -887,6 +889,35 @@ def test_a_closed_port_of_the_server_is_told_to_the_app(lab, family):
 
 
 # --- policies ---
+
+@pytest.mark.parametrize("other", ["deny", "refuse", "crowded"])
+def test_a_networks_name_is_part_of_no_other_ones_chains(other):
+    """Names of chains are put together from a network's: here of one whose name ends in the other's."""
+    first = VIRTUAL.format(network="web", number=2) + "mode = audit\nallow = **.build.example:443\n"
+    text = UPSTREAM + first + WEB.replace("[network web]", f"[network {other}_web]") + RULES + OTHERS[OTHERS.index("\n[network lan]"):]
+    with Lab(policy=text, internal=["web"], apps=["web1", "build1"]) as lab:
+        virtual, real = shown(lab)[1:]
+        assert real_of(lab, virtual) == real
+        assert lab.web1.tcp_result(virtual, 444) == "refused"
+        lab.gateway.log.wait(event="denied", network=f"{other}_web", dst=virtual, port=444)
+
+
+@families
+def test_max_flows_holds_for_what_audit_mode_lets_out(family):
+    """New flows of who has too many are refused, whatever stands behind the address; what is there goes on, and it is over when it is over."""
+    with Lab(policy=policy_text("mode = audit\nmax_flows = 100\n"), internal=["web"], apps=["web1"]) as lab:
+        virtual = shown(lab, family, "unknown.example")[1]
+        with lab.web1.connect(virtual, 8443) as flow, contextlib.ExitStack() as held:
+            for _ in range(200):
+                with contextlib.suppress(ConnectionRefusedError):
+                    held.enter_context(lab.web1.connect(virtual, 8443))
+            wait_until(lambda: lab.web1.tcp_result(virtual, 8443) == "refused" and lab.web1.udp_result(virtual, 9999) == "rejected", "new flows pass")
+            assert talk(flow, "still there") == "still there"
+            lab.gateway.log.wait(event="denied", network="web", reason="too-many-flows", action="rejected", seconds=20)
+        assert "max_flows" in lab.gateway.log.text()
+        lab.gw.run(["conntrack", "-D", "-f", family, "-s", {"ipv4": lab.web1.ipv4, "ipv6": lab.web1.ipv6}[family]])
+        wait_until(lambda: "new ones pass again" in lab.gateway.log.text() and lab.web1.tcp_result(virtual, 8443) == "open", "it is not over", seconds=40)
+
 
 @families
 def test_audit_lets_in_and_logs_what_no_rule_allows(lab, family):

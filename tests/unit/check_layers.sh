@@ -18,7 +18,8 @@ set -- gateway/*.[ch] gateway/*/*.[ch]
 refuse 'resolver/|gateway/|ldns|openssl|curl/|uv\.h|libmnl|libnftnl|libnetfilter|ini\.h' common/*.[ch]
 refuse 'gateway/|curl/|libmnl|libnftnl|libnetfilter|linux/netfilter' resolver/*.[ch]
 only_in 'ldns' '^resolver/message\.c$' resolver/*.[ch] "$@"
-only_in 'openssl/' '^resolver/upstream_tls\.c$' resolver/*.[ch] "$@"
+only_in 'openssl/' '^(resolver/upstream_tls|gateway/verify/(hello|quic))\.c$' resolver/*.[ch] "$@"
+only_in 'seccomp\.h' '^gateway/confine_calls\.c$' "$@"
 only_in 'ini\.h' '^gateway/config\.c$' "$@"
 only_in 'libnetfilter_queue' '^gateway/nfqueue\.c$' "$@"
 only_in 'libnetfilter_conntrack' '^gateway/flows(_watch)?\.c$' "$@"

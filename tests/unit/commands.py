@@ -496,6 +496,21 @@ def explain_last_of_a_question_and_of_a_virtual_address(daemon):
 
 
 @test
+def explain_last_of_a_name_inside_a_flow(daemon):
+    daemon.lines.append(denied(59, name="api.example", sni="front.example", reason="sni-mismatch"))
+    text = run(daemon, "explain", "--last")
+    for part in ("front.example:443/tcp: denied", "address: 203.0.113.7, which the app knows as api.example\n",
+                 "reason: sni-mismatch: inside the flow the app asked for another name"):
+        assert part in text, (part, text)
+    assert daemon.requests[-1] == {"command": "advise", "network": "web", "name": "front.example", "address": "203.0.113.7", "port": 443, "proto": "tcp",
+                                   "reason": "sni-mismatch"}
+    daemon.lines.append(denied(59, name="api.example", port=22, sni=None, reason="no-name"))
+    text = run(daemon, "explain", "--last")
+    assert text.startswith("api.example:22/tcp: denied") and "\naddress: 203.0.113.7\n" in text and "reason: no-name: the flow named no host" in text, text
+    assert daemon.requests[-1]["name"] == "api.example"
+
+
+@test
 def explain_last_says_why_there_is_no_advice(daemon):
     daemon.advice = {"ok": False, "error": "no rule lets that pass"}
     assert "to allow it: no rule lets that pass\n" in run(daemon, "explain", "--last")

@@ -232,6 +232,9 @@ static void names_special_purpose_space(void **state)
 {
 	static const char *const special[] = {
 		"0.0.0.0",
+		"::ffff:0:8.8.8.8",
+		"200::1",
+		"3ff:ffff::1",
 		"0.255.255.255",
 		"10.0.0.0",
 		"10.255.255.255",
@@ -339,6 +342,7 @@ static void names_special_purpose_space(void **state)
 		"64:ff9b::9.255.255.255",
 		"64:ff9b:2::1",
 		"2002:808:808::1",
+		"400::1",
 		"2001:200::1",
 		"2001:4860:4860::8888",
 		"2001:db7::1",

@@ -23,7 +23,8 @@
 	"allow = beside.vendor.example:443 ok.vendor.example:443/tcp *.wide.example 45.12.0.0/16:443/tcp\n" /* line 5 */                   \
 	"deny = gist.wide.example 45.66.0.0/16 mail.wide.example:25/tcp beside.vendor.example:443\n"        /* line 6 */                   \
 	"deny = *.tracker.example\n"                                                                        /* line 7 */                   \
-	"[network plain]\nsubnet = 10.201.3.0/24\naddresses = virtual\n"
+	"[network plain]\nsubnet = 10.201.3.0/24\naddresses = virtual\n"                                                                   \
+	"[network shut]\nsubnet = 10.201.4.0/24\nverify = enforce\nverify_ports = 443\n"
 
 /* A denial, as the log has it. */
 struct denied {
@@ -149,6 +150,7 @@ static void begin(void)
 	lend(&(struct known){"plain", "elsewhere.vendor.example", "45.1.1.4", NULL});
 	lend(&(struct known){"web", "named.wide.example", "45.66.0.1", NULL});
 	lend(&(struct known){"plain", "virtual.vendor.example", "10.201.3.130", NULL});
+	lend(&(struct known){"shut", "known.vendor.example", "45.1.1.2", NULL});
 }
 
 /* Tests */
@@ -199,6 +201,23 @@ static void a_rule_opens_what_was_denied(void **state)
 		{{"plain", "virtual.vendor.example", "10.201.3.130", "443/tcp", REASON_NAME_NOT_ALLOWED},
 		 "allow = virtual.vendor.example:443/tcp",
 		 "plain may reach virtual.vendor.example",
+		 ""},
+		/* What the flow asked for itself, at the address of another name. */
+		{{"web", "front.vendor.example", "45.1.1.2", "443/tcp", REASON_SNI_MISMATCH},
+		 "allow = front.vendor.example:443/tcp",
+		 "",
+		 ""},
+		{{"shut", "front.vendor.example", "45.1.1.2", "443/tcp", REASON_SNI_MISMATCH},
+		 "allow = front.vendor.example:443/tcp",
+		 "other names at the same addresses stay closed",
+		 ""},
+		{{"shut", "new.vendor.example", NULL, NULL, REASON_NAME_NOT_ALLOWED},
+		 "allow = new.vendor.example:443",
+		 "other names at the same addresses stay closed",
+		 "443 is a guess"},
+		{{"shut", "new.vendor.example", NULL, "8443/tcp", REASON_NAME_NOT_ALLOWED},
+		 "allow = new.vendor.example:8443/tcp",
+		 "becomes reachable there as well",
 		 ""},
 	};
 
@@ -304,6 +323,8 @@ static void where_no_rule_helps_it_says_what_does(void **state)
 		{{"web", NULL, "224.0.0.251", "5353/udp", REASON_MULTICAST}, "multicast"},
 		{{"web", NULL, NULL, NULL, REASON_QUEUE_FULL}, "dropped unseen"},
 		{{"web", NULL, "45.1.1.9", "80/tcp", REASON_INVALID}, "belonged to no flow"},
+		{{"web", "ok.vendor.example", "45.1.1.2", "443/tcp", REASON_NO_NAME}, "`without_name = allow`"},
+		{{"web", "ok.vendor.example", "45.1.1.2", "443/tcp", REASON_SNI_MISMATCH}, "the running policy allows it"},
 		{{"web", "bound.vendor.example", NULL, NULL, REASON_REBINDING}, "write `private = PREFIX`"},
 		{{"web", NULL, NULL, NULL, REASON_REBINDING}, "write `private = PREFIX`"},
 		/* The reason would allow a rule, but there is none. */
@@ -342,7 +363,8 @@ static void every_reason_has_advice(void **state)
 						 REASON_PORT_NOT_ALLOWED,
 						 REASON_ADDRESS_NOT_ALLOWED,
 						 REASON_SPECIAL_ADDRESS,
-						 REASON_REBINDING};
+						 REASON_REBINDING,
+						 REASON_SNI_MISMATCH};
 
 	(void)state;
 	for (int reason = 0; reason < REASON_COUNT; reason++) {

@@ -166,11 +166,12 @@ static void test_every_cut_is_survived(void **state)
 }
 
 /* The policy of the tests below: two networks, one of them with rules. */
-static void add_rule(struct network *network, enum rule_action action, const char *what, const char *ports)
+static void add_rule(struct policy *policy, struct network *network, enum rule_action action, const char *what, const char *ports)
 {
-	struct rule *rule = &network->rules[network->rule_count++];
+	struct rule *rule = policy_rule(policy, &(struct rule){.action = action});
 	const char *warning;
-	rule->action = action;
+	assert_non_null(rule);
+	network->rules[network->rule_count++] = rule;
 	rule->text = what;
 	rule->source = (struct source){"test", (unsigned int)network->rule_count};
 	rule->ports_given = ports != NULL;
@@ -201,12 +202,12 @@ static struct policy *make_policy(enum network_mode mode)
 	assert_true(prefix_parse("10.201.2.0/24", &other->subnet4, NULL));
 	assert_true(prefix_parse("fdc9:2::/64", &other->subnet6, NULL));
 	web->rules = calloc(8, sizeof(*web->rules));
-	add_rule(web, RULE_ALLOW, "api.example.com", "443");
-	add_rule(web, RULE_ALLOW, "ssh.example.com", "22/tcp");
-	add_rule(web, RULE_DENY, "gist.example.com", NULL);
-	add_rule(web, RULE_DENY, "198.51.100.66", NULL);
-	add_rule(web, RULE_ALLOW, "198.51.100.0/24", "8443/tcp");
-	add_rule(web, RULE_ALLOW, "db.example.com", "5432/tcp");
+	add_rule(policy, web, RULE_ALLOW, "api.example.com", "443");
+	add_rule(policy, web, RULE_ALLOW, "ssh.example.com", "22/tcp");
+	add_rule(policy, web, RULE_DENY, "gist.example.com", NULL);
+	add_rule(policy, web, RULE_DENY, "198.51.100.66", NULL);
+	add_rule(policy, web, RULE_ALLOW, "198.51.100.0/24", "8443/tcp");
+	add_rule(policy, web, RULE_ALLOW, "db.example.com", "5432/tcp");
 	web->privates = calloc(1, sizeof(*web->privates));
 	assert_true(prefix_parse("192.168.7.0/24", web->privates, NULL));
 	web->private_count = 1;

@@ -40,7 +40,23 @@ static const char policy_text[] = "[network web]\n"
 				  "addresses = virtual\n"
 				  "mode = audit\n"
 				  "allow = a.example:443/tcp\n" /* line 18 */
-				  "deny = evil.example\n";
+				  "deny = evil.example\n"
+				  "[network shut]\n"
+				  "subnet = 10.201.4.0/24\n"
+				  "verify = enforce\n"
+				  "verify_ports = 443 80/tcp\n"
+				  "allow = a.example:22+443 192.41.0.4:443\n"
+				  "[network told]\n"
+				  "subnet = 10.201.5.0/24\n"
+				  "verify = enforce\n"
+				  "without_name = allow\n"
+				  "mode = audit\n"
+				  "allow = a.example:443\n"
+				  "[network short]\n"
+				  "subnet = 10.201.6.0/24\n"
+				  "wildcard_octets = 5\n"
+				  "wildcard_names = 60\n"
+				  "allow = **.a.example:443 long.name.a.example\n";
 
 static char errors[OUTPUT_MAX]; /* what the last command wrote to stderr */
 
@@ -112,6 +128,13 @@ static void verdicts_are_those_of_the_policy(void **state)
 		{"web", "2606:4700::1", 0, "tcp ports: none\nudp ports: 443\n"},
 		{"web", "[2606:4700::1]:443/udp", 0, "rule: allow = [2606:4700::/32]:443/udp"},
 		{"web", "[2606:4700::1]:443/tcp", 1, "reason port-not-allowed"},
+		{"short", "a.example", 0, "tcp ports: 443\n"},
+		{"short", "ab.cd.a.example", 0,
+		 "wildcard: it stands for 4 octets in 2 labels here; at most 5 octets (wildcard_octets); at most 60 new names a minute "
+		 "(wildcard_names)\n"},
+		{"short", "longer.a.example", 1,
+		 "denied from network short, reason name-too-long\nrule: none; the nearest is allow = **.a.example:443"},
+		{"short", "long.name.a.example", 0, "tcp ports: all\n"},
 		{"box", "a.example:443/tcp", 0, "a.example:443/tcp: allowed from network box\n"},
 		{"box", "a.example:80", 0, "only by audit mode (enforce would deny: port-not-allowed)"},
 		{"box", "other.example", 0, "only by audit mode (enforce would deny: name-not-allowed)"},
@@ -142,6 +165,50 @@ static void verdicts_are_those_of_the_policy(void **state)
 		if (status != table[i].status || !strstr(output, table[i].says))
 			fail_msg("%s %s: status %d, want %d with '%s'; got\n%s", table[i].network, table[i].target, status, table[i].status,
 				 table[i].says, output);
+	}
+	unsetenv(CONFIG_ENVIRONMENT);
+}
+
+static void it_says_where_a_flow_must_name_its_host(void **state)
+{
+	static const struct {
+		const char *network, *target, *says, *json; /* NULL: nothing */
+	} table[] = {
+		{"web", "a.example", NULL, NULL},
+		{"shut", "a.example",
+		 "\nverify: the flow itself must name it as well, or another name that may be reached on its port; what does not is "
+		 "refused (only on ports 80/tcp+443)\n",
+		 "enforce"},
+		{"shut", "a.example:443/udp", "what does not is refused", "enforce"},
+		{"shut", "a.example:22", NULL, NULL},
+		{"shut", "a.example:80", NULL, NULL}, /* it is denied there */
+		{"shut", "192.41.0.4:443", NULL, NULL},
+		{"told", "a.example",
+		 "\nverify: the flow itself must name it as well, or none, or another name that may be reached on its port; what does not "
+		 "is told, and passes\n",
+		 "log"},
+		{"told", "other.example", NULL, NULL}, /* audit mode alone lets it pass */
+	};
+	char output[OUTPUT_MAX];
+
+	(void)state;
+	setenv(CONFIG_ENVIRONMENT, policy_text, 1);
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		const char *words[] = {"explain", table[i].network, table[i].target, "--json", NULL};
+		const char *json;
+		json_t *root;
+
+		run(cmd_explain, words, output);
+		root = json_loads(output, 0, NULL);
+		json = json_string_value(json_object_get(root, "verify"));
+		assert_non_null(json_object_get(root, "verify"));
+		if (!json != !table[i].json || (json && strcmp(json, table[i].json) != 0))
+			fail_msg("%s %s: %s", table[i].network, table[i].target, output);
+		json_decref(root);
+		words[3] = NULL;
+		run(cmd_explain, words, output);
+		if (table[i].says ? !strstr(output, table[i].says) : strstr(output, "verify") != NULL)
+			fail_msg("%s %s: %s", table[i].network, table[i].target, output);
 	}
 	unsetenv(CONFIG_ENVIRONMENT);
 }
@@ -318,6 +385,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(verdicts_are_those_of_the_policy),
+		cmocka_unit_test(it_says_where_a_flow_must_name_its_host),
 		cmocka_unit_test(json_says_the_same),
 		cmocka_unit_test(the_gateway_says_what_a_virtual_address_stands_for),
 		cmocka_unit_test(wrong_usage_is_status_2),

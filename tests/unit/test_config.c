@@ -160,8 +160,32 @@ static void keys_and_values_are_checked(void **state)
 		{NET "grace = -1\n", "p.conf:3: '-1' is not a duration"},
 		{NET "max_age = 0\n", "p.conf:3: 'max_age = 0' would end every lease"},
 		{NET "max_addresses = 0\n", "p.conf:3: '0' is not a number from 1 to 4096"},
+		{NET "wildcard_octets = 254\nallow = *.a.example\n", "p.conf:3: '254' is not a number from 1 to 253"},
+		{NET "wildcard_labels = 0\nallow = *.a.example\n", "p.conf:3: '0' is not a number from 1 to 127"},
+		{NET "wildcard_names = 60/minute\nallow = *.a.example\n", "p.conf:3: '60/minute' is not a number from 1 to 1000000"},
+		{NET "wildcard_names = 60\nwildcard_names = 70\nallow = *.a.example\n",
+		 "p.conf:4: 'wildcard_names' is given twice; first at p.conf:3"},
+		{NET "max_flows = 15\n", "p.conf:3: '15' is not a number from 16 to 16777216"},
 		{NET "log_allowed = yes\n", "p.conf:3: 'yes' is no value of 'log_allowed'"},
 		{NET "keep_established = true\n", "p.conf:3: 'true' is no value of 'keep_established'"},
+		{"[gateway]\nflowtable = auto\n" NET, "p.conf:2: 'auto' is no value of 'flowtable'"},
+		{NET "verify = enforced\n", "p.conf:3: 'enforced' is no value of 'verify'; did you mean 'enforce'?"},
+		{NET "verify = yes\n", "p.conf:3: 'yes' is no value of 'verify'; one of: off, log, enforce"},
+		{NET "verify = log enforce\n", "p.conf:3: 'verify' takes one value; 'enforce' is too much"},
+		{NET "verify =\n", "p.conf:3: 'verify' has no value"},
+		{"[gateway]\nverify = log\n" NET, "p.conf:2: 'verify' is not a key of [gateway]; it belongs into [network NAME]"},
+		{NET "[rules x]\nverify = log\n[network y]\nsubnet = 10.2.0.0/24\nuse = x\n",
+		 "p.conf:4: 'verify' is not a key of [rules]; it belongs into [network NAME]"},
+		/* Nothing is said about the others when it is `verify` that is wrong. */
+		{NET "verify = enfroce\nverify_ports = 443\nwithout_name = allow\n",
+		 "p.conf:3: 'enfroce' is no value of 'verify'; did you mean 'enforce'?"},
+		{NET "verify = log\nverify_ports = 70000\n", "p.conf:4: '70000': "},
+		{NET "verify = log\nverify_ports = 443\nverify_ports = 80\n", "p.conf:5: 'verify_ports' is given twice; first at p.conf:4"},
+		{NET "verify = log\nverify_ports =\n", "p.conf:4: 'verify_ports' has no value"},
+		{NET "verify = log\nverify_ports = 1 3 5 7 9 11 13 15 17 19 21 23 25 27 29 31 33\n",
+		 "p.conf:4: 'verify_ports' needs more than 16 ranges for one protocol"},
+		{NET "verify = log\nwithout_name = alow\n", "p.conf:4: 'alow' is no value of 'without_name'; did you mean 'allow'?"},
+		{NET "verify_port = 443\n", "p.conf:3: 'verify_port' is not a key of [network]; did you mean 'verify_ports'?"},
 		{NET "max_addresses = 5000\n", "p.conf:3: '5000' is not a number from 1 to 4096"},
 		{NET "audit_until = 2099-01-01\n", "p.conf:3: 'audit_until' without 'mode = audit'"},
 		{NET "mode = audit\naudit_until = 2099-02-30\n", "p.conf:4: '2099-02-30' is not a date"},
@@ -502,6 +526,51 @@ static void pools_of_virtual_addresses_are_checked(void **state)
 	REFUSED(table);
 }
 
+/* What a network wants verified: "VERIFY PORTS WITHOUT_NAME". */
+static void what_is_to_be_verified_is_read(void **state)
+{
+	static const struct {
+		const char *text, *want;
+	} table[] = {
+		{NET, "off all deny"},
+		{NET "verify = off\n", "off all deny"},
+		{NET "verify = log\n", "log all deny"},
+		{NET "verify = enforce\n", "enforce all deny"},
+		{NET "verify_ports = 443 80/tcp\nverify = enforce\n", "enforce 80/tcp+443 deny"},
+		{NET "verify = enforce\nverify_ports = 443\n  8443/udp\nwithout_name = allow\n", "enforce 443+8443/udp allow"},
+		{NET "verify = enforce\nwithout_name = deny\nmode = audit\n", "enforce all deny"},
+		/* The ports of rules are another matter. */
+		{NET "verify = enforce\nports = 22\nallow = a.example\n", "enforce all deny"},
+		{NET VIRTUAL "verify = enforce\nverify_ports = 443\n", "enforce 443 deny"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		struct policy *policy = load_clean(table[i].text);
+		const struct network *web = &policy->networks[0];
+		char got[PORTS_TEXT_MAX + 32], ports[PORTS_TEXT_MAX];
+
+		snprintf(got, sizeof(got), "%s %s %s", policy_verify_name(web->verify), ports_format(&web->verify_ports, ports),
+			 web->without_name_allowed ? "allow" : "deny");
+		assert_string_equal(got, table[i].want);
+		policy_free(policy);
+	}
+}
+
+static void each_network_is_verified_as_it_says(void **state)
+{
+	struct policy *policy = load_clean(NET "verify = enforce\nverify_ports = 443\nwithout_name = allow\n"
+					       "[network db]\nsubnet = 10.2.0.0/24\n");
+	const struct network *db = policy_network_by_name(policy, "db");
+
+	(void)state;
+	assert_int_equal(policy_network_by_name(policy, "web")->verify, VERIFY_ENFORCE);
+	assert_int_equal(db->verify, VERIFY_OFF);
+	assert_true(ports_is_all(&db->verify_ports));
+	assert_false(db->without_name_allowed);
+	policy_free(policy);
+}
+
 static void upstreams_are_checked(void **state)
 {
 	static const struct finding table[] = {
@@ -582,6 +651,14 @@ static void warnings_do_not_refuse(void **state)
 		{NET "[upstream]\nserver = tls://192.0.2.9#a.example tls://192.0.2.9:853#A.example\n",
 		 "p.conf:4: warning: the server 'tls://192.0.2.9:853#A.example' is given twice"},
 		{NET "allow = *.github.io\n", "p.conf:3: warning: '*.github.io': "},
+		{NET "wildcard_octets = 63\nallow = a.example\ndeny = *.example.net\n",
+		 "p.conf:3: warning: 'wildcard_octets' has no effect: no rule of [network web] allows names by a wildcard"},
+		{NET "wildcard_names = 63\n", "p.conf:3: warning: 'wildcard_names' has no effect"},
+		{NET "verify_ports = 443\n",
+		 "p.conf:3: warning: 'verify_ports' has no effect without 'verify': write 'verify = enforce' (or "
+		 "'log') as well"},
+		{NET "without_name = allow\nverify = off\n", "p.conf:3: warning: 'without_name' has no effect without 'verify'"},
+		{NET "verify = off\nwithout_name = deny\n", "p.conf:4: warning: 'without_name' has no effect without 'verify'"},
 	};
 
 	(void)state;
@@ -629,8 +706,8 @@ static void all_errors_are_reported_in_the_order_of_the_text(void **state)
 static const struct rule *find_rule(const struct network *network, const char *text)
 {
 	for (size_t i = 0; i < network->rule_count; i++) {
-		if (strcmp(network->rules[i].text, text) == 0)
-			return &network->rules[i];
+		if (strcmp(network->rules[i]->text, text) == 0)
+			return network->rules[i];
 	}
 	fail_msg("no rule '%s'", text);
 	return NULL;
@@ -701,6 +778,7 @@ static void a_whole_policy_is_read(void **state)
 	struct policy *policy = load_clean("[gateway]\n"
 					   "uplink = 172.30.0.0/16\n"
 					   "log = json\n"
+					   "flowtable = no\n"
 					   "[upstream]\n"
 					   "server = 192.0.2.53 [2001:db8::53]:5353, 2001:db8::54\n"
 					   "[upstream corp]\n"
@@ -715,12 +793,14 @@ static void a_whole_policy_is_read(void **state)
 					   "subnet = fd00:201:1::/64\n"
 					   "gateway = 10.201.1.9\n"
 					   "use = forge\n"
-					   "allow = api.example [2001:db8::5]:443/udp 192.0.2.0/24:80 192.0.2.7\n"
+					   "allow = api.example *.wild.example [2001:db8::5]:443/udp 192.0.2.0/24:80 192.0.2.7\n"
 					   "ports = 443 80/tcp\n"
 					   "mode = audit\n"
 					   "audit_until = 2099-12-31T23:59:30Z\n"
 					   "private = 10.7.0.0/16\n"
 					   "min_ttl = 90\ngrace = 5m\nmax_age = 2h\nmax_addresses = 8\n"
+					   "wildcard_octets = 100\nwildcard_labels = 9\nwildcard_names = 60\n"
+					   "max_flows = 5000\n"
 					   "keep_established = yes\nlog_allowed = all\n");
 	const struct network *web = policy_network_by_name(policy, "web");
 	char text[ADDRESS_TEXT_MAX];
@@ -728,6 +808,7 @@ static void a_whole_policy_is_read(void **state)
 	(void)state;
 	assert_string_equal(policy->uplink, "172.30.0.0/16");
 	assert_int_equal(policy->log, LOG_JSON);
+	assert_false(policy->flowtable);
 	assert_int_equal(policy->upstream_count, 2);
 	assert_string_equal(policy->upstreams[0].name, "corp");
 	assert_int_equal(policy->upstreams[0].servers[0].port, 5300);
@@ -745,16 +826,20 @@ static void a_whole_policy_is_read(void **state)
 	assert_int_equal(web->lifetimes.grace, 300);
 	assert_int_equal(web->lifetimes.max_age, 7200);
 	assert_int_equal(web->lifetimes.max_addresses, 8);
+	assert_int_equal(web->wildcards.octets, 100);
+	assert_int_equal(web->wildcards.labels, 9);
+	assert_int_equal(web->wildcards.names, 60);
+	assert_int_equal(web->max_flows, 5000);
 	assert_true(web->keep_established);
 	assert_int_equal(web->log_allowed, LOG_ALLOWED_ALL);
 	assert_int_equal(web->private_count, 1);
-	assert_int_equal(web->rule_count, 7);
+	assert_int_equal(web->rule_count, 8);
 	expect_ports(find_rule(web, "forge.example:22+443"), "22+443");
 	expect_ports(find_rule(web, "cdn.forge.example"), "80/tcp+443");
 	expect_ports(find_rule(web, "gist.forge.example"), "all");
 	expect_ports(find_rule(web, "192.0.2.7"), "all");
 	assert_string_equal(find_rule(web, "cdn.forge.example")->section, "rules forge");
-	assert_int_equal(find_rule(web, "cdn.forge.example")->source.line, 11);
+	assert_int_equal(find_rule(web, "cdn.forge.example")->source.line, 12);
 	assert_null(find_rule(web, "api.example")->section);
 	assert_string_equal(find_rule(web, "api.example")->source.file, "p.conf");
 	policy_free(policy);
@@ -767,6 +852,7 @@ static void a_missing_upstream_means_auto(void **state)
 	(void)state;
 	assert_int_equal(policy->upstream_count, 1);
 	assert_int_equal(policy->networks[0].log_allowed, LOG_ALLOWED_OFF);
+	assert_int_equal(policy->networks[0].wildcards.names, 0);
 	assert_true(policy->upstreams[0].automatic);
 	assert_string_equal(policy->upstreams[0].name, "");
 	policy_free(policy);
@@ -795,12 +881,12 @@ static void long_lines_and_names_arrive_whole(void **state)
 		char want[64];
 
 		snprintf(want, sizeof(want), "n%u.example:%u", i, 1 + i % 40);
-		assert_string_equal(web->rules[i].text, want);
-		assert_int_equal(web->rules[i].source.line, 3);
+		assert_string_equal(web->rules[i]->text, want);
+		assert_int_equal(web->rules[i]->source.line, 3);
 	}
-	assert_int_equal(strlen(web->rules[2000].text), strlen(name) + 4);
-	assert_int_equal(web->rules[2000].source.line, 4);
-	assert_int_equal(web->rules[2001].source.line, 5);
+	assert_int_equal(strlen(web->rules[2000]->text), strlen(name) + 4);
+	assert_int_equal(web->rules[2000]->source.line, 4);
+	assert_int_equal(web->rules[2001]->source.line, 5);
 	policy_free(policy);
 	free(text);
 }
@@ -1030,6 +1116,8 @@ int main(void)
 		cmocka_unit_test(networks_are_checked),
 		cmocka_unit_test(pools_of_virtual_addresses_are_read),
 		cmocka_unit_test(pools_of_virtual_addresses_are_checked),
+		cmocka_unit_test(what_is_to_be_verified_is_read),
+		cmocka_unit_test(each_network_is_verified_as_it_says),
 		cmocka_unit_test(upstreams_are_checked),
 		cmocka_unit_test(warnings_do_not_refuse),
 		cmocka_unit_test(all_errors_are_reported_in_the_order_of_the_text),

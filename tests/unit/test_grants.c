@@ -34,6 +34,7 @@ static int teardown(void **state)
 {
 	struct world *world = *state;
 
+	grants_free(&world->grants);
 	lease_table_free(world->leases);
 	free(world);
 	return 0;

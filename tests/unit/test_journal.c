@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "gateway/journal.h"
+#include "tests/unit/two_networks.h"
 
 struct fixture {
 	int files[JOURNAL_FILES];
@@ -18,22 +19,6 @@ struct fixture {
 	size_t damaged; /* octets, at the last restart */
 };
 
-/* Two networks, "web" with id 7 and "build" with id 9. */
-static struct policy *make_policy(void)
-{
-	struct policy *policy = policy_new();
-
-	assert_non_null(policy);
-	policy->networks = calloc(2, sizeof(*policy->networks));
-	assert_non_null(policy->networks);
-	policy->network_count = 2;
-	strcpy(policy->networks[0].name, "web");
-	policy->networks[0].id = 7;
-	strcpy(policy->networks[1].name, "build");
-	policy->networks[1].id = 9;
-	return policy;
-}
-
 static int set_up(void **state)
 {
 	struct fixture *fixture = calloc(1, sizeof(*fixture));
@@ -41,7 +26,8 @@ static int set_up(void **state)
 	assert_non_null(fixture);
 	for (unsigned int i = 0; i < JOURNAL_FILES; i++)
 		fixture->files[i] = memfd_create("test-journal", 0);
-	fixture->policy = make_policy();
+	fixture->policy = make_two_networks();
+	assert_non_null(fixture->policy);
 	assert_int_equal(journal_open(&fixture->journal, fixture->files), 0);
 	*state = fixture;
 	return 0;

@@ -22,7 +22,7 @@ static const char *const allowed[] = {
 static const char *const denied[] = {"bad.example", "evil.wide.example", "hidden.example"};
 
 static struct policy *policy;
-static const struct network *network, *audit;
+static const struct network *network, *audit, *verifying, *watching;
 
 static struct rule rule_of(enum rule_action action, const char *text)
 {
@@ -39,6 +39,14 @@ static struct rule rule_of(enum rule_action action, const char *text)
 	return rule;
 }
 
+static void add_rule(struct network *out, enum rule_action action, const char *text)
+{
+	struct rule rule = rule_of(action, text);
+
+	out->rules[out->rule_count] = policy_rule(policy, &rule);
+	assert_non_null(out->rules[out->rule_count++]);
+}
+
 static void make_network(struct network *out, const char *name, enum network_mode mode)
 {
 	strcpy(out->name, name);
@@ -47,9 +55,9 @@ static void make_network(struct network *out, const char *name, enum network_mod
 	out->default_ports = ports_all();
 	out->rules = calloc(COUNT(allowed) + COUNT(denied), sizeof(*out->rules));
 	for (size_t i = 0; i < COUNT(allowed); i++)
-		out->rules[out->rule_count++] = rule_of(RULE_ALLOW, allowed[i]);
+		add_rule(out, RULE_ALLOW, allowed[i]);
 	for (size_t i = 0; i < COUNT(denied); i++)
-		out->rules[out->rule_count++] = rule_of(RULE_DENY, denied[i]);
+		add_rule(out, RULE_DENY, denied[i]);
 }
 
 /* The upstream group "corp" serves **.corp.example, which may point into 10.0.0.0/8. */
@@ -74,15 +82,21 @@ static int make_policy(void **state)
 
 	(void)state;
 	policy = policy_new();
-	policy->networks = calloc(2, sizeof(*policy->networks));
-	policy->network_count = 2;
+	policy->networks = calloc(4, sizeof(*policy->networks));
+	policy->network_count = 4;
 	make_network(&policy->networks[0], "enforced", MODE_ENFORCE);
 	make_network(&policy->networks[1], "audited", MODE_AUDIT);
+	make_network(&policy->networks[2], "verifying", MODE_ENFORCE);
+	policy->networks[2].verify = VERIFY_ENFORCE;
+	make_network(&policy->networks[3], "watching", MODE_AUDIT);
+	policy->networks[3].verify = VERIFY_LOG;
 	add_corp();
 	policy_inherit_ids(policy, NULL);
 	assert_int_equal(policy_finish(policy, error, sizeof(error), &where), 0);
 	network = policy_network_by_name(policy, "enforced");
 	audit = policy_network_by_name(policy, "audited");
+	verifying = policy_network_by_name(policy, "verifying");
+	watching = policy_network_by_name(policy, "watching");
 	return 0;
 }
 
@@ -199,6 +213,43 @@ static void audit_lifts_only_missing_rules(void **state)
 	}
 }
 
+static void a_wildcard_stands_for_no_more_than_its_limits(void **state)
+{
+	static const struct {
+		uint32_t octets, labels;
+		const char *name;
+		bool refused;
+	} cases[] = {
+		{0, 0, "a.b.c.d.e.f.g.h.wide.example", false},
+		{3, 0, "abc.wide.example", false},
+		{3, 0, "a.b.c.wide.example", false},
+		{3, 0, "a.bcd.wide.example", true},
+		{0, 2, "a.b.wide.example", false},
+		{0, 2, "a.b.c.wide.example", true},
+		{3, 2, "a.b.c.wide.example", true},
+		{1, 1, "deep.down.example", false}, /* a rule has the whole name */
+		{1, 1, "bad.example", true},
+	};
+	struct network limited = *network, auditing = *audit;
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(cases); i++) {
+		struct question question = question_of(cases[i].name, TYPE_A);
+		struct question_verdict verdict;
+
+		limited.wildcards = auditing.wildcards = (struct wildcard_limits){.octets = cases[i].octets, .labels = cases[i].labels};
+		verdict = judge_question(&limited, &question, (struct families){true, true}, NOW);
+		if (verdict.denied != cases[i].refused || (verdict.step == QUESTION_DENY) != cases[i].refused)
+			fail_msg("%s: step %d reason %s", cases[i].name, verdict.step, reason_name(verdict.reason));
+		if (!cases[i].refused || verdict.reason == REASON_DENIED_BY_RULE)
+			continue;
+		assert_int_equal(verdict.reason, REASON_NAME_TOO_LONG);
+		assert_string_equal(verdict.rule->text, "*.wide.example");
+		verdict = judge_question(&auditing, &question, (struct families){true, true}, NOW);
+		assert_int_equal(verdict.step, QUESTION_LOOK_UP);
+	}
+}
+
 static void pointer_names(void **state)
 {
 	static const struct {
@@ -257,8 +308,8 @@ static const struct {
 	const char *name;
 	uint16_t type;
 } types[] = {
-	{"A", TYPE_A},     {"AAAA", TYPE_AAAA},   {"CNAME", TYPE_CNAME}, {"DNAME", TYPE_DNAME},
-	{"TXT", TYPE_TXT}, {"HTTPS", TYPE_HTTPS}, {"RRSIG", TYPE_RRSIG}, {"SOA", TYPE_SOA},
+	{"A", TYPE_A},         {"AAAA", TYPE_AAAA},   {"CNAME", TYPE_CNAME}, {"DNAME", TYPE_DNAME}, {"TXT", TYPE_TXT},
+	{"HTTPS", TYPE_HTTPS}, {"RRSIG", TYPE_RRSIG}, {"SOA", TYPE_SOA},     {"SVCB", TYPE_SVCB},
 };
 
 static uint16_t type_of(const char *name)
@@ -708,6 +759,90 @@ static void signatures_with_do(void **state)
 		check_answer(&cases[i], network, true, NULL);
 }
 
+/* Key 5. A server without ECH has the record that is left. */
+static const struct answer_case with_ech[] = {
+	{"ech alone", "a.example", "HTTPS", 0, "a.example 100 HTTPS 00010000050004deadbeef", 0, "a.example 90 HTTPS 000100", NULL,
+	 REASON_NONE, EDE_NONE},
+	{"ech of no octets", "a.example", "HTTPS", 0, "a.example 100 HTTPS 00010000050000", 0, "a.example 90 HTTPS 000100", NULL,
+	 REASON_NONE, EDE_NONE},
+	{"ech between the others", "a.example", "HTTPS", 0,
+	 "a.example 100 HTTPS 000100"
+	 "0001000302683200040004090909090005000411223344000600102600000000000000000000000000000100070000",
+	 0,
+	 "a.example 90 HTTPS 000100"
+	 "0001000302683200070000",
+	 NULL, REASON_NONE, EDE_NONE},
+	{"SVCB", "_443._https.a.example", "SVCB", 0,
+	 "_443._https.a.example 100 SVCB 0001"
+	 "03776562076578616d706c6500"
+	 "0003000201bb"
+	 "00050004deadbeef",
+	 0,
+	 "_443._https.a.example 90 SVCB 0001"
+	 "03776562076578616d706c6500"
+	 "0003000201bb",
+	 NULL, REASON_NONE, EDE_NONE},
+	{"others are mandatory", "a.example", "HTTPS", 0,
+	 "a.example 100 HTTPS 000100"
+	 "00000002000100010003026832"
+	 "00050004deadbeef",
+	 0,
+	 "a.example 90 HTTPS 000100"
+	 "00000002000100010003026832",
+	 NULL, REASON_NONE, EDE_NONE},
+	{"ech is mandatory", "a.example", "HTTPS", 0,
+	 "a.example 100 HTTPS 000100"
+	 "000000020005"
+	 "00050004deadbeef",
+	 0, "", NULL, REASON_NONE, EDE_FILTERED},
+	{"ech is mandatory among others", "a.example", "HTTPS", 0,
+	 "a.example 100 HTTPS 000100"
+	 "0000000400010005"
+	 "00010003026832"
+	 "00050004deadbeef"
+	 ";a.example 100 HTTPS 00020000010003026832",
+	 0, "a.example 90 HTTPS 00020000010003026832", NULL, REASON_NONE, EDE_FILTERED},
+	{"ech is mandatory, and missing", "a.example", "HTTPS", 0, "a.example 100 HTTPS 000100000000020005", 0, "", NULL, REASON_NONE,
+	 EDE_FILTERED},
+	{"ech twice", "a.example", "HTTPS", 0, "a.example 100 HTTPS 0001000005000101000500010a", 0, "", NULL, REASON_NONE, EDE_FILTERED},
+	{"ech beyond the end", "a.example", "HTTPS", 0, "a.example 100 HTTPS 00010000050004dead", 0, "", NULL, REASON_NONE, EDE_FILTERED},
+	{"an alias", "a.example", "HTTPS", 0,
+	 "a.example 100 HTTPS 0000"
+	 "03776562076578616d706c6500"
+	 "00050004deadbeef",
+	 0,
+	 "a.example 90 HTTPS 0000"
+	 "03776562076578616d706c6500",
+	 NULL, REASON_NONE, EDE_NONE},
+	{"no signature fits", "a.example", "HTTPS", 0, "a.example 100 HTTPS 00010000050004deadbeef;a.example 100 RRSIG HTTPS", 0,
+	 "a.example 90 HTTPS 000100", NULL, REASON_NONE, EDE_NONE},
+};
+
+static void ech_is_removed_where_names_are_verified(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < COUNT(with_ech); i++) {
+		check_answer(&with_ech[i], verifying, true, NULL);
+		check_answer(&with_ech[i], watching, false, NULL);
+	}
+}
+
+static void ech_stays_where_they_are_not(void **state)
+{
+	static const struct answer_case cases[] = {
+		{"ech", "a.example", "HTTPS", 0, "a.example 100 HTTPS 00010000050004deadbeef;a.example 100 RRSIG HTTPS", 0,
+		 "a.example 90 HTTPS 00010000050004deadbeef;a.example 90 RRSIG HTTPS", NULL, REASON_NONE, EDE_NONE},
+		{"ech is mandatory", "a.example", "HTTPS", 0, "a.example 100 HTTPS 00010000000002000500050004deadbeef", 0,
+		 "a.example 90 HTTPS 00010000000002000500050004deadbeef", NULL, REASON_NONE, EDE_NONE},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(cases); i++) {
+		check_answer(&cases[i], network, true, NULL);
+		check_answer(&cases[i], audit, true, NULL);
+	}
+}
+
 static void a_chain_goes_on_after_a_chase(void **state)
 {
 	static const char *const found = "alias.example 90 CNAME x.example";
@@ -807,10 +942,13 @@ int main(void)
 		cmocka_unit_test(questions_are_judged),
 		cmocka_unit_test(a_denied_question_names_its_rule),
 		cmocka_unit_test(audit_lifts_only_missing_rules),
+		cmocka_unit_test(a_wildcard_stands_for_no_more_than_its_limits),
 		cmocka_unit_test(pointer_names),
 		cmocka_unit_test(answers_are_judged),
 		cmocka_unit_test(signatures_with_do),
 		cmocka_unit_test(the_names_of_the_chain_are_told),
+		cmocka_unit_test(ech_is_removed_where_names_are_verified),
+		cmocka_unit_test(ech_stays_where_they_are_not),
 		cmocka_unit_test(a_chain_goes_on_after_a_chase),
 		cmocka_unit_test(audit_still_filters_answers),
 		cmocka_unit_test(a_denied_answer_names_rule_and_name),

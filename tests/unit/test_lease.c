@@ -111,6 +111,20 @@ static void test_find_prefers_own_network_then_latest(void **state)
 	assert_name(lease_find(table, 1, &a), "ended.example");
 }
 
+static void test_of_leases_that_end_together_the_one_shown_last_is_found(void **state)
+{
+	struct lease_table *table = *state;
+	struct lease lease = {.address = addr("192.0.2.1"), .network = 1, .specs = 1, .until = 50000};
+	static const char *const shown[] = {"a.example", "b.example", "c.example", "a.example", "c.example", "b.example"};
+
+	for (size_t i = 0; i < sizeof(shown) / sizeof(shown[0]); i++) {
+		lease.name = name(shown[i]);
+		lease.shown = i + 1;
+		assert_int_equal(lease_put(table, &lease), 0);
+		assert_name(lease_find(table, 1, &lease.address), shown[i]);
+	}
+}
+
 static void test_names_are_the_live_ones(void **state)
 {
 	struct lease_table *table = *state;
@@ -153,6 +167,23 @@ static void test_each_changes_and_removes(void **state)
 	assert_int_equal(HASH_COUNT(table->holdings->places), 1);
 	assert_name(lease_find(table, 1, &a), "a.example");
 	assert_int_equal(lease_until(table, 1, &a, 8), 900);
+}
+
+static void test_each_of_one_network(void **state)
+{
+	struct lease_table *table = *state;
+	struct address a = addr("192.0.2.1");
+	int visits = 0;
+	put(table, 1, "192.0.2.1", "a.example", 1, 100);
+	put(table, 2, "192.0.2.1", "a.example", 1, 100);
+	put(table, 2, "192.0.2.1", "b.example", 1, 200);
+	lease_each_of(table, 2, drop_b_and_turn, &visits);
+	assert_int_equal(visits, 2);
+	assert_int_equal(lease_table_count(table), 2);
+	assert_int_equal(lease_until(table, 1, &a, 1), 100);
+	assert_int_equal(lease_until(table, 2, &a, 8), 900);
+	lease_each_of(table, 3, drop_b_and_turn, &visits);
+	assert_int_equal(visits, 2);
 }
 
 static void test_sweep_forgets_after_the_memory(void **state)
@@ -465,8 +496,10 @@ int main(void)
 		TABLE_TEST(test_until_is_per_network_and_spec),
 		TABLE_TEST(test_audited_leases_open_nothing),
 		TABLE_TEST(test_find_prefers_own_network_then_latest),
+		TABLE_TEST(test_of_leases_that_end_together_the_one_shown_last_is_found),
 		TABLE_TEST(test_names_are_the_live_ones),
 		TABLE_TEST(test_each_changes_and_removes),
+		TABLE_TEST(test_each_of_one_network),
 		TABLE_TEST(test_sweep_forgets_after_the_memory),
 		TABLE_TEST(test_full_network_is_refused_but_ended_leases_make_room),
 		TABLE_TEST(test_nearly_full_network_forgets_ended_leases_at_once),

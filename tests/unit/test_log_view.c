@@ -42,6 +42,14 @@
 	"{\"ts\":\"2026-11-23T00:00:04.000Z\",\"event\":\"allowed\",\"network\":\"web\",\"src\":\"10.201.1.5\",\"app\":\"web-1\","         \
 	"\"what\":\"flows\",\"dst\":\"203.0.113.7\",\"port\":443,\"proto\":\"tcp\",\"name\":\"api.example\",\"action\":\"allowed\","       \
 	"\"count\":12,\"bytes_out\":2048,\"bytes_in\":1}"
+#define INSIDE                                                                                                                             \
+	"{\"ts\":\"2026-11-22T03:40:03.000Z\",\"event\":\"denied\",\"network\":\"web\",\"src\":\"10.201.1.5\",\"app\":\"web-1\","          \
+	"\"dst\":\"203.0.113.9\",\"port\":443,\"proto\":\"tcp\",\"name\":\"api.example\",\"sni\":\"front.example\","                       \
+	"\"reason\":\"sni-mismatch\",\"rule\":\"default\",\"action\":\"reset\",\"count\":1}"
+#define NAMELESS                                                                                                                           \
+	"{\"ts\":\"2026-11-22T03:40:04.000Z\",\"event\":\"denied\",\"network\":\"web\",\"src\":\"10.201.1.5\",\"app\":\"web-1\","          \
+	"\"dst\":\"203.0.113.9\",\"port\":22,\"proto\":\"tcp\",\"name\":\"api.example\",\"sni\":null,\"reason\":\"no-name\","              \
+	"\"rule\":\"default\",\"action\":\"reset\",\"count\":1}"
 #define LOST "{\"event\":\"log-lost\",\"count\":3}"
 
 static json_t *load(const char *text)
@@ -139,6 +147,21 @@ static void names_and_addresses_choose_lines(void **state)
 	}
 }
 
+static void both_names_of_a_flow_choose_its_line(void **state)
+{
+	static const char *const fitting[] = {"front.example", "api.example", "203.0.113.9"};
+	struct log_view_filter filter = {0};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(fitting) / sizeof(fitting[0]); i++) {
+		filter = (struct log_view_filter){0};
+		assert_null(log_view_parse_name(&filter, fitting[i]));
+		assert_true(passes(&filter, INSIDE));
+	}
+	assert_null(log_view_parse_name(&filter, "other.example"));
+	assert_false(passes(&filter, INSIDE));
+}
+
 static const char *print(const struct terminal *terminal, struct log_view_columns *widths, const char *text)
 {
 	static char output[OUTPUT_MAX];
@@ -166,6 +189,8 @@ static void a_line_says_what_happened(void **state)
 			  "a.conf:9\n"},
 		{FLOWS, "2026-11-23 (UTC)\n00:00:04.000 + allowed  web  web-1 > api.example:443/tcp (12 flows)  2.0 KiB out, 1 B in\n"},
 		{PING, "2026-11-23 (UTC)\n00:00:03.000 x denied   -  web-1 > 203.0.113.7/icmp  protocol-not-allowed  default\n"},
+		{INSIDE, "2026-11-22 (UTC)\n03:40:03.000 x denied   web  web-1 > front.example:443/tcp  sni-mismatch  default\n"},
+		{NAMELESS, "2026-11-22 (UTC)\n03:40:04.000 x denied   web  web-1 > api.example:22/tcp  no-name  default\n"},
 		{LOST, "(3 lines are missing: they came faster than they were read)\n"},
 	};
 	const struct terminal ascii = {0};
@@ -225,6 +250,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(filters_choose_lines),
 		cmocka_unit_test(names_and_addresses_choose_lines),
+		cmocka_unit_test(both_names_of_a_flow_choose_its_line),
 		cmocka_unit_test(a_line_says_what_happened),
 		cmocka_unit_test(columns_stay_and_the_date_is_told_once),
 		cmocka_unit_test(what_an_app_chose_does_not_reach_the_screen),

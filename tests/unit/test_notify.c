@@ -77,6 +77,11 @@ static void test_a_denial_is_new_once(void **state)
 	assert_true(see(table, flow("web-1", "192.0.2.1"), 7));
 	assert_true(see(table, flow("web-1", "192.0.2.2"), 8));
 	assert_false(see(table, flow("web-1", "192.0.2.1"), 9));
+	/* What a flow itself asked for, with whatever address, as well. */
+	named.name = question("", "front.example").name;
+	named.has_sni = true;
+	named.sni = question("", "evil.example").name;
+	assert_false(see(table, named, 9));
 	/* Without the app's name its address counts. */
 	assert_true(see(table, flow("", "192.0.2.1"), 10));
 	assert_false(see(table, flow("", "192.0.2.1"), 11));
@@ -219,6 +224,27 @@ static void test_the_text_has_a_line_for_each(void **state)
 	free(text);
 	text = notify_message_text(message, NOTIFY_TEXT_MAX_JSON, true);
 	assert_non_null(strstr(text, "-> `evil.example` (DNS A)"));
+	free(text);
+	notify_message_free(message);
+}
+
+static void test_the_text_has_the_name_inside_a_flow(void **state)
+{
+	struct notify_message *message = notify_message_new();
+	struct decision inside = flow("web-1", "192.0.2.1"), nameless = flow("web-1", "192.0.2.1");
+	char *text;
+
+	(void)state;
+	inside.name = nameless.name = question("", "api.example").name;
+	inside.reason = REASON_SNI_MISMATCH;
+	inside.has_sni = nameless.has_sni = true;
+	inside.sni = question("", "front.example").name;
+	nameless.reason = REASON_NO_NAME;
+	assert_true(notify_message_add(message, &inside, "{\"n\":1}"));
+	assert_true(notify_message_add(message, &nameless, "{\"n\":2}"));
+	text = notify_message_text(message, NOTIFY_TEXT_MAX_NTFY, false);
+	assert_string_equal(text, "web-1 (network web) -> front.example port 443/tcp: sni-mismatch\n"
+				  "web-1 (network web) -> api.example port 443/tcp: no-name");
 	free(text);
 	notify_message_free(message);
 }
@@ -572,6 +598,7 @@ int main(void)
 		cmocka_unit_test(test_requests_keep_their_distance),
 		cmocka_unit_test(test_a_message_has_three_tries),
 		cmocka_unit_test(test_the_text_has_a_line_for_each),
+		cmocka_unit_test(test_the_text_has_the_name_inside_a_flow),
 		cmocka_unit_test(test_what_has_no_room_is_counted),
 		cmocka_unit_test(test_the_body_fits_many_servers),
 		cmocka_unit_test(test_urls),

@@ -99,8 +99,12 @@ static struct policy *unfinished(const struct line *lines, size_t count, const c
 	network->default_ports = default_ports ? ports_of(default_ports) : ports_all();
 	network->rules = calloc(count + 1, sizeof(*network->rules));
 	assert_non_null(network->rules);
-	for (size_t i = 0; i < count; i++)
-		network->rules[i] = make_rule(&lines[i], &network->default_ports, (unsigned int)i + 1);
+	for (size_t i = 0; i < count; i++) {
+		struct rule rule = make_rule(&lines[i], &network->default_ports, (unsigned int)i + 1);
+
+		network->rules[i] = policy_rule(policy, &rule);
+		assert_non_null(network->rules[i]);
+	}
 	network->rule_count = count;
 	return policy;
 }
@@ -388,9 +392,11 @@ static void knows_local_names(void **state)
 					    "a.b.onion",
 					    "host.docker.internal",
 					    "docker.internal",
-					    "a.b.docker.internal"};
-	static const char *const global[] = {
-		"a.internal", "xdocker.internal", "local.example", "onion.example", "a.local.example", "xlocal.example", "."};
+					    "a.b.docker.internal",
+					    "resolver.arpa",
+					    "_dns.resolver.arpa"};
+	static const char *const global[] = {"a.internal",      "xdocker.internal", "local.example",  "onion.example",
+					     "a.local.example", "xlocal.example",   "xresolver.arpa", "."};
 
 	(void)state;
 	for (size_t i = 0; i < COUNT(local); i++) {
@@ -421,7 +427,7 @@ static void expect(const struct network *network, const struct domain *name, boo
 	*denied = false;
 	*ports = (struct ports){0};
 	for (size_t i = 0; i < network->rule_count; i++) {
-		const struct rule *rule = &network->rules[i];
+		const struct rule *rule = network->rules[i];
 
 		if (!pattern_matches(&rule->pattern, name))
 			continue;
@@ -438,7 +444,7 @@ static void expect(const struct network *network, const struct domain *name, boo
 static bool expect_parent(const struct network *network, const struct domain *name)
 {
 	for (size_t i = 0; i < network->rule_count; i++)
-		if (network->rules[i].action == RULE_ALLOW && pattern_is_above(&network->rules[i].pattern, name))
+		if (network->rules[i]->action == RULE_ALLOW && pattern_is_above(&network->rules[i]->pattern, name))
 			return true;
 	return false;
 }
@@ -663,6 +669,77 @@ static void judges_addresses(void **state)
 	policy = finished(lines, 0, NULL);
 	check_addresses(policy, &nothing, 1);
 	policy_free(policy);
+}
+
+/* The same list whatever its order is, and what is there twice: a reload compares it. */
+static void own_prefixes_are_sorted_and_there_once(void **state)
+{
+	const struct prefix own[] = {prefix_from("198.51.100.1"), prefix_from("192.0.2.0/24"), prefix_from("198.51.100.1"),
+				     prefix_from("192.0.2.7"), prefix_from("2001:db8::/64")};
+	const struct prefix again[] = {own[4], own[3], own[0], own[1]};
+	struct policy *policy = finished(NULL, 0, NULL), *other = finished(NULL, 0, NULL);
+	struct address inside = address_of("192.0.2.7"), beside = address_of("192.0.2.8"), outside = address_of("192.0.3.0");
+
+	(void)state;
+	assert_int_equal(policy_set_own(policy, own, COUNT(own)), 0);
+	assert_int_equal(policy_set_own(other, again, COUNT(again)), 0);
+	assert_int_equal(policy->own_count, 4);
+	assert_int_equal(other->own_count, 4);
+	for (size_t i = 0; i < 4; i++)
+		assert_true(prefix_equal(&policy->own[i], &other->own[i]));
+	assert_int_equal(policy_own(policy, &inside)->length, 32);
+	assert_int_equal(policy_own(policy, &beside)->length, 24);
+	assert_null(policy_own(policy, &outside));
+	policy_free(policy);
+	policy_free(other);
+}
+
+static struct policy *networks_of(const char *const *names, size_t count)
+{
+	struct policy *policy = policy_new();
+	struct source where;
+	char error[512];
+
+	assert_non_null(policy);
+	policy->networks = calloc(count, sizeof(*policy->networks));
+	assert_non_null(policy->networks);
+	policy->network_count = count;
+	for (size_t i = 0; i < count; i++) {
+		char subnet[32];
+
+		strcpy(policy->networks[i].name, names[i]);
+		snprintf(subnet, sizeof(subnet), "10.%c.0.0/16", names[i][0] - 'a' + '0');
+		policy->networks[i].subnet4 = prefix_from(subnet);
+		policy->networks[i].id = (uint16_t)i;
+	}
+	assert_int_equal(policy_finish(policy, error, sizeof(error), &where), 0);
+	return policy;
+}
+
+/* Over reloads ids are no longer places. */
+static void networks_are_found_by_id_and_by_source(void **state)
+{
+	static const char *const before[] = {"a", "b", "c", "d"}, *const after[] = {"e", "d", "b", "f"};
+	static const uint16_t ids[] = {4, 3, 1, 5};
+	struct policy *old = networks_of(before, 4), *new = networks_of(after, 4);
+	struct address c = address_of("10.2.0.1"), d = address_of("10.3.255.255");
+
+	(void)state;
+	policy_inherit_ids(old, NULL);
+	policy_inherit_ids(new, old);
+	for (size_t i = 0; i < 4; i++) {
+		assert_int_equal(new->networks[i].id, ids[i]);
+		assert_ptr_equal(policy_network(new, ids[i]), &new->networks[i]);
+	}
+	assert_null(policy_network(new, 0));
+	assert_null(policy_network(new, 2));
+	assert_null(policy_network(new, 6));
+	assert_null(policy_network(new, POLICY_NETWORK_NONE));
+	assert_ptr_equal(policy_network_by_source(new, &d), &new->networks[1]);
+	assert_null(policy_network_by_source(new, &c));
+	assert_ptr_equal(policy_network_by_source(old, &c), &old->networks[2]);
+	policy_free(old);
+	policy_free(new);
 }
 
 /* What the kernel does with the sets: deny sets first, then allow sets. */
@@ -894,6 +971,10 @@ static void filters_rebinding(void **state)
 		{"a.example", "::ffff:1.1.1.1", false},
 		{"a.example", "2606::1", true},
 		{"a.example", "64:ff9b::1.1.1.1", true},
+		{"a.example", "64:ff9b::9.9.9.3", false},
+		{"a.example", "64:ff9b::9.9.9.16", true},
+		{"a.example", "2002:909:903::1", false},
+		{"a.example", "2002:909:910::1", true},
 	};
 	struct policy *policy = with_upstreams();
 	struct prefix own[] = {prefix_from("9.9.9.0/28")};
@@ -1019,6 +1100,8 @@ int main(void)
 		cmocka_unit_test(ids_start_again_when_all_were_given_out),
 		cmocka_unit_test(keeps_equal_texts_once),
 		cmocka_unit_test(every_reason_has_a_name_of_its_own),
+		cmocka_unit_test(own_prefixes_are_sorted_and_there_once),
+		cmocka_unit_test(networks_are_found_by_id_and_by_source),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

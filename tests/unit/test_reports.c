@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -133,6 +134,48 @@ static void a_denial_reaches_all(void **state)
 	assert_int_equal(stats_count_rows(reports_stats(fixture->reports)), 1);
 }
 
+static void a_line_has_what_the_flow_itself_asked_for(void **state)
+{
+	static const struct {
+		const char *name, *real, *sni; /* NULL: none */
+		bool has_sni;
+		enum reason reason;
+		const char *text, *json;
+	} table[] = {
+		{"api.example", NULL, "front.example", true, REASON_SNI_MISMATCH,
+		 " proto=tcp name=api.example sni=front.example reason=sni-mismatch rule=default action=reset count=1\n",
+		 ",\"name\":\"api.example\",\"sni\":\"front.example\",\"reason\":\"sni-mismatch\","},
+		{"api.example", "198.51.100.7", "front.example", true, REASON_SNI_MISMATCH,
+		 " name=api.example real=198.51.100.7 sni=front.example reason=sni-mismatch ",
+		 ",\"real\":\"198.51.100.7\",\"sni\":\"front.example\","},
+		{"api.example", NULL, NULL, true, REASON_NO_NAME, " name=api.example sni=- reason=no-name ",
+		 ",\"name\":\"api.example\",\"sni\":null,\"reason\":\"no-name\","},
+		{"api.example", NULL, NULL, false, REASON_NAME_NOT_ALLOWED, " name=api.example reason=name-not-allowed ",
+		 ",\"name\":\"api.example\",\"reason\":\"name-not-allowed\","},
+	};
+	struct fixture *fixture = *state;
+	struct heard heard = {0};
+	struct reports_listener listener = {.line = on_line, .context = &heard};
+	char text[4096];
+
+	reports_listen(fixture->reports, &listener);
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		struct decision decision = denial(table[i].name);
+
+		decision.reason = table[i].reason;
+		decision.has_sni = table[i].has_sni;
+		if (table[i].real)
+			assert_true(address_parse(table[i].real, &decision.real));
+		if (table[i].sni)
+			assert_null(domain_parse(table[i].sni, &decision.sni));
+		reports_tell(fixture->reports, &decision, true);
+		read_log(fixture, text, sizeof(text));
+		if (!strstr(text, table[i].text) || !strstr(heard.last, table[i].json))
+			fail_msg("%s\n%s", text, heard.last);
+	}
+	reports_unlisten(&listener);
+}
+
 static void the_json_log_has_the_line_that_listeners_get(void **state)
 {
 	struct fixture *fixture = *state;
@@ -171,6 +214,75 @@ static void an_ended_flow_says_what_it_carried(void **state)
 	assert_non_null(strstr(text, " duration=1250 action=allowed count=1\n"));
 }
 
+static void seen_row(void *context, const struct stats_row *row)
+{
+	char text[DOMAIN_TEXT_MAX];
+
+	assert_string_equal(domain_format(&row->name, text), "git.example");
+	assert_int_equal(row->numbers.allowed, 1);
+	assert_int_equal(row->numbers.traffic.bytes_in, 34567);
+	(*(unsigned int *)context)++;
+}
+
+static void a_verified_flow_has_one_name_everywhere(void **state)
+{
+	struct fixture *fixture = *state;
+	struct decision decision = denial("git.example");
+	unsigned int rows = 0;
+	char text[4096];
+
+	decision.event = DECISION_ALLOWED;
+	decision.has_sni = true;
+	decision.sni = decision.name;
+	strcpy(decision.action, "allowed");
+	reports_tell(fixture->reports, &decision, true);
+	decision.event = DECISION_ENDED;
+	decision.traffic = (struct traffic){.bytes_in = 34567};
+	reports_tell(fixture->reports, &decision, true);
+	read_log(fixture, text, sizeof(text));
+	assert_non_null(strstr(text,
+			       " event=allowed network=web src=10.201.1.5 app=web-1 dst=203.0.113.7 port=443 proto=tcp name=git.example "
+			       "sni=git.example rule=default action=allowed count=1\n"));
+	assert_non_null(strstr(text, " name=git.example sni=git.example rule=default bytes_out=0 bytes_in=34567 "));
+	stats_each(reports_stats(fixture->reports), seen_row, &rows);
+	assert_int_equal(rows, 1);
+}
+
+static void keep_line(void *context, const char *json, size_t size)
+{
+	char *text = context;
+
+	assert_int_equal(strlen(json), size);
+	snprintf(text + strlen(text), 2048, "%s\n", json);
+}
+
+/* Its line is made when somebody looks, and is the one that a listener would have got. */
+static void what_nobody_listened_to_is_told_later(void **state)
+{
+	const struct timespec moment = {.tv_nsec = 20 * 1000 * 1000};
+	struct fixture *fixture = *state;
+	struct decision decision = denial("git.example");
+	struct heard heard = {0};
+	struct reports_listener listener = {.line = on_line, .context = &heard};
+	char text[8192] = "", again[8192] = "", *second;
+
+	decision.event = DECISION_ALLOWED;
+	strcpy(decision.action, "allowed");
+	reports_tell(fixture->reports, &decision, false);
+	reports_listen(fixture->reports, &listener);
+	reports_tell(fixture->reports, &decision, false);
+	reports_unlisten(&listener);
+	nanosleep(&moment, NULL);
+	recent_each(reports_recent(fixture->reports), 10, false, keep_line, text);
+	recent_each(reports_recent(fixture->reports), 10, false, keep_line, again);
+	assert_string_equal(text, again);
+	second = strchr(text, '\n') + 1;
+	assert_int_equal(strncmp(second, heard.last, strlen(heard.last)), 0);
+	/* Told before the other one, though made after it; but for that they are the same. */
+	assert_true(strncmp(text, second, strcspn(text, ",")) <= 0);
+	assert_int_equal(strncmp(strchr(text, ','), strchr(second, ','), strlen(strchr(second, ','))), 0);
+}
+
 /* A hundred apps, ever-new names: what is kept has an end. */
 static void memory_is_bounded(void **state)
 {
@@ -196,14 +308,36 @@ static void memory_is_bounded(void **state)
 	assert_true(end <= half + half / 10); /* the sanitizers have an allocator of their own: 0 and 0 */
 }
 
+/* The line stays when the file's name does not fit. */
+static void a_rule_is_its_file_and_line(void **state)
+{
+	char file[2 * DECISION_RULE_MAX], cut[DECISION_RULE_MAX];
+	struct source source = {.file = "policy.conf", .line = 4294967295U};
+	struct decision decision = denial("evil.example");
+
+	(void)state;
+	decision_set_rule(&decision, &source);
+	assert_string_equal(decision.rule, "policy.conf:4294967295");
+	source.line = 0;
+	decision_set_rule(&decision, &source);
+	assert_string_equal(decision.rule, "policy.conf:0");
+	memset(file, 'a', sizeof(file) - 1);
+	file[sizeof(file) - 1] = '\0';
+	memset(cut, 'a', sizeof(cut));
+	memcpy(cut + sizeof(cut) - sizeof(":70"), ":70", sizeof(":70"));
+	source = (struct source){.file = file, .line = 70};
+	decision_set_rule(&decision, &source);
+	assert_string_equal(decision.rule, cut);
+}
+
 int main(void)
 {
 #define REPORTS_TEST(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
-		REPORTS_TEST(a_denial_reaches_all),
-		REPORTS_TEST(the_json_log_has_the_line_that_listeners_get),
-		REPORTS_TEST(an_ended_flow_says_what_it_carried),
-		REPORTS_TEST(memory_is_bounded),
+		REPORTS_TEST(a_line_has_what_the_flow_itself_asked_for),    REPORTS_TEST(a_denial_reaches_all),
+		REPORTS_TEST(the_json_log_has_the_line_that_listeners_get), REPORTS_TEST(an_ended_flow_says_what_it_carried),
+		REPORTS_TEST(a_verified_flow_has_one_name_everywhere),      REPORTS_TEST(memory_is_bounded),
+		REPORTS_TEST(what_nobody_listened_to_is_told_later),        cmocka_unit_test(a_rule_is_its_file_and_line),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -17,6 +17,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -47,6 +48,7 @@
 #define FORGED      0x08080404U
 #define REPLIES_MAX 64
 #define HEADER      12
+#define ECH_SIZE    4 /* octets of the value */
 
 enum mode {
 	ANSWER,
@@ -60,6 +62,7 @@ enum mode {
 	ALIAS,      /* a CNAME alone for names that begin with "alias" */
 	ALIAS_HOLD, /* the same, and HOLD for other names */
 	FOLD,       /* answer in lower case */
+	BIND,       /* an HTTPS record with `ech` */
 };
 
 struct world;
@@ -90,6 +93,7 @@ struct world {
 	bool timed_out;
 	struct policy *policy;
 	struct resolver *resolver;
+	struct upstream *own; /* of a test without the resolver, or NULL */
 	uint16_t port;
 	struct server servers[SERVERS];
 	int client, stream;
@@ -162,6 +166,7 @@ static size_t begin_response(const uint8_t *query, uint8_t *out, unsigned int rc
 static size_t response(const struct server *server, const uint8_t *query, uint8_t *out)
 {
 	static const uint8_t target[] = "\1t\5other\7example";
+	static const uint8_t binding[] = {0, 1, 0, 0, 1, 0, 3, 2, 'h', '2', 0, 5, 0, ECH_SIZE, 1, 2, 3, 4};
 	size_t size;
 
 	if (server->mode == REFUSE)
@@ -171,6 +176,12 @@ static size_t response(const struct server *server, const uint8_t *query, uint8_
 		size += put_record(out + size, TYPE_CNAME, sizeof(target));
 		memcpy(out + size, target, sizeof(target));
 		return size + sizeof(target);
+	}
+	if (server->mode == BIND) {
+		size = begin_response(query, out, 0, false, 1);
+		size += put_record(out + size, TYPE_HTTPS, sizeof(binding));
+		memcpy(out + size, binding, sizeof(binding));
+		return size + sizeof(binding);
 	}
 	if (server->mode != MANY) {
 		size = begin_response(query, out, 0, false, 1);
@@ -427,7 +438,7 @@ static size_t host_names(void *context, uint16_t network, const struct address *
 
 /* --- the world --- */
 
-static struct rule rule(struct policy *policy, enum rule_action action, const char *pattern)
+static struct rule *rule(struct policy *policy, enum rule_action action, const char *pattern)
 {
 	struct rule made = {.action = action, .kind = RULE_NAME, .ports = ports_all()};
 	const char *warning;
@@ -435,7 +446,7 @@ static struct rule rule(struct policy *policy, enum rule_action action, const ch
 	assert_null(pattern_parse(pattern, &made.pattern, &warning));
 	made.source.file = policy_string(policy, "test");
 	made.text = policy_string(policy, pattern);
-	return made;
+	return policy_rule(policy, &made);
 }
 
 static void network(struct policy *policy, struct network *out, const char *name)
@@ -533,6 +544,8 @@ static int teardown(void **state)
 	struct world *world = *state;
 
 	resolver_close(world->resolver);
+	if (world->own)
+		upstream_close(world->own);
 	for (unsigned int i = 0; i < SERVERS; i++)
 		server_close(&world->servers[i]);
 	uv_close((uv_handle_t *)&world->guard, NULL);
@@ -719,6 +732,25 @@ static void test_cached_answer_is_granted_again(void **state)
 	assert_int_equal(world->grants[1].network, world->policy->networks[1].id);
 	assert_false(world->reply_before_grant);
 	assert_int_equal(resolver_counters(world->resolver)->cached, 1);
+}
+
+/* What the cache has is whole; each network is shown what it may see of it. */
+static void test_ech_is_removed_from_a_cached_answer(void **state)
+{
+	struct world *world = *state;
+
+	world->policy->networks[1].verify = VERIFY_ENFORCE;
+	world->servers[0].mode = BIND;
+	for (uint16_t i = 0; i < 4; i++) {
+		ask_at(world, i % 2 ? "127.0.0.2" : "127.0.0.1", "a.allowed.example", i, TYPE_HTTPS);
+		run_until(world, world->reply_count == i + 1U);
+		assert_int_equal(world->replies[i].answers, 1);
+	}
+	assert_int_equal(world->servers[0].asked, 1);
+	assert_int_equal(resolver_counters(world->resolver)->cached, 3);
+	assert_int_equal(world->replies[1].size, world->replies[0].size - 4 - ECH_SIZE);
+	assert_int_equal(world->replies[2].size, world->replies[0].size);
+	assert_int_equal(world->replies[3].size, world->replies[1].size);
 }
 
 static void test_denied_name_never_reaches_an_upstream(void **state)
@@ -1428,17 +1460,19 @@ static const struct reply *reply_to(const struct world *world, uint16_t id)
 	return NULL;
 }
 
-static void test_too_many_lookups_of_a_network_are_servfail(void **state)
+/* One source has three quarters of what its network may have (shares.h). */
+static void test_too_many_lookups_of_a_source_are_servfail(void **state)
 {
+	const unsigned int part = QUERY_FORWARDED_NETWORK_MAX / 4 * SHARES_FACTOR;
 	struct world *world = *state;
 	char name[] = "a.allowed.example";
 
 	world->servers[0].mode = world->servers[1].mode = SILENT;
-	for (uint16_t i = 0; i < QUERY_FORWARDED_NETWORK_MAX; i++) {
+	for (uint16_t i = 0; i < part; i++) {
 		name[0] = (char)('a' + i);
 		ask(world, name, i);
 	}
-	run_until(world, resolver_counters(world->resolver)->forwarded == QUERY_FORWARDED_NETWORK_MAX);
+	run_until(world, resolver_counters(world->resolver)->forwarded == part);
 	ask(world, "zz.allowed.example", 100);
 	run_until(world, world->reply_count >= 1);
 	assert_int_equal(world->replies[0].id, 100);
@@ -1803,12 +1837,180 @@ static void test_closing_has_ended_the_check(void **state)
 	assert_int_equal(checks_ended, 1);
 }
 
+/* --- queries of one turn; of an upstream without a resolver, which is told when the turn ends --- */
+
+/* Upstream groups of an upstream that is the test's own: "" as the world's policy has it, and "lost", whose first server cannot be sent to.
+ */
+struct turn {
+	struct world *world;
+	struct upstream *upstream;
+	struct upstream_group groups[2];
+	struct policy policy;
+	unsigned int asked, ended, seen;
+	uint16_t ports[64]; /* that queries came from */
+};
+
+static void turn_ended(void *context, const struct cache_key *key, struct answer *answer)
+{
+	struct turn *turn = context;
+
+	(void)key;
+	turn->ended += answer != NULL;
+	answer_free(answer);
+}
+
+static void turn_begin(struct turn *turn, struct world *world)
+{
+	memset(turn, 0, sizeof(*turn));
+	turn->world = world;
+	turn->groups[0] = turn->groups[1] = world->policy->upstreams[world->policy->upstream_count - 1];
+	strcpy(turn->groups[0].name, "lost");
+	/* A broadcast address, and a socket that may not send there. */
+	assert_true(address_parse("255.255.255.255", &turn->groups[0].servers[0].address));
+	turn->policy.upstreams = turn->groups;
+	turn->policy.upstream_count = 2;
+	turn->upstream = world->own = upstream_new(&world->loop, turn_ended, NULL, turn);
+	assert_non_null(turn->upstream);
+	assert_int_equal(upstream_set_groups(turn->upstream, &turn->policy), 0);
+}
+
+static struct cache_key turn_ask(struct turn *turn, const char *group)
+{
+	struct cache_key key;
+	struct domain name;
+	char text[32];
+
+	snprintf(text, sizeof(text), "n%u.allowed.example", turn->asked++);
+	assert_null(domain_parse(text, &name));
+	cache_key_init(&key, &name, TYPE_A, false, false, group);
+	assert_int_equal(upstream_ask(turn->upstream, &key), 0);
+	return key;
+}
+
+/* Take what has come to a server. Return: how many. */
+static unsigned int turn_take(struct turn *turn, unsigned int server)
+{
+	struct sockaddr_in from;
+	socklen_t length = sizeof(from);
+	unsigned int count = 0;
+	uint8_t query[512];
+
+	while (recvfrom(turn->world->servers[server].udp_fd, query, sizeof(query), MSG_DONTWAIT, (struct sockaddr *)&from, &length) > 0) {
+		assert_true(turn->seen < 64);
+		turn->ports[turn->seen++] = from.sin_port;
+		count++;
+	}
+	return count;
+}
+
+static void test_queries_of_a_turn_leave_together(void **state)
+{
+	struct turn turn;
+
+	turn_begin(&turn, *state);
+	while (turn.asked < UPSTREAM_BATCH + 8)
+		turn_ask(&turn, "");
+	assert_int_equal(turn_take(&turn, 0), 0);
+	assert_int_equal(turn.upstream->pool4.turn_queries, 8); /* through a second socket */
+	upstream_flush(turn.upstream);
+	assert_int_equal(turn_take(&turn, 0), UPSTREAM_BATCH + 8);
+	assert_int_equal(upstream_counters(turn.upstream)->sent, UPSTREAM_BATCH + 8);
+	for (unsigned int i = 0; i < UPSTREAM_BATCH; i++)
+		assert_int_equal(turn.ports[i], turn.ports[0]);
+	for (unsigned int i = UPSTREAM_BATCH; i < UPSTREAM_BATCH + 8; i++)
+		assert_int_equal(turn.ports[i], turn.ports[UPSTREAM_BATCH]);
+}
+
+static void test_each_turn_has_a_socket_of_its_own(void **state)
+{
+	struct turn turn;
+	unsigned int changes = 0;
+
+	turn_begin(&turn, *state);
+	while (turn.asked < 30) {
+		turn_ask(&turn, "");
+		upstream_flush(turn.upstream);
+		assert_int_equal(turn_take(&turn, 0), 1);
+	}
+	for (unsigned int i = 1; i < turn.seen; i++)
+		changes += turn.ports[i] != turn.ports[i - 1];
+	assert_true(changes > 10);
+}
+
+static void test_answers_of_a_turn_are_taken(void **state)
+{
+	struct turn turn;
+
+	turn_begin(&turn, *state);
+	while (turn.asked < UPSTREAM_BATCH + 8)
+		turn_ask(&turn, "");
+	upstream_flush(turn.upstream);
+	run_until(turn.world, turn.ended == turn.asked);
+	assert_int_equal(upstream_counters(turn.upstream)->sent, turn.asked);
+	assert_int_equal(upstream_in_flight(turn.upstream), 0);
+}
+
+/* The others of the turn are sent, those before and those after it. */
+static void test_query_that_cannot_be_sent_goes_to_the_next_server(void **state)
+{
+	struct turn turn;
+
+	turn_begin(&turn, *state);
+	turn_ask(&turn, "");
+	turn_ask(&turn, "lost");
+	turn_ask(&turn, "lost");
+	turn_ask(&turn, "");
+	upstream_flush(turn.upstream);
+	assert_int_equal(turn_take(&turn, 0), 2);
+	assert_int_equal(turn_take(&turn, 1), 2);
+	turn_ask(&turn, "lost"); /* the first server is known to fail */
+	assert_ptr_equal(turn.upstream->pool4.queue, turn.upstream->pool4.queue->queue_prev);
+	assert_int_equal(turn.upstream->pool4.queue->index, 1);
+	upstream_flush(turn.upstream);
+	assert_int_equal(turn_take(&turn, 1), 1);
+	assert_int_equal(upstream_counters(turn.upstream)->sent, 5);
+	assert_int_equal(upstream_in_flight(turn.upstream), 5);
+}
+
+static void test_turn_ends_when_nothing_can_be_sent(void **state)
+{
+	struct turn turn;
+
+	turn_begin(&turn, *state);
+	turn.groups[0].server_count = 1;
+	assert_int_equal(upstream_set_groups(turn.upstream, &turn.policy), 0);
+	turn_ask(&turn, "lost");
+	turn_ask(&turn, "lost");
+	upstream_flush(turn.upstream);
+	assert_null(turn.upstream->pool4.queue);
+	assert_null(turn.upstream->tries);
+	assert_int_equal(upstream_counters(turn.upstream)->sent, 0);
+	assert_int_equal(upstream_in_flight(turn.upstream), 2); /* the network may be back before the deadline */
+}
+
+static void test_lookup_that_ends_takes_its_queued_query_along(void **state)
+{
+	struct cache_key key;
+	struct turn turn;
+
+	turn_begin(&turn, *state);
+	turn_ask(&turn, "");
+	key = turn_ask(&turn, "");
+	turn_ask(&turn, "");
+	upstream_cancel(turn.upstream, &key);
+	upstream_flush(turn.upstream);
+	assert_int_equal(turn_take(&turn, 0), 2);
+	assert_int_equal(upstream_counters(turn.upstream)->sent, 2);
+	turn_ask(&turn, ""); /* teardown() closes it with a query that was not sent */
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(test_allowed_name_is_granted_before_the_reply),
 		TEST(test_cached_answer_is_granted_again),
+		TEST(test_ech_is_removed_from_a_cached_answer),
 		TEST(test_denied_name_never_reaches_an_upstream),
 		TEST(test_missing_family_is_nodata),
 		TEST(test_equal_questions_are_joined),
@@ -1846,7 +2048,7 @@ int main(void)
 		TEST(test_lookups_begin_anew_when_upstreams_change),
 		TEST(test_denied_target_of_a_chain_does_not_leave_again),
 		TEST(test_end_of_audit_is_reported_for_waiting_questions),
-		TEST(test_too_many_lookups_of_a_network_are_servfail),
+		TEST(test_too_many_lookups_of_a_source_are_servfail),
 		TEST(test_closed_listener_takes_its_questions_along),
 		TEST(test_tcp_questions_are_pipelined),
 		TEST(test_tcp_question_flood_is_answered_in_full),
@@ -1867,6 +2069,12 @@ int main(void)
 		TEST(test_own_lookups_are_limited),
 		TEST(test_close_ends_checks),
 		cmocka_unit_test(test_closing_has_ended_the_check),
+		TEST(test_queries_of_a_turn_leave_together),
+		TEST(test_each_turn_has_a_socket_of_its_own),
+		TEST(test_answers_of_a_turn_are_taken),
+		TEST(test_query_that_cannot_be_sent_goes_to_the_next_server),
+		TEST(test_turn_ends_when_nothing_can_be_sent),
+		TEST(test_lookup_that_ends_takes_its_queued_query_along),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -115,6 +115,30 @@ static void decisions_are_counted_by_app_name_and_port(void **state)
 	stats_free(stats);
 }
 
+/* What a flow itself asked for is what its app wants. */
+static void a_flow_is_counted_by_the_name_inside_it(void **state)
+{
+	struct stats *stats = stats_new();
+	struct decision inside = flow(DECISION_DENIED, "api.example", 443), nameless = flow(DECISION_DENIED, "api.example", 22);
+	struct found found;
+
+	(void)state;
+	inside.reason = REASON_SNI_MISMATCH;
+	inside.has_sni = true;
+	assert_null(domain_parse("front.example", &inside.sni));
+	nameless.reason = REASON_NO_NAME;
+	nameless.has_sni = true;
+	stats_count(stats, &inside, 100);
+	stats_count(stats, &nameless, 100);
+	found = look_for(stats, "front.example", 443);
+	assert_true(found.has);
+	assert_int_equal(found.row.reason, REASON_SNI_MISMATCH);
+	assert_true(address_equal(&found.row.destination, &server));
+	assert_false(look_for(stats, "api.example", 443).has);
+	assert_true(look_for(stats, "api.example", 22).has);
+	stats_free(stats);
+}
+
 static void on_network(void *context, const struct stats_network *network)
 {
 	*(struct stats_network *)context = *network;
@@ -596,6 +620,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(decisions_are_counted_by_app_name_and_port),
+		cmocka_unit_test(a_flow_is_counted_by_the_name_inside_it),
 		cmocka_unit_test(sums_are_by_reason),
 		cmocka_unit_test(an_app_is_one_by_name_or_address),
 		cmocka_unit_test(too_many_rows_become_all_others),

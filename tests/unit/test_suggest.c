@@ -128,7 +128,7 @@ static void add(const struct fake *fake)
 	struct domain name = fake->name ? domain_of(fake->name) : (struct domain){0};
 	struct stats_row *row = add_row(fake->name ? &name : NULL);
 
-	snprintf(row->app, sizeof(row->app), "%s", fake->app ? fake->app : "");
+	assert_true(snprintf(row->app, sizeof(row->app), "%s", fake->app ? fake->app : "") < (int)sizeof(row->app));
 	row->destination = address_of(fake->destination);
 	row->question = !fake->port;
 	row->numbers.audited = fake->audited;
@@ -410,6 +410,9 @@ static void what_no_rule_lifts_is_skipped_with_the_reason(void **state)
 		{{"a", "ok.fine.example", "45.1.1.5", "443/tcp", .denied = 2, .reason = REASON_LEASE_EXPIRED},
 		 "ok.fine.example:443/tcp",
 		 "raise `grace` or `min_ttl`"},
+		{{"a", "ok.fine.example", "45.1.1.5", "443/tcp", .denied = 2, .reason = REASON_NO_NAME},
+		 "ok.fine.example:443/tcp",
+		 "`without_name = allow`"},
 		{{"many", NULL, NULL, "443/tcp", .denied = 2, .reason = REASON_ADDRESS_NOT_ALLOWED},
 		 "other destinations of many",
 		 "too many"},
@@ -446,6 +449,29 @@ static void what_audit_passed_is_judged_by_the_policy_of_now(void **state)
 	expect(fakes, COUNT(fakes), "leads.vendor.example:443/tcp");
 	expect_skipped("x.denied.example:443/tcp", "denied by p.conf:6", 2);
 	expect_skipped("ok.fine.example:443/tcp", "older than its lease", 3);
+}
+
+/* Rows have the name that the flow asked for. */
+static void a_name_inside_a_flow_gets_a_rule(void **state)
+{
+	static const struct fake fakes[] = {
+		{"a", "front.vendor.example", "45.1.1.5", "443/tcp", .audited = 2, .reason = REASON_SNI_MISMATCH},
+		{"a", "x.denied.example", "45.1.1.5", "443/udp", .audited = 1, .reason = REASON_SNI_MISMATCH},
+		{"a", "ok.fine.example", "45.1.1.5", "443/tcp", .audited = 3, .reason = REASON_NO_NAME},
+		{"a", "ok.fine.example", "45.1.1.5", "443/udp", .audited = 4, .reason = REASON_MALFORMED},
+	};
+	static const struct fake refused = {"a", "other.vendor.example", "45.1.1.5", "443/tcp", .denied = 1, .reason = REASON_SNI_MISMATCH};
+
+	(void)state;
+	start(AUDIT "verify = enforce\nallow = ok.fine.example\ndeny = *.denied.example\n");
+	lend(&(struct fake_lease){"web", "ok.fine.example", "45.1.1.5", NULL});
+	expect(fakes, COUNT(fakes), "front.vendor.example:443/tcp");
+	expect_skipped("x.denied.example:443/udp", "denied by p.conf:7", 1);
+	expect_skipped("ok.fine.example:443/tcp", "the flow named no host", 3);
+	expect_skipped("ok.fine.example:443/udp", "could not be parsed", 4);
+	add(&refused);
+	make_for("web", true);
+	assert_string_equal(rules_text(), "front.vendor.example:443/tcp other.vendor.example:443/tcp");
 }
 
 static void a_deny_rule_for_some_ports_leaves_the_others(void **state)
@@ -947,6 +973,7 @@ int main(void)
 		cmocka_unit_test(only_the_network_that_is_asked_about_counts),
 		cmocka_unit_test(what_no_rule_lifts_is_skipped_with_the_reason),
 		cmocka_unit_test(what_audit_passed_is_judged_by_the_policy_of_now),
+		cmocka_unit_test(a_name_inside_a_flow_gets_a_rule),
 		cmocka_unit_test(a_deny_rule_for_some_ports_leaves_the_others),
 		cmocka_unit_test(a_deny_rule_in_the_chain_is_found),
 		cmocka_unit_test(names_that_share_an_address_share_its_ports),

@@ -24,17 +24,22 @@ const REASONS = {
 	'address-not-allowed': ['address not allowed', 'No rule allows this address, and no DNS answer ever showed it: the app has it from elsewhere.'],
 	'lease-expired': ['address too old', 'The name is allowed, but the app uses an address of an old answer. It should ask again.'],
 	'protocol-not-allowed': ['protocol not allowed', 'Only TCP and UDP can pass.'],
-	'special-address': ['special address', 'Private, link-local, metadata or other special-purpose space that no rule names.'],
-	'isolated': ['another network', 'The destination is another network, or the gateway itself.'],
+	'special-address': ['special address', 'Private, link-local, metadata or other special space that no rule names.'],
+	'isolated': ['another network', 'It is for another network, or the gateway itself.'],
 	'malformed': ['malformed', 'The packet or question could not be parsed.'],
-	'rebinding': ['DNS rebinding', 'The answer pointed a name that is allowed into special-purpose space.'],
+	'rebinding': ['DNS rebinding', 'The answer pointed an allowed name into special space.'],
 	'local-name': ['local name', 'A name with a single label, or one that never leaves the gateway.'],
 	'unsupported': ['unsupported question', 'A type of question that the gateway does not serve.'],
-	'repeated': ['repeated', 'It was refused before, or came faster than lines are written.'],
-	'spoofed-source': ['forged source', 'The source address does not belong to this network.'],
+	'repeated': ['repeated', 'Refused before, or faster than lines are written.'],
+	'spoofed-source': ['forged source', 'Its source address is not of this network.'],
 	'multicast': ['multicast', 'Multicast and broadcast do not pass.'],
-	'queue-full': ['too many at once', 'More packets came at once than could be looked at.'],
-	'invalid-state': ['part of no flow', 'The packet belongs to no flow and cannot begin one. A few now and then are normal.'],
+	'queue-full': ['too many at once', 'More came at once than could be looked at.'],
+	'invalid-state': ['part of no flow', 'It belongs to no flow. A few now and then are normal.'],
+	'sni-mismatch': ['not allowed inside', 'The flow itself asked for this name, at an address of another one.'],
+	'name-too-long': ['name too long', 'A wildcard allows it, but not for so many octets or labels.'],
+	'too-many-names': ['too many new names', 'More new names below a wildcard in a minute than the network may ask for.'],
+	'too-many-flows': ['too many flows', 'The network has its share of flows, and this app has more than the others.'],
+	'no-name': ['no name inside', 'The flow itself named no host.'],
 };
 
 /* sign, word, style */
@@ -154,7 +159,7 @@ async function ask(path) {
 	return answer.json();
 }
 
-const groupKey = (row) => [row.network || '', row.app || row.src, row.name || row.qname || row.dst].join('\n');
+const groupKey = (row) => [row.network || '', row.app || row.src, row.sni || row.name || row.qname || row.dst].join('\n');
 const refusals = (row) => row.denied + row.audited;
 const refusedAt = (row) => (refusals(row) ? row.last_denied || row.last_seen : 0);
 const kindOf = (row) => (row.denied ? 'denied' : row.audited ? 'audit' : 'allowed');
@@ -401,7 +406,7 @@ function fillLineTarget(cell, { event }) {
 	if (cell.firstChild)
 		return;
 	const sum = event.what || !event.network;
-	const name = sum ? `${count(event.count || 0)} ${event.what || 'lines'}` : event.name || event.qname || event.dst || 'no name';
+	const name = sum ? `${count(event.count || 0)} ${event.what || 'lines'}` : event.sni || event.name || event.qname || event.dst || 'no name';
 	cell.append(!sum && event.event !== 'inbound' ? targetButton(groupKey(event), name) : el('bdi', { title: name }, shorten(name)), ' ',
 		el('span', { class: 'quiet' }, event.qtype ? `DNS ${event.qtype}` : portText(event)));
 }
