@@ -254,13 +254,13 @@ static struct late *take_late(struct ring *ring)
 	return late;
 }
 
-void recent_add_later(struct recent *recent, const struct decision *decision)
+void recent_add_later(struct recent *recent, const struct decision *decision, const struct timespec *moment)
 {
 	struct late *late = take_late(&recent->allowed);
 
 	if (!late)
 		return;
-	clock_gettime(CLOCK_REALTIME, &late->moment);
+	late->moment = *moment;
 	late->decision = *decision;
 	append_line(&recent->allowed, &(struct line){.late = late, .size = sizeof(*late), .number = ++recent->number});
 }

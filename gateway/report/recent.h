@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <time.h>
 
 #include "common/log.h"
 #include "gateway/report/decision.h"
@@ -27,8 +28,8 @@ void recent_free(struct recent *recent);
 /** recent_add() - @json: one object, without newline; copied. */
 void recent_add(struct recent *recent, bool denied, const char *json, size_t size);
 
-/** recent_add_later() - @decision is no refusal; it is copied, and becomes a line, of this moment, when somebody wants to see it. */
-void recent_add_later(struct recent *recent, const struct decision *decision);
+/** recent_add_later() - @decision is no refusal; it is copied, and becomes a line, of @moment (CLOCK_REALTIME), when somebody wants it. */
+void recent_add_later(struct recent *recent, const struct decision *decision, const struct timespec *moment);
 
 /** recent_write() - Append what is new to the file; what goes wrong is said once. Called by a timer, and at the end. */
 void recent_write(struct recent *recent);

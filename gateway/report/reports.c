@@ -51,15 +51,23 @@ static bool is_line_wanted(const struct reports *reports, const struct decision 
 
 void reports_tell(struct reports *reports, const struct decision *decision, bool logged)
 {
-	stats_count(reports->stats, decision, time(NULL));
-	if (logged && log_format(reports->log) == LOG_TEXT)
+	struct timespec now;
+
+	/* One moment for all who tell of it: the log, its followers and the last lines. */
+	clock_gettime(CLOCK_REALTIME, &now);
+	stats_count(reports->stats, decision, now.tv_sec);
+	if (logged && log_format(reports->log) == LOG_TEXT) {
+		log_set_time(reports->log, &now);
 		decision_write(reports->log, decision);
+		log_set_time(reports->log, NULL);
+	}
 	if (!is_line_wanted(reports, decision, logged)) {
-		recent_add_later(reports->recent, decision);
+		recent_add_later(reports->recent, decision, &now);
 		return;
 	}
 	reports->telling = decision;
 	reports->logged = logged;
+	log_set_time(reports->lines, &now);
 	decision_write(reports->lines, decision);
 }
 

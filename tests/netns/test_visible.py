@@ -94,7 +94,7 @@ def test_a_follower_sees_a_denial_when_it_happens(lab, web1, build1):
 
 
 def test_the_lines_are_those_of_the_log(lab, web1, log):
-    """But for the time, which is that of the line."""
+    """To the millisecond."""
     web1.ask("same.evil.example")
     logged, = log.wait(event="denied", qname="same.evil.example")
     told, = ask_log(lab, "--name", "same.evil.example")
