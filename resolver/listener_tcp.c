@@ -30,8 +30,8 @@
 #include "resolver/acceptor.h"
 #include "resolver/shares.h"
 
-#define PREFIX   2   /* octets of length in front of each message */
-#define BACKLOG  128 /* connections that the kernel holds for us */
+#define PREFIX   2    /* octets of length in front of each message */
+#define BACKLOG  1024 /* connections that the kernel holds for us */
 #define SWEEP_MS 1000
 
 struct connection {

@@ -5,6 +5,7 @@
     flood.py questions WHAT SERVER       questions over UDP through 64 sockets, without waiting for answers
     flood.py ports WHAT SERVER           the same, each through a port of its own
     flood.py streams WHAT SERVER         the same over 32 TCP connections, whose answers are read
+    flood.py connects SERVER             TCP connections, one after the other, on which nothing is asked
     flood.py slow HOW SERVER             400 TCP connections that keep the server waiting
     flood.py flows FIRST-ADDRESS PORT    a datagram to each address from this one on
     flood.py open ADDRESS PORT           flows to one address, each from a port of its own
@@ -89,6 +90,17 @@ def flood_streams(what, server):
             sockets[which] = connect(server)
 
 
+def flood_connects(server):
+    sockets = []
+    for number in numbers():
+        sock = socket.socket()
+        sock.setblocking(False)
+        sock.connect_ex((server, 53))
+        sockets.append(sock)
+        if len(sockets) == OPEN:
+            sockets.pop(0).close()
+
+
 def flood_slow(how, server):
     first = {"octets": framed(question("cached", 1))[:1], "half": framed(question("cached", 1))[:20], "deaf": framed(question("big", 1)) * 32}[how]
     sockets = []
@@ -133,5 +145,5 @@ def flood_open(address, port):
 
 
 if __name__ == "__main__":
-    {"questions": flood_questions, "ports": flood_ports, "streams": flood_streams, "slow": flood_slow, "flows": flood_flows,
+    {"questions": flood_questions, "ports": flood_ports, "streams": flood_streams, "connects": flood_connects, "slow": flood_slow, "flows": flood_flows,
      "open": flood_open}[sys.argv[1]](*sys.argv[2:])

@@ -122,6 +122,24 @@ def test_questions_that_nobody_answers_do_not_take_all_room(lab, log, record_pro
     assert f"too many in progress, the last one of {lab.web1.ipv4}" in lab.gateway.log.text()
 
 
+@pytest.mark.parametrize("server", [GATEWAY, ANYBODY])
+def test_a_flood_of_connections_keeps_no_other_waiting(lab, log, server, record_property):
+    """A connection for which the kernel has no room is tried again after a second."""
+    with flood(lab.web1, "connects", server):
+        took = []
+        for _ in range(QUESTIONS):
+            start = time.monotonic()
+            assert lab.web2.tcp_result(server, 53) == "open"
+            took.append(time.monotonic() - start)
+            ask(lab.web2, "shared.example", tcp=True, server=server)
+            time.sleep(0.02)
+    record_property("longest", max(took))
+    print(f"\n{server}: the longest took {max(took):.3f} s, {sum(time > 0.9 for time in took)} of {QUESTIONS} were tried again")
+    assert sum(time > 0.9 for time in took) <= LOST
+    if server == ANYBODY:
+        log.wait(event="denied", network="web", src=lab.web1.ipv4, reason="repeated", seconds=20)
+
+
 @pytest.mark.parametrize("how", ["octets", "half", "deaf"])
 def test_slow_tcp_clients_do_not_keep_others_waiting(lab, how):
     with flood(lab.web1, "slow", how, GATEWAY):
