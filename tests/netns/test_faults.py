@@ -240,6 +240,7 @@ def test_memory_that_fails_at_a_start(lab):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_memory_that_fails_at_many_starts(lab):
     memory_at_starts(lab, 150, 22)
 

@@ -69,7 +69,7 @@ def test_an_app_that_caches_for_ever_has_a_second_chance(lab):
     wait_until_ended(lab, address)
     assert lab.web1.udp_result(address) == "open"
     lab.gateway.log.settle()
-    assert lab.gateway.log.lines(event="denied") == []
+    assert lab.gateway.log.lines(event="denied", dst=address) == []
 
 
 def test_there_is_no_second_chance_when_the_name_has_moved(lab):
